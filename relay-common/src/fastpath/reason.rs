@@ -1,0 +1,84 @@
+//! Why the XDP program left by the exit it took: one list for the kernel's counter, the daemon's metric and its label.
+
+/// What an exit does with the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Hand the untouched frame to the kernel, and so to the daemon's sockets.
+    Pass,
+    /// Drop it: userspace would not deliver it either.
+    Drop,
+    /// Send it out of the interface it came in by.
+    Tx,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $index:literal, $label:literal, $verdict:ident;)*) => {
+        /// Every exit of the program; the value is its index in the `REASONS` map.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum XdpReason { $($(#[$doc])* $name = $index,)* }
+
+        impl XdpReason {
+            /// All of them, by index.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The label in metrics, status and tests.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// What happens to the frame.
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$name => Verdict::$verdict,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A bound session's packet went out to the other leg.
+    Forwarded = 0, "forwarded", Tx;
+    /// The kill switch is on, or the daemon has not written its configuration yet.
+    Disabled = 1, "disabled", Pass;
+    /// The daemon's heartbeat is older than [`super::HEARTBEAT_LIMIT_NS`].
+    HeartbeatStale = 2, "heartbeat_stale", Pass;
+    /// Shorter than the headers it claims to have.
+    Truncated = 3, "truncated", Pass;
+    /// Not IPv4: ARP, IPv6, VLAN tags and the rest.
+    NotIpv4 = 4, "not_ipv4", Pass;
+    /// An IPv4 header that is not 20 bytes of version 4.
+    IpOptions = 5, "ip_options", Pass;
+    /// Not UDP.
+    NotUdp = 6, "not_udp", Pass;
+    /// A fragment, first or later.
+    Fragment = 7, "fragment", Pass;
+    /// UDP, but not to the relay's port.
+    OtherPort = 8, "other_port", Pass;
+    /// IP and UDP lengths disagree with each other or with the frame.
+    BadLength = 9, "bad_length", Pass;
+    /// The IPv4 header checksum is wrong; the kernel will drop and count it.
+    BadIpChecksum = 10, "bad_ip_checksum", Pass;
+    /// Not Geneve as the relay speaks it: version, options, reserved bits or byte, or protocol.
+    NotGeneve = 11, "not_geneve", Pass;
+    /// A control packet: the bind handshake belongs to userspace.
+    Control = 12, "control", Pass;
+    /// No session with this VNI in the map.
+    UnknownVni = 13, "unknown_vni", Pass;
+    /// The session's expiry is past.
+    Expired = 14, "expired", Pass;
+    /// Source and destination are not those of either leg.
+    NotALeg = 15, "not_a_leg", Pass;
+    /// The frame is addressed to another host's link-layer address.
+    OtherMac = 16, "other_mac", Pass;
+    /// The other leg is behind another interface.
+    OtherInterface = 17, "other_interface", Pass;
+    /// Larger than the other leg's MTU.
+    TooBig = 18, "too_big", Pass;
+    /// The UDP checksum is only the pseudo-header sum: a local sender left the rest to its device.
+    PartialChecksum = 19, "partial_checksum", Pass;
+    /// The TTL would reach zero.
+    TtlExpired = 20, "ttl_expired", Drop;
+}
+
+/// Entries of the `REASONS` map.
+pub const COUNT: u32 = XdpReason::ALL.len() as u32;

@@ -1,0 +1,2 @@
+//! Empty: gives cargo a library target to track; the program is `main.rs`.
+#![no_std]
