@@ -5,4 +5,15 @@
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "std")]
+mod addr;
+#[cfg(feature = "std")]
+pub mod challenge;
+pub mod derp;
+pub mod disco;
+#[cfg(feature = "std")]
+pub mod endpoint;
 pub mod fastpath;
+pub mod geneve;
+pub mod key;
+pub mod stun;
