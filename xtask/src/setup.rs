@@ -1,0 +1,173 @@
+//! Installing what the eBPF build and the lab need, and only what is missing.
+//!
+//! On Debian everything but the linker is a package; the linker is built once, from the Rust package registry, against
+//! Debian's LLVM. Elsewhere the same list is printed for a person to act on.
+
+use std::{env, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{ebpf, host, process};
+
+/// One thing that is missing, why it is needed, and where it comes from.
+struct Need {
+    what: &'static str,
+    why: &'static str,
+    packages: &'static [&'static str],
+}
+
+/// What to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// What compiles the XDP program.
+    Ebpf,
+    /// That, and what the lab's network namespaces are made and looked at with.
+    Lab,
+}
+
+/// Installs what is missing in `scope` and says so; does nothing when nothing is.
+pub(crate) fn install(scope: Scope) -> Result<()> {
+    let needs = needs(scope);
+    let linker = ebpf::linker().err();
+    if needs.is_empty() && linker.is_none() {
+        return Ok(());
+    }
+    if !host_can_install() {
+        bail!("{}", by_hand(&needs, linker.is_some()));
+    }
+    if !needs.is_empty() {
+        install_packages(&needs)?;
+    }
+    if let Some(reason) = linker {
+        println!("setup: building bpf-linker {} ({reason}); about a minute", ebpf::LINKER_VERSION);
+        process::run(&mut install_linker())?;
+    }
+    ebpf::compiler().and(ebpf::linker().map(drop)).map_err(anyhow::Error::msg)?;
+    Ok(())
+}
+
+/// Whether [`install`] can do anything on this machine: Debian's package manager, and root or sudo.
+pub(crate) fn host_can_install() -> bool {
+    let apt = host::find_program("apt-get").is_some() && Path::new("/etc/debian_version").exists();
+    apt && process::as_root(Command::new("true")).is_some()
+}
+
+/// Prints what is there, after [`install`].
+pub(crate) fn report() {
+    match ebpf::compiler() {
+        Ok(compiler) => println!("setup: eBPF compiler: {}", compiler.origin),
+        Err(reason) => println!("setup: eBPF compiler: {reason}"),
+    }
+    match ebpf::linker() {
+        Ok(file) => println!("setup: eBPF linker: {}", file.display()),
+        Err(reason) => println!("setup: eBPF linker: {reason}"),
+    }
+    for (program, _) in LAB_PROGRAMS {
+        let file = host::find_program(program).map(|file| file.display().to_string());
+        println!("setup: {program}: {}", file.as_deref().unwrap_or("missing"));
+    }
+    if host::find_program("go").is_none() {
+        println!("setup: go: missing; the interop tests will be listed as skipped");
+    }
+}
+
+const LAB_PROGRAMS: &[(&str, Need)] = &[
+    ("ip", Need { what: "ip", why: "makes the lab's namespaces and veth pairs", packages: &["iproute2"] }),
+    ("ethtool", Need { what: "ethtool", why: "turns checksum offload off in the lab", packages: &["ethtool"] }),
+    ("bpftool", Need { what: "bpftool", why: "shows pinned maps by field name", packages: &["bpftool"] }),
+];
+
+fn needs(scope: Scope) -> Vec<&'static Need> {
+    const COMPILER: Need = Need {
+        what: "a Rust compiler with the source of `core`",
+        why: "compiles the XDP program; no rustup toolchain here has a fitting rust-src",
+        packages: &["rustc-web", "cargo-web", "rust-web-src"],
+    };
+    const LLVM: Need = Need {
+        what: "LLVM 22 to link with",
+        why: "bpf-linker is built on it",
+        packages: &["llvm-22-dev", "libpolly-22-dev"],
+    };
+    const CXX: Need = Need { what: "c++", why: "bpf-linker links LLVM's C++ libraries", packages: &["g++"] };
+
+    let mut needs = Vec::new();
+    if ebpf::compiler().is_err() {
+        needs.push(&COMPILER);
+    }
+    if ebpf::linker().is_err() {
+        let llvm = Path::new(LLVM_PREFIX);
+        if !(llvm.join("bin/llvm-config").exists() && llvm.join("lib/libPolly.a").exists()) {
+            needs.push(&LLVM);
+        }
+        if host::find_program("c++").is_none() {
+            needs.push(&CXX);
+        }
+    }
+    if scope == Scope::Lab {
+        let missing = LAB_PROGRAMS.iter().filter(|(program, _)| host::find_program(program).is_none());
+        needs.extend(missing.map(|(_, need)| need));
+    }
+    needs
+}
+
+const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+
+fn install_packages(needs: &[&Need]) -> Result<()> {
+    for need in needs {
+        println!("setup: installing {} ({}: {})", need.packages.join(", "), need.what, need.why);
+    }
+    process::run(&mut apt(&["update"])?)?;
+    // No removal: Debian's compiler conflicts with Debian's own rustup package, which is the user's to keep.
+    let mut install = apt(&["install", "--yes", "--no-remove", "--no-install-recommends"])?;
+    install.args(needs.iter().flat_map(|need| need.packages));
+    process::run(&mut install)
+}
+
+fn apt(args: &[&str]) -> Result<Command> {
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args);
+    process::as_root(apt).context("root or sudo is needed to install packages")
+}
+
+fn install_linker() -> Command {
+    // The user's own cargo: the one that runs this command.
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.env("LLVM_PREFIX", LLVM_PREFIX).env_remove("CARGO_TARGET_DIR").args(linker_args()).arg("--force");
+    cargo
+}
+
+fn linker_args() -> Vec<String> {
+    let fixed = ["install", "bpf-linker", "--quiet", "--version", ebpf::LINKER_VERSION, "--no-default-features"];
+    let feature = format!("llvm-{}", ebpf::LLVM);
+    fixed.map(str::to_owned).into_iter().chain(["--features".to_owned(), feature]).collect()
+}
+
+/// What a person has to install where this command cannot.
+fn by_hand(needs: &[&Need], linker: bool) -> String {
+    let mut lines = vec!["this machine has no apt, or no way to root, so please install:".to_owned()];
+    for need in needs {
+        lines.push(format!("  {} ({}); on Debian: {}", need.what, need.why, need.packages.join(" ")));
+    }
+    if needs.iter().any(|need| need.packages.contains(&"rust-web-src")) {
+        lines.push("    or: rustup toolchain install nightly --component rust-src".to_owned());
+    }
+    if linker {
+        let args = linker_args().join(" ");
+        lines.push(format!("  bpf-linker: LLVM_PREFIX=<where LLVM {} is> cargo {args}", ebpf::LLVM));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_for_a_person_names_every_package_and_the_linker_command() {
+        let needs: Vec<&Need> = LAB_PROGRAMS.iter().map(|(_, need)| need).collect();
+        let text = by_hand(&needs, true);
+        for word in ["iproute2", "ethtool", "bpftool", "install bpf-linker", "--version 0.13.0", "llvm-22"] {
+            assert!(text.contains(word), "{word} in {text}");
+        }
+    }
+}
