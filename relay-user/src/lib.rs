@@ -1,1 +1,5 @@
 //! The relay daemon as a library.
+#![deny(unsafe_code)]
+
+pub mod clock;
+pub mod fastpath;
