@@ -1,1 +1,4 @@
 //! The relay daemon as a library.
+#![deny(unsafe_code)]
+
+pub mod fastpath;
