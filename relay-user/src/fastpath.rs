@@ -21,7 +21,7 @@ mod lock;
 mod logs;
 mod netlink;
 pub mod nexthop;
-mod object;
+pub mod object;
 mod pins;
 mod rights;
 pub mod sessions;
