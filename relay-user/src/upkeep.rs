@@ -79,29 +79,33 @@ pub async fn kernel(relay: Arc<Relay>, fast: Arc<FastPath>) {
 }
 
 /// Looks up the next hop of each leg as it is bound, and of all legs when the host's routing changes.
-pub async fn next_hops(relay: Arc<Relay>, hops: NextHops, mut bound: mpsc::Receiver<Bound>) {
-    let mut changes = hops.watch();
+pub async fn next_hops(
+    relay: Arc<Relay>,
+    hops: NextHops,
+    mut changes: mpsc::Receiver<()>,
+    mut bound: mpsc::Receiver<Bound>,
+) {
     let mut refresh = ticks(NEXT_HOP_REFRESH);
     loop {
         tokio::select! {
             leg = bound.recv() => match leg {
-                Some(leg) => resolve(&relay, &hops, leg).await,
+                Some(leg) => resolve(&relay, &hops, leg),
                 None => return,
             },
-            _ = changes.recv() => resolve_all(&relay, &hops).await,
-            _ = refresh.tick() => resolve_all(&relay, &hops).await,
+            _ = changes.recv() => resolve_all(&relay, &hops),
+            _ = refresh.tick() => resolve_all(&relay, &hops),
         }
     }
 }
 
-async fn resolve_all(relay: &Relay, hops: &NextHops) {
+fn resolve_all(relay: &Relay, hops: &NextHops) {
     for (vni, leg, path) in relay.router.leg_paths() {
-        resolve(relay, hops, Bound { vni, leg, path }).await;
+        resolve(relay, hops, Bound { vni, leg, path });
     }
 }
 
-async fn resolve(relay: &Relay, hops: &NextHops, Bound { vni, leg, path }: Bound) {
-    let hop = hops.resolve(path.local.ip(), path.remote.ip()).await;
+fn resolve(relay: &Relay, hops: &NextHops, Bound { vni, leg, path }: Bound) {
+    let hop = hops.resolve(path.local.ip(), path.remote.ip());
     if let Err(error) = &hop {
         tracing::debug!(vni, leg, remote = %path.remote, %error, "no next hop; userspace carries the session");
     }

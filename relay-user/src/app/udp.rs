@@ -74,7 +74,8 @@ pub(super) async fn start(
             let (sender, receiver) = mpsc::channel(WAITING_LEGS);
             bound = Some(sender);
             let hops = NextHops::new().await.context("cannot ask the kernel for next hops")?;
-            tasks.spawn(upkeep::next_hops(Arc::clone(relay), hops, receiver));
+            let changes = hops.watch().context("cannot watch the kernel's routes")?;
+            tasks.spawn(upkeep::next_hops(Arc::clone(relay), hops, changes, receiver));
             tasks.spawn(upkeep::kernel(Arc::clone(relay), Arc::clone(fast)));
         }
         None => tracing::info!("no --xdp: UDP sessions run in userspace"),
