@@ -6,8 +6,8 @@ use subtle::ConstantTimeEq;
 
 /// A mesh pre-shared key. Holders may watch, forward and close peers.
 ///
-/// Equality takes the same time for any two keys, and a zero key equals nothing, not even itself: it is what an unset
-/// key looks like, and must open no door.
+/// Equality takes the same time for any two keys, and a zero key equals nothing, not even itself: it is what
+/// an unset key looks like, and must open no door.
 #[derive(Clone)]
 pub struct MeshKey([u8; KEY_LEN]);
 
