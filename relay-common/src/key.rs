@@ -33,7 +33,8 @@ pub const NONCE_LEN: usize = 24;
 macro_rules! public_key {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $short:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable, TransparentWrapper)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Pod, Zeroable, TransparentWrapper)]
         #[repr(transparent)]
         pub struct $name([u8; KEY_LEN]);
 

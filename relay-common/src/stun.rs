@@ -1,7 +1,7 @@
 //! STUN (RFC 8489) as Tailscale clients use it to learn their public address.
 //!
 //! Only requests that say `tailnode` and carry a right fingerprint are answered, which is upstream's rule
-//! (`net/stun/stun.go`, derp.md 6): a server that answers anything is a tool for reflection.
+//! (`net/stun/stun.go`): a server that answers anything is a tool for reflection.
 
 use core::net::{IpAddr, SocketAddr};
 

@@ -2,7 +2,7 @@
 //!
 //! That means: member names match without regard to case, unknown members are ignored, of duplicates the last
 //! counts, `null` leaves a value as it was, invalid UTF-8 is replaced. Written, it is byte for byte what Go
-//! writes (`derp/derp.go`, derp.md 1.8).
+//! writes (`derp/derp.go`).
 
 mod app_name;
 mod fields;

@@ -1,4 +1,4 @@
-//! Login: how a client proves its key (derp.md 1.7, 1.8).
+//! Login: how a client proves its key, as in upstream's `derp/derpserver`.
 //!
 //! ```text
 //!   server                                client

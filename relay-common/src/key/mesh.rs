@@ -1,4 +1,4 @@
-//! The mesh key: 32 secret bytes that every relay of a region holds (derp.md 3.2).
+//! The mesh key: 32 secret bytes that every relay of a region holds.
 
 use super::{KEY_LEN, KeyError, text};
 use core::{fmt, str::FromStr};

@@ -3,7 +3,7 @@
 //!
 //! A sealed message is the 16-byte tag, then the ciphertext. Computing the shared secret is the expensive
 //! part, so it is done once per pair. A peer key of small order (zero among them) makes a secret everybody
-//! knows; such keys are refused here, which is where upstream panics (derp.md Q11).
+//! knows; such keys are refused here, which is where upstream panics (`types/key`).
 
 use super::{KEY_LEN, NONCE_LEN};
 use crypto_box::{Nonce, PublicKey, SalsaBox, SecretKey, Tag, aead::AeadInPlace};
@@ -58,9 +58,10 @@ impl SharedBox {
         out.extend_from_slice(&[0; BOX_OVERHEAD]);
         out.extend_from_slice(plain);
         let (tag, text) = out[start..].split_at_mut(BOX_OVERHEAD);
-        // Fails only for associated data, of which there is none, or past Salsa20's 2^70 bytes.
-        if let Ok(computed) = self.0.encrypt_in_place_detached(Nonce::from_slice(nonce), &[], text) {
-            tag.copy_from_slice(&computed);
+        match self.0.encrypt_in_place_detached(Nonce::from_slice(nonce), &[], text) {
+            Ok(computed) => tag.copy_from_slice(&computed),
+            // Only for associated data, of which there is none, or past Salsa20's 2^70 bytes.
+            Err(_) => out.truncate(start),
         }
     }
 
