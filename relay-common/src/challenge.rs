@@ -1,8 +1,8 @@
 //! The challenge of the bind handshake: an unforgeable token that the relay need not remember.
 //!
-//! A keyed BLAKE2s-256 over what the answer must repeat (VNI, generation, remote key) and the address it must come from.
-//! Layout as upstream's (udp-relay.md 2.4), though only we ever verify it. Secrets are rotated at least two minutes
-//! apart and two are kept, so a challenge holds for two minutes or more.
+//! A keyed BLAKE2s-256 over what the answer must repeat (VNI, generation, remote key) and the address it must
+//! come from. Layout as upstream's (`net/udprelay`), though only we ever verify it. Secrets are rotated at
+//! least two minutes apart and two are kept, so a challenge holds for two minutes or more.
 
 use crate::{geneve::Vni, key::DiscoPublic};
 use blake2::{

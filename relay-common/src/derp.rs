@@ -1,9 +1,9 @@
 //! DERP, the packet relay protocol over TLS: its constants, frames and messages.
 //!
-//! A connection is a stream of frames in both directions: one byte of type, four of length, payload. Upstream describes
-//! it in `derp/derp.go`; numbers here are those of Tailscale 1.104. The layers, each knowing only the one before:
-//! [`frame`] (types, header), [`limits`] (which lengths are legal), [`deframer`] (bytes to frames),
-//! [`message`] (frames to borrowed enums), [`info`] (sealed JSON bodies), [`login`] (their order).
+//! A connection is a stream of frames in both directions: one byte of type, four of length, payload. Upstream
+//! describes it in `derp/derp.go`; numbers here are those of Tailscale 1.104. The layers, each knowing only
+//! the one before: [`frame`] (types, header), [`limits`] (which lengths are legal), [`deframer`] (bytes to
+//! frames), [`message`] (frames to borrowed enums), [`info`] (sealed JSON bodies), [`login`] (their order).
 
 #[cfg(feature = "std")]
 pub mod deframer;

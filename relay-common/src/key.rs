@@ -1,8 +1,8 @@
 //! The keys that name peers: node keys (DERP, WireGuard) and disco keys (discovery, UDP relay).
 //!
-//! Both are Curve25519 public keys of 32 bytes and are never interchangeable, hence two types. Text forms are those of
-//! Tailscale's `types/key`: `nodekey:`, `discokey:` or `privkey:` and 64 hex digits. Private keys, precomputed boxes and
-//! the mesh key need an allocator and live behind the `std` feature.
+//! Both are Curve25519 public keys of 32 bytes and are never interchangeable, hence two types. Text forms are
+//! those of Tailscale's `types/key`: `nodekey:`, `discokey:` or `privkey:` and 64 hex digits. Private keys,
+//! precomputed boxes and the mesh key need an allocator and live behind the `std` feature.
 
 mod text;
 
@@ -33,7 +33,8 @@ pub const NONCE_LEN: usize = 24;
 macro_rules! public_key {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $short:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable, TransparentWrapper)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Pod, Zeroable, TransparentWrapper)]
         #[repr(transparent)]
         pub struct $name([u8; KEY_LEN]);
 

@@ -1,7 +1,7 @@
 //! STUN (RFC 8489) as Tailscale clients use it to learn their public address.
 //!
 //! Only requests that say `tailnode` and carry a right fingerprint are answered, which is upstream's rule
-//! (`net/stun/stun.go`, derp.md 6): a server that answers anything is a tool for reflection.
+//! (`net/stun/stun.go`): a server that answers anything is a tool for reflection.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -21,6 +21,9 @@ const FINGERPRINT: u16 = 0x8028;
 const TAILNODE: &[u8] = b"tailnode";
 /// Bytes of the FINGERPRINT attribute, header included.
 const FINGERPRINT_LEN: usize = 8;
+
+/// Type and value of an attribute.
+type Attribute<'a> = (u16, &'a [u8]);
 
 /// A transaction: what ties a response to its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +55,8 @@ pub fn is_stun(payload: &[u8]) -> bool {
     payload.len() >= HEADER_LEN && payload[0] & 0xc0 == 0 && payload[4..8] == COOKIE
 }
 
-/// The transaction of a request that deserves an answer. The length field is not looked at, as upstream does not.
+/// The transaction of a request that deserves an answer. The length field is not looked at, as upstream does
+/// not.
 pub fn parse_binding_request(payload: &[u8]) -> Result<TxId, StunError> {
     if !is_stun(payload) {
         return Err(StunError::NotStun);
@@ -145,7 +149,7 @@ pub fn parse_binding_response(payload: &[u8]) -> Option<(TxId, SocketAddr)> {
 }
 
 /// Type and value of the first attribute, and what follows its padding.
-fn split_attribute(bytes: &[u8]) -> Option<((u16, &[u8]), &[u8])> {
+fn split_attribute(bytes: &[u8]) -> Option<(Attribute<'_>, &[u8])> {
     let ([k0, k1, l0, l1], rest) = bytes.split_first_chunk()?;
     let len = usize::from(u16::from_be_bytes([*l0, *l1]));
     let (padded, rest) = rest.split_at_checked(len.next_multiple_of(4))?;

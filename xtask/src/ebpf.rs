@@ -148,7 +148,8 @@ fn rustup_sysroots() -> Vec<(String, PathBuf)> {
     names
         .into_iter()
         .filter_map(|name| {
-            let print = process::stdout_of(Command::new(&rustup).args(["run", name, "rustc", "--print", "sysroot"]))?;
+            let print =
+                process::stdout_of(Command::new(&rustup).args(["run", name, "rustc", "--print", "sysroot"]))?;
             Some((format!("rustup's {name}"), PathBuf::from(print.trim())))
         })
         .collect()
@@ -164,7 +165,8 @@ fn numbers(version: &str) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    const DEBIAN: &str = "rustc 1.96.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nrelease: 1.96.0\nLLVM version: 22.1.8";
+    const DEBIAN: &str =
+        "rustc 1.96.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nrelease: 1.96.0\nLLVM version: 22.1.8";
 
     #[test]
     fn a_compiler_whose_llvm_is_newer_than_the_linkers_is_not_taken() {

@@ -4,7 +4,6 @@ use std::{
     env, fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    process,
 };
 
 /// Top of the workspace.
@@ -34,8 +33,8 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     dirs.map(|dir| dir.join(name)).find(|file| is_executable(file))
 }
 
-/// Every process that descends from this one, nearest first.
-pub(crate) fn descendants() -> Vec<u32> {
+/// Every process that descends from `root`, nearest first.
+pub(crate) fn descendants(root: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -44,7 +43,7 @@ pub(crate) fn descendants() -> Vec<u32> {
             Some((pid, parent_of(pid)?))
         })
         .collect();
-    let mut family = vec![process::id()];
+    let mut family = vec![root];
     let mut next = 0;
     while let Some(&parent) = family.get(next) {
         family.extend(parents.iter().filter(|(pid, of)| *of == parent && *pid != parent).map(|(pid, _)| pid));
@@ -70,17 +69,17 @@ fn is_executable(file: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::{self, Command, Stdio};
 
     use super::*;
 
     #[test]
     fn a_child_is_a_descendant_until_it_is_reaped() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().expect("cat is on every machine");
-        assert!(descendants().contains(&child.id()));
+        assert!(descendants(process::id()).contains(&child.id()));
         drop(child.stdin.take());
         child.wait().expect("cat ends when its input does");
-        assert!(!descendants().contains(&child.id()));
+        assert!(!descendants(process::id()).contains(&child.id()));
     }
 
     #[test]

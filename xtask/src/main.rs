@@ -1,17 +1,24 @@
 //! `cargo xtask`: the one entry point for people and for CI.
 #![forbid(unsafe_code)]
 
+mod cargo;
+mod daemon;
 mod ebpf;
 mod host;
+mod lint;
 mod process;
 mod setup;
+mod test;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Developer commands of the relayd workspace.
+///
+/// Everything is built as the user who types the command; sudo is used only for the step that needs root. What the
+/// eBPF build lacks is installed where that is possible; elsewhere everything still builds, without the fast path.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -22,18 +29,60 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Install what the eBPF build and the lab need and this machine lacks
+    ///
+    /// Says what it installs and why, and does nothing where nothing is missing. On a machine without apt it lists what
+    /// to install by hand and fails.
     Setup,
-    /// Build the XDP program, then the daemon with it embedded
-    Build,
+    /// Build the XDP program, then the daemon with it embedded, into target/<profile>/relayd
+    Build {
+        /// Optimise
+        #[arg(long)]
+        release: bool,
+    },
+    /// Build, then run the daemon as root: cargo xtask run -- --xdp eth0 ...
+    Run {
+        /// Optimise
+        #[arg(long)]
+        release: bool,
+        /// What follows `--` goes to the daemon
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Send real traffic over every path in a private lab and check that every number adds up
+    ///
+    /// The lab is network namespaces and veth pairs that are gone afterwards. Needs root or sudo.
+    Demo {
+        /// Leave the lab running and print how to look around
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run the tests; the last line is `N passed, N failed, N skipped`
+    Test {
+        /// Which of them
+        #[arg(value_enum, default_value_t)]
+        which: test::Which,
+        /// What follows `--` goes to the test programs: a part of a test's name, --nocapture, ...
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Print the daemon's pinned BPF maps by field name, the daemon running or not
+    Inspect {
+        /// Where the maps are pinned, if not at the daemon's default
+        #[arg(long, value_name = "DIR")]
+        bpf_dir: Option<PathBuf>,
+    },
+    /// Check formatting, clippy with warnings as errors, and the house rules about files
+    Lint,
 }
 
 fn main() -> ExitCode {
-    let ended = process::outlive_children().and_then(|()| act(Cli::parse().verb));
+    let cli = Cli::parse();
+    let ended = process::outlive_children().and_then(|()| act(cli.verb));
     let Err(error) = ended else { return ExitCode::SUCCESS };
     eprintln!("xtask: {error:#}");
     match error.downcast_ref::<process::Failed>() {
+        _ if process::interrupted() => ExitCode::from(130),
         Some(failed) => ExitCode::from(failed.exit_code()),
-        None if process::interrupted() => ExitCode::from(130),
         None => ExitCode::FAILURE,
     }
 }
@@ -41,17 +90,15 @@ fn main() -> ExitCode {
 fn act(verb: Verb) -> Result<()> {
     match verb {
         Verb::Setup => {
-            setup::install(setup::Scope::Lab)?;
+            let done = setup::install(setup::Scope::Lab);
             setup::report();
-            Ok(())
+            done
         }
-        Verb::Build => {
-            let objects = ebpf::build(
-                &ebpf::compiler().map_err(anyhow::Error::msg)?,
-                &ebpf::linker().map_err(anyhow::Error::msg)?,
-            )?;
-            println!("{objects:?}");
-            Ok(())
-        }
+        Verb::Build { release } => daemon::build(release),
+        Verb::Run { release, args } => daemon::run(release, &args),
+        Verb::Demo { keep } => daemon::demo(keep),
+        Verb::Test { which, args } => test::test(which, &args),
+        Verb::Inspect { bpf_dir } => daemon::inspect(bpf_dir),
+        Verb::Lint => lint::lint(),
     }
 }

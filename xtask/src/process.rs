@@ -58,7 +58,7 @@ pub(crate) fn outlive_children() -> Result<()> {
     thread::spawn(move || {
         for _ in signals.forever() {
             flag.store(true, Ordering::Relaxed);
-            end_descendants();
+            end(host::descendants(std::process::id()).into_iter());
         }
     });
     Ok(())
@@ -103,9 +103,9 @@ pub(crate) fn refuse_after_interrupt() -> Result<()> {
 /// The same command with root's rights, or `None` where there is no way to them.
 ///
 /// Through sudo a child loses its environment, so the variables set on `command` travel as arguments of `env`.
-pub(crate) fn as_root(command: Command) -> Option<Command> {
+pub(crate) fn as_root(command: &Command) -> Option<Command> {
     if host::is_root() {
-        return Some(command);
+        return Some(copy(command));
     }
     let mut elevated = Command::new(host::find_program("sudo")?);
     if !io::stdin().is_terminal() {
@@ -129,9 +129,13 @@ pub(crate) fn as_root(command: Command) -> Option<Command> {
     Some(elevated)
 }
 
-/// Sends SIGTERM to every process that descends from this one.
-pub(crate) fn end_descendants() {
-    let pids: Vec<String> = host::descendants().iter().map(u32::to_string).collect();
+/// Sends SIGTERM to a process and everything that descends from it.
+pub(crate) fn end_tree(root: u32) {
+    end(host::descendants(root).into_iter().chain([root]));
+}
+
+fn end(pids: impl Iterator<Item = u32>) {
+    let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
     if pids.is_empty() {
         return;
     }
@@ -142,6 +146,22 @@ pub(crate) fn end_descendants() {
     if !sent && !host::is_root() {
         let _ended = Command::new("sudo").args(["--non-interactive", "kill", "-TERM"]).args(&pids).output();
     }
+}
+
+/// A command's program, arguments, variables and directory; not its pipes.
+fn copy(command: &Command) -> Command {
+    let mut copy = Command::new(command.get_program());
+    copy.args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => copy.env(key, value),
+            None => copy.env_remove(key),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        copy.current_dir(dir);
+    }
+    copy
 }
 
 fn name(command: &Command) -> String {

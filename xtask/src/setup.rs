@@ -3,11 +3,14 @@
 //! On Debian everything but the linker is a package; the linker is built once, from the Rust package registry, against
 //! Debian's LLVM. Elsewhere the same list is printed for a person to act on.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{ebpf, host, process};
+use crate::{cargo, ebpf, host, process};
 
 /// One thing that is missing, why it is needed, and where it comes from.
 struct Need {
@@ -42,14 +45,20 @@ pub(crate) fn install(scope: Scope) -> Result<()> {
         println!("setup: building bpf-linker {} ({reason}); about a minute", ebpf::LINKER_VERSION);
         process::run(&mut install_linker())?;
     }
-    ebpf::compiler().and(ebpf::linker().map(drop)).map_err(anyhow::Error::msg)?;
+    ebpf::compiler().map_err(anyhow::Error::msg)?;
+    ebpf::linker().map_err(anyhow::Error::msg)?;
     Ok(())
 }
 
 /// Whether [`install`] can do anything on this machine: Debian's package manager, and root or sudo.
 pub(crate) fn host_can_install() -> bool {
     let apt = host::find_program("apt-get").is_some() && Path::new("/etc/debian_version").exists();
-    apt && process::as_root(Command::new("true")).is_some()
+    apt && process::as_root(&Command::new("true")).is_some()
+}
+
+/// Programs the lab runs that are not on this machine.
+pub(crate) fn missing_lab_programs() -> impl Iterator<Item = &'static str> {
+    missing_lab_needs().map(|need| need.what)
 }
 
 /// Prints what is there, after [`install`].
@@ -62,19 +71,20 @@ pub(crate) fn report() {
         Ok(file) => println!("setup: eBPF linker: {}", file.display()),
         Err(reason) => println!("setup: eBPF linker: {reason}"),
     }
-    for (program, _) in LAB_PROGRAMS {
-        let file = host::find_program(program).map(|file| file.display().to_string());
-        println!("setup: {program}: {}", file.as_deref().unwrap_or("missing"));
+    for Need { what, .. } in LAB_PROGRAMS {
+        let file = host::find_program(what).map(|file| file.display().to_string());
+        println!("setup: {what}: {}", file.as_deref().unwrap_or("missing"));
     }
     if host::find_program("go").is_none() {
         println!("setup: go: missing; the interop tests will be listed as skipped");
     }
 }
 
-const LAB_PROGRAMS: &[(&str, Need)] = &[
-    ("ip", Need { what: "ip", why: "makes the lab's namespaces and veth pairs", packages: &["iproute2"] }),
-    ("ethtool", Need { what: "ethtool", why: "turns checksum offload off in the lab", packages: &["ethtool"] }),
-    ("bpftool", Need { what: "bpftool", why: "shows pinned maps by field name", packages: &["bpftool"] }),
+/// Programs the lab runs; `what` is the program's name.
+const LAB_PROGRAMS: &[Need] = &[
+    Need { what: "ip", why: "makes the lab's namespaces and veth pairs", packages: &["iproute2"] },
+    Need { what: "ethtool", why: "turns checksum offload off in the lab", packages: &["ethtool"] },
+    Need { what: "bpftool", why: "shows pinned maps by field name", packages: &["bpftool"] },
 ];
 
 fn needs(scope: Scope) -> Vec<&'static Need> {
@@ -104,10 +114,13 @@ fn needs(scope: Scope) -> Vec<&'static Need> {
         }
     }
     if scope == Scope::Lab {
-        let missing = LAB_PROGRAMS.iter().filter(|(program, _)| host::find_program(program).is_none());
-        needs.extend(missing.map(|(_, need)| need));
+        needs.extend(missing_lab_needs());
     }
     needs
+}
+
+fn missing_lab_needs() -> impl Iterator<Item = &'static Need> {
+    LAB_PROGRAMS.iter().filter(|need| host::find_program(need.what).is_none())
 }
 
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
@@ -126,18 +139,21 @@ fn install_packages(needs: &[&Need]) -> Result<()> {
 fn apt(args: &[&str]) -> Result<Command> {
     let mut apt = Command::new("apt-get");
     apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args);
-    process::as_root(apt).context("root or sudo is needed to install packages")
+    let mut apt = process::as_root(&apt).context("root or sudo is needed to install packages")?;
+    // What goes wrong is on standard error; the rest is a line for every file of every package.
+    apt.stdout(Stdio::null());
+    Ok(apt)
 }
 
 fn install_linker() -> Command {
-    // The user's own cargo: the one that runs this command.
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = cargo::plain();
     cargo.env("LLVM_PREFIX", LLVM_PREFIX).env_remove("CARGO_TARGET_DIR").args(linker_args()).arg("--force");
     cargo
 }
 
 fn linker_args() -> Vec<String> {
-    let fixed = ["install", "bpf-linker", "--quiet", "--version", ebpf::LINKER_VERSION, "--no-default-features"];
+    let fixed =
+        ["install", "bpf-linker", "--quiet", "--version", ebpf::LINKER_VERSION, "--no-default-features"];
     let feature = format!("llvm-{}", ebpf::LLVM);
     fixed.map(str::to_owned).into_iter().chain(["--features".to_owned(), feature]).collect()
 }
@@ -164,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_list_for_a_person_names_every_package_and_the_linker_command() {
-        let needs: Vec<&Need> = LAB_PROGRAMS.iter().map(|(_, need)| need).collect();
+        let needs: Vec<&Need> = LAB_PROGRAMS.iter().collect();
         let text = by_hand(&needs, true);
         for word in ["iproute2", "ethtool", "bpftool", "install bpf-linker", "--version 0.13.0", "llvm-22"] {
             assert!(text.contains(word), "{word} in {text}");

@@ -1,8 +1,9 @@
 //! Bytes to frames, as they arrive.
 //!
-//! A frame that lies whole in the input is handed over where it lies. One that straddles inputs is collected in a carry
-//! buffer that lives only until that frame is done, so an idle connection holds no buffer. The carry grows with what has
-//! really arrived, never with what a header promises. Frames to be skipped are never buffered.
+//! A frame that lies whole in the input is handed over where it lies. One that straddles inputs is collected
+//! in a carry buffer that lives only until that frame is done, so an idle connection holds no buffer. The
+//! carry grows with what has really arrived, never with what a header promises. Frames to be skipped are
+//! never buffered.
 //!
 //! ```text
 //!            5 bytes, legal, wanted           body complete
@@ -77,7 +78,8 @@ impl Deframer {
         Ok(())
     }
 
-    /// Takes of `input` what is needed for the next frame, and hands that over. Nothing: all of `input` is taken.
+    /// Takes of `input` what is needed for the next frame, and hands that over. Nothing: all of `input` is
+    /// taken.
     ///
     /// For a connection whose rules change with a frame, such as login.
     pub fn pull<R>(

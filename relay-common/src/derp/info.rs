@@ -1,8 +1,8 @@
 //! The JSON inside ClientInfo and ServerInfo, read as Go's `encoding/json` reads it.
 //!
-//! That means: member names match without regard to case, unknown members are ignored, of duplicates the last counts,
-//! `null` leaves a value as it was, invalid UTF-8 is replaced. Written, it is byte for byte what Go writes
-//! (`derp/derp.go`, derp.md 1.8).
+//! That means: member names match without regard to case, unknown members are ignored, of duplicates the last
+//! counts, `null` leaves a value as it was, invalid UTF-8 is replaced. Written, it is byte for byte what Go
+//! writes (`derp/derp.go`).
 
 mod app_name;
 mod fields;
@@ -101,7 +101,8 @@ impl ServerInfo {
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {
-    // Writing numbers, booleans and strings to memory cannot fail; an empty body would be refused by the peer.
+    // Writing numbers, booleans and strings to memory cannot fail; an empty body would be refused by the
+    // peer.
     serde_json::to_vec(value).unwrap_or_default()
 }
 

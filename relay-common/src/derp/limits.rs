@@ -1,7 +1,7 @@
 //! Which frame lengths are legal, decided from the header alone, before a byte of payload is read.
 //!
-//! One function per place in a connection's life. Values are upstream's (derp.md 1.5 and 1.10): a violation closes the
-//! connection.
+//! One function per place in a connection's life. Values are those of upstream (`derp/derpserver`): a
+//! violation closes the connection.
 
 use super::{
     KEY_LEN, MAX_CLIENT_FRAME, MAX_CLIENT_INFO, MAX_FRAME, MAX_PACKET, MAX_PING, MAX_UNKNOWN_FRAME,

@@ -1,4 +1,4 @@
-//! Login: how a client proves its key (derp.md 1.7, 1.8).
+//! Login: how a client proves its key, as in upstream's `derp/derpserver`.
 //!
 //! ```text
 //!   server                                client
@@ -7,8 +7,9 @@
 //!     | -- ServerInfo, sealed ---------------> |
 //! ```
 //!
-//! The client's key is claimed in clear and proved by the box: only its holder can seal one that opens under it. There
-//! is no error frame; whatever goes wrong, the server closes the connection. No I/O and no clock in here.
+//! The client's key is claimed in clear and proved by the box: only its holder can seal one that opens under
+//! it. There is no error frame; whatever goes wrong, the server closes the connection. No I/O and no clock in
+//! here.
 
 mod client;
 
@@ -83,7 +84,8 @@ impl ExpectInfo {
         if now_ns >= self.deadline_ns { Err(LoginError::Timeout) } else { Ok(()) }
     }
 
-    /// Takes the client's first frame. [`limits::login`](super::limits::login) keeps others away before they are read.
+    /// Takes the client's first frame. [`limits::login`](super::limits::login) keeps others away before they
+    /// are read.
     pub fn on_frame(
         self,
         header: Header,
@@ -121,7 +123,8 @@ pub fn server_key_frame(server: &NodePublic) -> Vec<u8> {
     frame
 }
 
-/// The ServerInfo frame for a client that is [`Ready`]; nothing if its key makes no secret, which login has excluded.
+/// The ServerInfo frame for a client that is [`Ready`]; nothing if its key makes no secret, which login has
+/// excluded.
 pub fn server_info_frame(
     server: &NodePrivate,
     client: &NodePublic,

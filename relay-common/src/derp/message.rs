@@ -1,7 +1,7 @@
 //! What frames say: borrowed views, one enum per direction.
 //!
-//! Parsing checks lengths and shapes, nothing else: who may send what, and when, is for the connection to decide.
-//! Encoding writes a whole frame, header included.
+//! Parsing checks lengths and shapes, nothing else: who may send what, and when, is for the connection to
+//! decide. Encoding writes a whole frame, header included.
 
 mod from_client;
 mod from_server;
@@ -27,7 +27,8 @@ pub enum MessageError {
     Magic,
 }
 
-/// Header and source key of a RecvPacket frame: what goes in front of a relayed payload of `payload_len` bytes.
+/// Header and source key of a RecvPacket frame: what goes in front of a relayed payload of `payload_len`
+/// bytes.
 pub fn recv_packet_header(source: &NodePublic, payload_len: usize) -> [u8; HEADER_LEN + KEY_LEN] {
     let mut out = [0; HEADER_LEN + KEY_LEN];
     let header = Header::new(FrameType::RecvPacket, (KEY_LEN + payload_len) as u32);

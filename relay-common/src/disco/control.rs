@@ -14,7 +14,8 @@ use crate::{
 /// Bytes of the UDP payload.
 pub const CONTROL_LEN: usize = GENEVE_LEN + HEADER_LEN + BOX_OVERHEAD + BIND_LEN;
 
-/// The UDP payload of a bind message from `sender`, in the session `bind.vni`. A nonce must never be used twice.
+/// The UDP payload of a bind message from `sender`, in the session `bind.vni`. A nonce must never be used
+/// twice.
 pub fn seal_control(
     kind: BindKind,
     bind: &Bind,

@@ -1,7 +1,8 @@
 //! What is inside a disco box: one byte of type, one of version, body.
 //!
-//! Bodies of fixed size may be followed by bytes of a later version, which are ignored. The relay itself reads and
-//! writes the three bind messages only; the rest is for clients, and for nodes that allocate on their behalf.
+//! Bodies of fixed size may be followed by bytes of a later version, which are ignored. The relay itself
+//! reads and writes the three bind messages only; the rest is for clients, and for nodes that allocate on
+//! their behalf.
 
 mod bind;
 mod endpoint;

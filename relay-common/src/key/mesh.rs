@@ -1,4 +1,4 @@
-//! The mesh key: 32 secret bytes that every relay of a region holds (derp.md 3.2).
+//! The mesh key: 32 secret bytes that every relay of a region holds.
 
 use super::{KEY_LEN, KeyError, text};
 use core::{fmt, str::FromStr};
@@ -6,8 +6,8 @@ use subtle::ConstantTimeEq;
 
 /// A mesh pre-shared key. Holders may watch, forward and close peers.
 ///
-/// Equality takes the same time for any two keys, and a zero key equals nothing, not even itself: it is what an unset
-/// key looks like, and must open no door.
+/// Equality takes the same time for any two keys, and a zero key equals nothing, not even itself: it is what
+/// an unset key looks like, and must open no door.
 #[derive(Clone)]
 pub struct MeshKey([u8; KEY_LEN]);
 

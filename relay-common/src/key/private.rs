@@ -69,7 +69,8 @@ private_key! {
 }
 
 impl NodePrivate {
-    /// Nonce, tag and ciphertext of `plain` for `peer`; nothing if `peer` is zero or another key of small order.
+    /// Nonce, tag and ciphertext of `plain` for `peer`; nothing if `peer` is zero or another key of small
+    /// order.
     pub fn seal_to(&self, peer: &NodePublic, nonce: [u8; NONCE_LEN], plain: &[u8]) -> Option<Vec<u8>> {
         let shared = SharedBox::new(&self.0, peer.as_bytes())?;
         let mut sealed = Vec::with_capacity(NONCE_LEN + BOX_OVERHEAD + plain.len());

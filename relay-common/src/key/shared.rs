@@ -1,8 +1,9 @@
-//! Boxes between a private key and a peer's public key: NaCl `crypto_box` (X25519, HSalsa20, XSalsa20-Poly1305).
+//! Boxes between a private key and a peer's public key: NaCl `crypto_box` (X25519, HSalsa20,
+//! XSalsa20-Poly1305).
 //!
-//! A sealed message is the 16-byte tag, then the ciphertext. Computing the shared secret is the expensive part, so it is
-//! done once per pair. A peer key of small order (zero among them) makes a secret everybody knows; such keys are
-//! refused here, which is where upstream panics (derp.md Q11).
+//! A sealed message is the 16-byte tag, then the ciphertext. Computing the shared secret is the expensive
+//! part, so it is done once per pair. A peer key of small order (zero among them) makes a secret everybody
+//! knows; such keys are refused here, which is where upstream panics (`types/key`).
 
 use super::{KEY_LEN, NONCE_LEN};
 use crypto_box::{Nonce, PublicKey, SalsaBox, SecretKey, Tag, aead::AeadInPlace};
@@ -57,9 +58,10 @@ impl SharedBox {
         out.extend_from_slice(&[0; BOX_OVERHEAD]);
         out.extend_from_slice(plain);
         let (tag, text) = out[start..].split_at_mut(BOX_OVERHEAD);
-        // Fails only for associated data, of which there is none, or past Salsa20's 2^70 bytes.
-        if let Ok(computed) = self.0.encrypt_in_place_detached(Nonce::from_slice(nonce), &[], text) {
-            tag.copy_from_slice(&computed);
+        match self.0.encrypt_in_place_detached(Nonce::from_slice(nonce), &[], text) {
+            Ok(computed) => tag.copy_from_slice(&computed),
+            // Only for associated data, of which there is none, or past Salsa20's 2^70 bytes.
+            Err(_) => out.truncate(start),
         }
     }
 
@@ -74,8 +76,8 @@ impl SharedBox {
     }
 }
 
-/// Whether a point has order 1, 2, 4 or 8, on the curve or its twist: 0, 1, p-1, the two of order 8, and p and p+1,
-/// which are 0 and 1 again. The top bit is not part of a coordinate (RFC 7748 section 5).
+/// Whether a point has order 1, 2, 4 or 8, on the curve or its twist: 0, 1, p-1, the two of order 8, and p
+/// and p+1, which are 0 and 1 again. The top bit is not part of a coordinate (RFC 7748 section 5).
 fn has_small_order(point: &[u8; KEY_LEN]) -> bool {
     let mut point = *point;
     point[KEY_LEN - 1] &= 0x7f;

@@ -40,7 +40,8 @@ pub(crate) fn parse(s: &str, prefix: &'static str) -> Result<[u8; KEY_LEN], KeyE
     Ok(key)
 }
 
-/// Deserializes anything that is a string in its own text form, without an allocation where the input allows it.
+/// Deserializes anything that is a string in its own text form, without an allocation where the input allows
+/// it.
 #[cfg(feature = "std")]
 pub(crate) fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

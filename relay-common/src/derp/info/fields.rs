@@ -97,7 +97,8 @@ fn set<'de, T: Deserialize<'de>, A: MapAccess<'de>>(field: &mut T, map: &mut A) 
     Ok(())
 }
 
-/// Lower case as Go's decoder folds names: ASCII, and the two other letters whose simple case folding is ASCII.
+/// Lower case as Go's decoder folds names: ASCII, and the two other letters whose simple case folding is
+/// ASCII.
 fn fold(name: &str) -> String {
     name.chars()
         .map(|c| match c {

@@ -1,4 +1,5 @@
-//! Allocation over disco: the request to a relay node, its response, and the description of a session they carry.
+//! Allocation over disco: the request to a relay node, its response, and the description of a session they
+//! carry.
 
 use super::{MessageError, take};
 use crate::{

@@ -1,0 +1,31 @@
+//! The one clock that kernel and daemon share: the XDP program reads CLOCK_MONOTONIC (`bpf_ktime_get_ns`), so every
+//! time that crosses into a BPF map is read here.
+
+use nix::time::{ClockId, clock_gettime};
+
+/// CLOCK_MONOTONIC, in nanoseconds since boot (suspend not counted).
+///
+/// Zero if the kernel refused, which Linux never does for this clock.
+pub fn monotonic_ns() -> u64 {
+    let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 0 };
+    let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec()).unwrap_or(0);
+    seconds * 1_000_000_000 + nanos
+}
+
+/// CLOCK_MONOTONIC, in milliseconds: for what is looked at a few times a second.
+pub fn monotonic_ms() -> u64 {
+    monotonic_ns() / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_runs_backwards() {
+        let first = monotonic_ns();
+        assert!(first > 0);
+        assert!(monotonic_ns() >= first);
+    }
+}

@@ -1,0 +1,220 @@
+//! The fast path: the XDP program's loader and everything the daemon says to it and hears from it.
+//!
+//! aya is named only below this module. The rest of the daemon sees a [`sessions::SessionMap`] to write, counters to
+//! read, and [`nexthop`] for what a session needs to be written. Nothing here decides anything about sessions.
+//!
+//! ```text
+//! start: object -> rights -> interface -> lock -> pins cleared -> load -> pin -> attach (bpf_link)
+//! stop:  link closed (detached) -> log drained -> pins removed -> lock let go
+//! ```
+//!
+//! A killed daemon takes its link with it, so the program never runs without its controller; only the maps stay.
+
+mod abi;
+pub mod addresses;
+pub mod audit;
+mod counters;
+mod error;
+pub mod inspect;
+mod load;
+mod lock;
+mod logs;
+mod netlink;
+pub mod nexthop;
+pub mod object;
+mod pins;
+mod rights;
+pub mod sessions;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use aya::programs::links::FdLink;
+use relay_common::fastpath::{Config, ReasonCount, reason::XdpReason};
+
+pub use self::{
+    audit::{Audit, audit},
+    error::StartError,
+    object::OBJECT,
+    pins::{ROOT, default_dir},
+};
+use self::{
+    counters::{Control, Reasons},
+    logs::LogDrain,
+    pins::Pins,
+    sessions::{BpfSessions, MapError},
+};
+use crate::clock;
+
+/// Where in the path of a frame the program runs. Asked for by name, never guessed: a silent fall to generic mode hides
+/// both cost and checksum faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver, before the kernel makes a packet of the frame.
+    #[default]
+    Native,
+    /// In the kernel's receive path; works with every driver, and costs a packet's worth of work first.
+    Generic,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "native" => Ok(Self::Native),
+            "generic" => Ok(Self::Generic),
+            other => Err(format!("{other:?} is neither native nor generic")),
+        }
+    }
+}
+
+/// What the operator asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `--xdp`: the interface.
+    pub iface: String,
+    /// `--xdp-mode`.
+    pub mode: Mode,
+    /// `--bpf-dir`; [`default_dir`] if absent.
+    pub bpf_dir: Option<PathBuf>,
+    /// `--relay-max-sessions`: sizes the maps.
+    pub max_sessions: u32,
+    /// The UDP port the relay is bound to, host order.
+    pub udp_port: u16,
+}
+
+/// The attached program with its maps. Dropping it detaches the program and removes the pins, in that order.
+pub struct FastPath {
+    // Fields are dropped in this order.
+    _link: FdLink,
+    _logs: Option<LogDrain>,
+    sessions: Option<BpfSessions>,
+    reasons: Reasons,
+    control: Control,
+    iface: String,
+    ifindex: u32,
+    mode: Mode,
+    program_id: u32,
+    pins: Option<Pins>,
+}
+
+impl fmt::Debug for FastPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FastPath")
+            .field("iface", &self.iface)
+            .field("mode", &self.mode)
+            .field("program_id", &self.program_id)
+            .field("pins", &self.pins)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FastPath {
+    /// Loads the program, pins its maps and attaches it. From then on it forwards what is in the session map, which is
+    /// empty, for as long as [`Self::heartbeat`] is called.
+    ///
+    /// Everything happens in the calling thread's network namespace.
+    pub fn start(options: &Options) -> Result<Self, StartError> {
+        let iface = options.iface.clone();
+        let Some(object) = OBJECT else { return Err(StartError::NotBuiltIn { iface }) };
+        rights::check(&iface)?;
+        let ifindex = load::ifindex(&iface)?;
+        let dir = options.bpf_dir.clone().unwrap_or_else(|| default_dir(options.udp_port));
+        let pins = Pins::open(&dir)?;
+        let mut loaded = load::load(object, options)?;
+        if let Some(pins) = &pins {
+            loaded.pin(pins.dir())?;
+        }
+        let config = Config {
+            heartbeat_ns: clock::monotonic_ns(),
+            enabled: 1,
+            udp_port: options.udp_port.to_be_bytes(),
+            reserved: [0; 2],
+        };
+        let (sessions, reasons, control) = loaded.maps(config)?;
+        let (link, program_id) = loaded.attach(&iface, ifindex, options.mode)?;
+        Ok(Self {
+            _link: link,
+            _logs: loaded.logs,
+            sessions: Some(sessions),
+            reasons,
+            control,
+            iface,
+            ifindex,
+            mode: options.mode,
+            program_id,
+            pins,
+        })
+    }
+
+    /// Detaches the program and removes the pins. The same as dropping it, for those who like to say so.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    /// The session map, to be taken once: it has one writer.
+    ///
+    /// # Panics
+    ///
+    /// When called a second time.
+    pub fn session_map(&mut self) -> BpfSessions {
+        self.sessions.take().expect("the session map has one writer, and it was given away already")
+    }
+
+    /// How often the program left by each exit since it was started, summed over the CPUs, in the order of the list.
+    pub fn reasons(&self) -> Result<Vec<(XdpReason, ReasonCount)>, MapError> {
+        self.reasons.read()
+    }
+
+    /// Tells the program that the daemon lives: CLOCK_MONOTONIC in nanoseconds ([`clock::monotonic_ns`]). To be called
+    /// several times within [`relay_common::fastpath::HEARTBEAT_LIMIT_NS`].
+    pub fn heartbeat(&self, now_ns: u64) -> Result<(), MapError> {
+        self.control.change(|config| config.heartbeat_ns = now_ns)
+    }
+
+    /// The kill switch: `false` makes the program pass everything to userspace.
+    pub fn set_enabled(&self, enabled: bool, now_ns: u64) -> Result<(), MapError> {
+        self.control.change(|config| {
+            config.enabled = u32::from(enabled);
+            config.heartbeat_ns = now_ns;
+        })
+    }
+
+    /// The mode the program is attached in.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The interface it is attached to.
+    pub fn iface(&self) -> &str {
+        &self.iface
+    }
+
+    /// The index of that interface.
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// The kernel's id of the program, as in `bpftool prog`.
+    pub fn program_id(&self) -> u32 {
+        self.program_id
+    }
+
+    /// Where the maps are pinned; `None` without a BPF file system.
+    pub fn maps_dir(&self) -> Option<&Path> {
+        self.pins.as_ref().map(Pins::dir)
+    }
+}

@@ -1,0 +1,222 @@
+//! Why the fast path could not start: each variant is one sentence with the flag, the cause and what to do about it.
+//!
+//! A daemon asked for XDP that cannot have it exits with this sentence; it never runs slower in silence.
+
+use std::{io, path::PathBuf};
+
+use nix::errno::Errno;
+
+use super::Mode;
+
+/// Why [`super::FastPath::start`] failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The daemon was compiled without the eBPF object.
+    #[error(
+        "--xdp {iface}: this relayd was built without the XDP program; build it with `cargo xtask build` \
+         (`cargo xtask setup` installs what that needs), or leave --xdp out"
+    )]
+    NotBuiltIn {
+        /// The interface asked for.
+        iface: String,
+    },
+    /// Not allowed to load or attach BPF programs.
+    #[error(
+        "--xdp {iface}: {cause}; run relayd as root or with CAP_BPF and CAP_NET_ADMIN, or leave --xdp out"
+    )]
+    Permission {
+        /// The interface asked for.
+        iface: String,
+        /// What is missing.
+        cause: String,
+    },
+    /// The kernel has no BPF.
+    #[error("--xdp {iface}: this kernel was built without BPF; leave --xdp out")]
+    NoBpf {
+        /// The interface asked for.
+        iface: String,
+    },
+    /// No such interface in this network namespace.
+    #[error("--xdp {iface}: there is no such interface in this network namespace; there are: {}", existing.join(", "))]
+    NoInterface {
+        /// The interface asked for.
+        iface: String,
+        /// Those that exist.
+        existing: Vec<String>,
+    },
+    /// The driver has no XDP in this mode.
+    #[error(
+        "--xdp {iface} --xdp-mode {mode}: the driver of {iface} does not support XDP in this mode (EOPNOTSUPP); {}",
+        match mode {
+            Mode::Native => "use --xdp-mode generic, or leave --xdp out",
+            Mode::Generic => "leave --xdp out, or name another interface",
+        }
+    )]
+    ModeNotSupported {
+        /// The interface asked for.
+        iface: String,
+        /// The mode asked for.
+        mode: Mode,
+    },
+    /// Frames may be larger than the driver can hand to XDP.
+    #[error(
+        "--xdp {iface} --xdp-mode {mode}: the MTU of {iface}, or of the other end of a veth pair, is too large for XDP \
+         (ERANGE); lower it (`ip link set dev {iface} mtu 1500`), or use --xdp-mode generic"
+    )]
+    MtuTooLarge {
+        /// The interface asked for.
+        iface: String,
+        /// The mode asked for.
+        mode: Mode,
+    },
+    /// The driver has no queues left for XDP to send on.
+    #[error(
+        "--xdp {iface} --xdp-mode {mode}: {iface} has too few queues for XDP (ENOSPC): a NIC needs free ones to send on, \
+         a veth as many as the other end sends on; change them with `ethtool -L`, or use --xdp-mode generic"
+    )]
+    TooFewQueues {
+        /// The interface asked for.
+        iface: String,
+        /// The mode asked for.
+        mode: Mode,
+    },
+    /// The interface already runs an XDP program.
+    #[error(
+        "--xdp {iface}: {by} is attached to {iface} already; stop the program that attached it, or, if none is left, \
+         `ip link set dev {iface} xdp off`"
+    )]
+    Occupied {
+        /// The interface asked for.
+        iface: String,
+        /// Name, id and mode of what is attached, as far as the kernel says.
+        by: String,
+    },
+    /// The kernel refused to attach for another reason.
+    #[error("--xdp {iface} --xdp-mode {mode}: could not attach to {iface}: {cause}; `dmesg` may say more")]
+    Attach {
+        /// The interface asked for.
+        iface: String,
+        /// The mode asked for.
+        mode: Mode,
+        /// The kernel's answer.
+        cause: String,
+    },
+    /// The attachment is not a `bpf_link`, so it would outlive a killed daemon.
+    #[error(
+        "--xdp {iface}: this kernel attaches XDP programs only without a bpf_link (Linux 5.9 or newer has them); \
+         leave --xdp out"
+    )]
+    NoLink {
+        /// The interface asked for.
+        iface: String,
+    },
+    /// Another daemon uses the directory.
+    #[error(
+        "--bpf-dir {}: another relayd uses it{} (lock file {}); stop that one, or give this one another --bpf-dir",
+        dir.display(), pid.map_or_else(String::new, |pid| format!(", process {pid}")), lock.display()
+    )]
+    Locked {
+        /// The directory of the pins.
+        dir: PathBuf,
+        /// Who holds the lock, as the lock file says.
+        pid: Option<u32>,
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// The lock file, the directory or a pin could not be made.
+    #[error("--bpf-dir {}: could not {doing}: {cause}; name a writable directory of a BPF file system", dir.display())]
+    Directory {
+        /// The directory of the pins.
+        dir: PathBuf,
+        /// What was being done.
+        doing: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// The embedded object is not one of this daemon's.
+    #[error(
+        "the embedded XDP program does not fit this relayd: {cause}; rebuild both with `cargo xtask build`"
+    )]
+    Object {
+        /// What does not fit.
+        cause: String,
+    },
+    /// The kernel's verifier refused the program.
+    #[error(
+        "--xdp {iface}: this kernel refuses the XDP program, please report it: {cause}; until then leave --xdp out"
+    )]
+    Rejected {
+        /// The interface asked for.
+        iface: String,
+        /// The kernel's answer, and the end of the verifier's log.
+        cause: String,
+    },
+}
+
+impl StartError {
+    /// What the errno of a failed `bpf_link_create` means to the operator. `by` is asked only when it matters.
+    pub(super) fn from_attach(iface: &str, mode: Mode, errno: Errno, by: impl FnOnce() -> String) -> Self {
+        let iface = iface.to_owned();
+        match errno {
+            Errno::EOPNOTSUPP => Self::ModeNotSupported { iface, mode },
+            Errno::ERANGE => Self::MtuTooLarge { iface, mode },
+            Errno::ENOSPC => Self::TooFewQueues { iface, mode },
+            // EBUSY: a link in the same mode. EEXIST: a program in the other mode.
+            Errno::EBUSY | Errno::EEXIST => Self::Occupied { iface, by: by() },
+            Errno::EPERM | Errno::EACCES => {
+                Self::Permission { iface, cause: format!("the kernel answered {errno}") }
+            }
+            Errno::ENOSYS => Self::NoBpf { iface },
+            errno => Self::Attach { iface, mode, cause: errno.to_string() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attach(mode: Mode, errno: Errno) -> String {
+        StartError::from_attach("eth0", mode, errno, || "program \"other\" (id 7, native mode)".to_owned())
+            .to_string()
+    }
+
+    #[test]
+    fn every_attach_failure_names_flag_cause_and_remedy() {
+        for (errno, cause, remedy) in [
+            (Errno::EOPNOTSUPP, "does not support XDP in this mode", "--xdp-mode generic"),
+            (Errno::ERANGE, "MTU", "mtu 1500"),
+            (Errno::ENOSPC, "too few queues", "ethtool -L"),
+            (Errno::EBUSY, "program \"other\" (id 7, native mode)", "ip link set dev eth0 xdp off"),
+            (Errno::EEXIST, "attached to eth0 already", "stop the program"),
+            (Errno::EPERM, "EPERM", "CAP_BPF"),
+            (Errno::EIO, "EIO", "dmesg"),
+        ] {
+            let sentence = attach(Mode::Native, errno);
+            assert!(sentence.starts_with("--xdp eth0"), "{sentence}");
+            assert!(sentence.contains(cause), "{sentence}");
+            assert!(sentence.contains(remedy), "{sentence}");
+            assert!(!sentence.contains("  "), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn generic_mode_is_not_the_remedy_for_itself() {
+        assert!(!attach(Mode::Generic, Errno::EOPNOTSUPP).contains("use --xdp-mode generic"));
+    }
+
+    #[test]
+    fn a_missing_interface_lists_the_existing_ones() {
+        let existing = vec!["lo".to_owned(), "eth0".to_owned()];
+        let sentence = StartError::NoInterface { iface: "eth9".to_owned(), existing }.to_string();
+        assert!(sentence.contains("eth9") && sentence.contains("lo, eth0"), "{sentence}");
+    }
+
+    #[test]
+    fn a_locked_directory_names_the_process() {
+        let (dir, lock) = (PathBuf::from("/sys/fs/bpf/x"), PathBuf::from("/run/relayd/x.lock"));
+        let sentence = StartError::Locked { dir, pid: Some(42), lock }.to_string();
+        assert!(sentence.contains("process 42") && sentence.contains("/run/relayd/x.lock"), "{sentence}");
+    }
+}

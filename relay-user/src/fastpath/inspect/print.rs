@@ -1,0 +1,208 @@
+//! What `relayd inspect` prints: a snapshot of the maps, field by field, under the names of `relay_common::fastpath`.
+//!
+//! Times are shown relative to now, since CLOCK_MONOTONIC nanoseconds mean nothing to a reader; interfaces by index,
+//! since the reader may be in another network namespace than the daemon.
+
+use std::{
+    io::{self, Write},
+    net::{Ipv6Addr, SocketAddr},
+};
+
+use relay_common::fastpath::{
+    Config, HEARTBEAT_LIMIT_NS, LegEntry, LegStats, ReasonCount, SessionEntry, SessionStats,
+    reason::XdpReason,
+};
+
+/// One session as found; the counters are absent where their map is.
+pub(super) struct Session {
+    pub(super) vni: u32,
+    pub(super) entry: SessionEntry,
+    pub(super) stats: Option<SessionStats>,
+}
+
+pub(super) fn config(out: &mut dyn Write, config: &Config, now_ns: u64) -> io::Result<()> {
+    let state = match config.enabled {
+        0 => "passing everything",
+        _ if now_ns.saturating_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS => {
+            "passing everything: the heartbeat is stale"
+        }
+        _ => "forwarding",
+    };
+    writeln!(out, "  CONFIG")?;
+    writeln!(out, "    heartbeat_ns    {}", relative(config.heartbeat_ns, now_ns))?;
+    writeln!(out, "    enabled         {} ({state})", config.enabled)?;
+    writeln!(out, "    udp_port        {}", u16::from_be_bytes(config.udp_port))
+}
+
+pub(super) fn reasons(out: &mut dyn Write, reasons: &[(XdpReason, ReasonCount)]) -> io::Result<()> {
+    writeln!(out, "  REASONS           {:>14} {:>16}  verdict", "packets", "bytes")?;
+    let mut total = ReasonCount::default();
+    for (reason, count) in reasons.iter().filter(|(_, count)| *count != ReasonCount::default()) {
+        let verdict = format!("{:?}", reason.verdict()).to_lowercase();
+        writeln!(out, "    {:<16}{:>14} {:>16}  {verdict}", reason.label(), count.packets, count.bytes)?;
+        total.packets += count.packets;
+        total.bytes += count.bytes;
+    }
+    writeln!(out, "    {:<16}{:>14} {:>16}", "(all)", total.packets, total.bytes)
+}
+
+pub(super) fn sessions(out: &mut dyn Write, found: &[Session], limit: u32, now_ns: u64) -> io::Result<()> {
+    writeln!(out, "  SESSIONS          {} of {limit}", found.len())?;
+    found.iter().try_for_each(|found| session(out, found, now_ns))
+}
+
+pub(super) fn session(out: &mut dyn Write, found: &Session, now_ns: u64) -> io::Result<()> {
+    let Session { vni, entry, stats } = found;
+    writeln!(out, "    vni {vni}")?;
+    writeln!(out, "      generation    {}", entry.generation)?;
+    writeln!(out, "      expires_ns    {}", relative(entry.expires_ns, now_ns))?;
+    writeln!(out, "      stats_slot    {}", entry.stats_slot)?;
+    for (index, leg_entry) in entry.legs.iter().enumerate() {
+        writeln!(out, "      leg {index}")?;
+        leg(out, leg_entry)?;
+        if let Some(stats) = stats {
+            counters(out, &stats.legs[index], now_ns)?;
+        }
+    }
+    Ok(())
+}
+
+fn leg(out: &mut dyn Write, leg: &LegEntry) -> io::Result<()> {
+    writeln!(out, "        remote        {}", socket(leg.remote_ip, leg.remote_port))?;
+    writeln!(out, "        local         {}", socket(leg.local_ip, leg.local_port))?;
+    writeln!(out, "        egress        interface {}", leg.egress)?;
+    writeln!(out, "        egress_mac    {}", mac(leg.egress_mac))?;
+    writeln!(out, "        next_hop_mac  {}", mac(leg.next_hop_mac))?;
+    writeln!(out, "        mtu           {}", leg.mtu)
+}
+
+fn counters(out: &mut dyn Write, stats: &LegStats, now_ns: u64) -> io::Result<()> {
+    let last_seen =
+        if stats.last_seen_ns == 0 { "never".to_owned() } else { relative(stats.last_seen_ns, now_ns) };
+    writeln!(out, "        last_seen_ns  {last_seen}")?;
+    writeln!(out, "        packets       {}", stats.packets)?;
+    writeln!(out, "        bytes         {}", stats.bytes)
+}
+
+fn socket(ip: [u8; 16], port: [u8; 2]) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), u16::from_be_bytes(port))
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn relative(then_ns: u64, now_ns: u64) -> String {
+    let text = |ns: u64| format!("{}.{:03} s", ns / 1_000_000_000, ns / 1_000_000 % 1000);
+    if then_ns >= now_ns {
+        format!("in {}", text(then_ns - now_ns))
+    } else {
+        format!("{} ago", text(now_ns - then_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+
+    const NOW: u64 = 100_000_000_000;
+
+    fn printed(print: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        print(&mut out).expect("memory takes everything");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_session_is_printed_by_field_name() {
+        let mut entry = SessionEntry {
+            generation: 3,
+            expires_ns: NOW + 29_500_000_000,
+            stats_slot: 9,
+            ..Zeroable::zeroed()
+        };
+        entry.legs[0] = LegEntry {
+            remote_ip: std::net::Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets(),
+            local_ip: std::net::Ipv4Addr::new(192, 0, 2, 9).to_ipv6_mapped().octets(),
+            remote_port: 41641u16.to_be_bytes(),
+            local_port: 3478u16.to_be_bytes(),
+            mtu: 1500,
+            egress: 2,
+            next_hop_mac: [2, 0, 0, 0, 0, 0x1a],
+            egress_mac: [2, 0, 0, 0, 0, 0x1b],
+        };
+        entry.legs[1].remote_ip = std::net::Ipv6Addr::LOCALHOST.octets();
+        let mut stats = SessionStats::zeroed();
+        stats.legs[0] =
+            LegStats { last_seen_ns: NOW - 4_000_000, packets: 10, bytes: 1200, reserved: [0; 5] };
+        let text = printed(|out| session(out, &Session { vni: 7, entry, stats: Some(stats) }, NOW));
+        let wanted = "    vni 7
+      generation    3
+      expires_ns    in 29.500 s
+      stats_slot    9
+      leg 0
+        remote        192.0.2.1:41641
+        local         192.0.2.9:3478
+        egress        interface 2
+        egress_mac    02:00:00:00:00:1b
+        next_hop_mac  02:00:00:00:00:1a
+        mtu           1500
+        last_seen_ns  0.004 s ago
+        packets       10
+        bytes         1200
+      leg 1
+        remote        [::1]:0
+        local         [::]:0
+        egress        interface 0
+        egress_mac    00:00:00:00:00:00
+        next_hop_mac  00:00:00:00:00:00
+        mtu           0
+        last_seen_ns  never
+        packets       0
+        bytes         0
+";
+        assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn a_stale_heartbeat_is_said_to_stop_the_program() {
+        let fresh = Config {
+            heartbeat_ns: NOW - 1_000_000_000,
+            enabled: 1,
+            udp_port: 3478u16.to_be_bytes(),
+            reserved: [0; 2],
+        };
+        let text = printed(|out| config(out, &fresh, NOW));
+        assert!(
+            text.contains("1.000 s ago") && text.contains("(forwarding)") && text.contains("3478"),
+            "{text}"
+        );
+        let stale = Config { heartbeat_ns: NOW - HEARTBEAT_LIMIT_NS - 1, ..fresh };
+        assert!(printed(|out| config(out, &stale, NOW)).contains("stale"));
+        let off = Config { enabled: 0, ..fresh };
+        assert!(printed(|out| config(out, &off, NOW)).contains("0 (passing everything)"));
+    }
+
+    #[test]
+    fn reasons_that_never_happened_are_left_out_and_the_sum_is_given() {
+        let counts = [
+            (XdpReason::Forwarded, ReasonCount { packets: 2, bytes: 200 }),
+            (XdpReason::Disabled, ReasonCount::default()),
+            (XdpReason::TtlExpired, ReasonCount { packets: 1, bytes: 60 }),
+        ];
+        let text = printed(|out| reasons(out, &counts));
+        assert!(!text.contains("disabled"), "{text}");
+        let words: Vec<Vec<&str>> =
+            text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            words,
+            [
+                vec!["forwarded", "2", "200", "tx"],
+                vec!["ttl_expired", "1", "60", "drop"],
+                vec!["(all)", "3", "260"]
+            ]
+        );
+    }
+}

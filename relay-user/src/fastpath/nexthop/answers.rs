@@ -1,0 +1,209 @@
+//! What the kernel's answers mean for a next hop. No socket here: messages in, decisions out.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_route::{
+    link::{LinkAttribute, LinkLayerType, LinkMessage},
+    neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
+};
+
+use super::NoNextHop;
+
+/// Who takes the packet on, and by which interface.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) ifindex: u32,
+    pub(super) neighbour: IpAddr,
+    pub(super) mtu: Option<u32>,
+}
+
+/// The sending side.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) mac: [u8; 6],
+    pub(super) mtu: u32,
+}
+
+/// A neighbour entry; the address only if the kernel itself would send to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Neighbour {
+    pub(super) mac: Option<[u8; 6]>,
+    pub(super) permanent: bool,
+}
+
+/// Refuses pairs of addresses that no route can help.
+pub(super) fn eligible(local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
+    if local.is_ipv4() != remote.is_ipv4() {
+        return Err(NoNextHop::Families);
+    }
+    let broadcast = matches!(remote, IpAddr::V4(ip) if ip.is_broadcast());
+    if broadcast
+        || remote.is_loopback()
+        || remote.is_multicast()
+        || remote.is_unspecified()
+        || local.is_loopback()
+    {
+        return Err(NoNextHop::NotUnicast);
+    }
+    Ok(())
+}
+
+/// Reads a route; one whose next hop has no IP address on the link leads to `remote` itself.
+pub(super) fn route(route: &RouteMessage, remote: IpAddr) -> Result<Route, NoNextHop> {
+    match route.header.kind {
+        RouteType::Unicast => {}
+        RouteType::Local => return Err(NoNextHop::Own),
+        RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => {
+            return Err(NoNextHop::NotUnicast);
+        }
+        _ => return Err(NoNextHop::NoRoute),
+    }
+    let (mut ifindex, mut neighbour, mut mtu) = (None, remote, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => neighbour = (*ip).into(),
+            RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => neighbour = (*ip).into(),
+            RouteAttribute::Via(RouteVia::Inet(ip)) => neighbour = (*ip).into(),
+            RouteAttribute::Via(RouteVia::Inet6(ip)) => neighbour = (*ip).into(),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                    _ => None,
+                });
+            }
+            // A tunnel wraps the packet on its way: XDP's copy of it would go out bare.
+            RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => return Err(NoNextHop::NoRoute),
+            _ => {}
+        }
+    }
+    Ok(Route { ifindex: ifindex.ok_or(NoNextHop::NoRoute)?, neighbour, mtu })
+}
+
+/// Reads a link, which must be Ethernet.
+pub(super) fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
+    let ifindex = link.header.index;
+    let not_ethernet = || NoNextHop::NotEthernet { ifindex };
+    if link.header.link_layer_type != LinkLayerType::Ether {
+        return Err(not_ethernet());
+    }
+    let (mut mac, mut mtu) = (None, None);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+            LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
+            _ => {}
+        }
+    }
+    Ok(Link { mac: mac.ok_or_else(not_ethernet)?, mtu: mtu.ok_or_else(not_ethernet)? })
+}
+
+/// Reads a neighbour entry. Stale, delayed and probed entries have an address the kernel goes on using; so do we.
+pub(super) fn neighbour(entry: &NeighbourMessage) -> Neighbour {
+    use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
+    let valid = matches!(entry.header.state, Reachable | Stale | Delay | Probe | Permanent);
+    let mac = entry.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+        _ => None,
+    });
+    Neighbour { mac: mac.filter(|_| valid), permanent: entry.header.state == Permanent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address in the test")
+    }
+
+    fn route_of(kind: RouteType, attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.kind = kind;
+        message.attributes = attributes;
+        message
+    }
+
+    #[test]
+    fn an_on_link_route_leads_to_the_client_itself_and_a_gateway_takes_its_place() {
+        let remote = ip("192.0.2.7");
+        let on_link = route_of(RouteType::Unicast, vec![RouteAttribute::Oif(3)]);
+        assert_eq!(
+            route(&on_link, remote).expect("a route"),
+            Route { ifindex: 3, neighbour: remote, mtu: None }
+        );
+        let gateway = ip("192.0.2.1");
+        let routed = route_of(
+            RouteType::Unicast,
+            vec![
+                RouteAttribute::Gateway(gateway.into()),
+                RouteAttribute::Oif(4),
+                RouteAttribute::Metrics(vec![RouteMetric::Advmss(1), RouteMetric::Mtu(1400)]),
+            ],
+        );
+        let wanted = Route { ifindex: 4, neighbour: gateway, mtu: Some(1400) };
+        assert_eq!(route(&routed, remote).expect("a route"), wanted);
+    }
+
+    #[test]
+    fn an_ipv4_route_may_have_an_ipv6_gateway() {
+        let via = RouteVia::Inet6("fe80::1".parse().expect("an address"));
+        let message = route_of(RouteType::Unicast, vec![RouteAttribute::Oif(3), RouteAttribute::Via(via)]);
+        assert_eq!(route(&message, ip("192.0.2.7")).expect("a route").neighbour, ip("fe80::1"));
+    }
+
+    #[test]
+    fn routes_that_lead_to_nobody_else_are_refused() {
+        let refuse = |kind| route(&route_of(kind, vec![RouteAttribute::Oif(1)]), ip("192.0.2.7"));
+        assert!(matches!(refuse(RouteType::Local), Err(NoNextHop::Own)));
+        assert!(matches!(refuse(RouteType::Broadcast), Err(NoNextHop::NotUnicast)));
+        assert!(matches!(refuse(RouteType::Multicast), Err(NoNextHop::NotUnicast)));
+        for kind in [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit] {
+            assert!(matches!(refuse(kind), Err(NoNextHop::NoRoute)));
+        }
+        let nowhere = route_of(RouteType::Unicast, Vec::new());
+        assert!(matches!(route(&nowhere, ip("192.0.2.7")), Err(NoNextHop::NoRoute)));
+    }
+
+    #[test]
+    fn addresses_no_client_can_have_are_refused_without_asking() {
+        let local = ip("192.0.2.1");
+        for remote in ["127.0.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0"] {
+            assert!(matches!(eligible(local, ip(remote)), Err(NoNextHop::NotUnicast)), "{remote}");
+        }
+        assert!(matches!(eligible(local, ip("2001:db8::1")), Err(NoNextHop::Families)));
+        assert!(matches!(eligible(ip("127.0.0.1"), ip("192.0.2.7")), Err(NoNextHop::NotUnicast)));
+        assert!(eligible(local, ip("192.0.2.7")).is_ok());
+    }
+
+    #[test]
+    fn only_ethernet_links_have_an_egress() {
+        let mut message = LinkMessage::default();
+        message.header.index = 5;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.attributes = vec![LinkAttribute::Address(MAC.to_vec()), LinkAttribute::Mtu(1500)];
+        assert_eq!(link(&message).expect("Ethernet"), Link { mac: MAC, mtu: 1500 });
+        message.header.link_layer_type = LinkLayerType::None;
+        assert!(matches!(link(&message), Err(NoNextHop::NotEthernet { ifindex: 5 })));
+    }
+
+    #[test]
+    fn a_neighbour_counts_only_in_states_the_kernel_itself_sends_in() {
+        use NeighbourState::*;
+        let entry = |state| {
+            let mut message = NeighbourMessage::default();
+            message.header.state = state;
+            message.attributes = vec![NeighbourAttribute::LinkLayerAddress(MAC.to_vec())];
+            neighbour(&message)
+        };
+        for state in [Reachable, Stale, Delay, Probe, Permanent] {
+            assert_eq!(entry(state), Neighbour { mac: Some(MAC), permanent: state == Permanent });
+        }
+        for state in [Incomplete, Failed, Noarp, None] {
+            assert_eq!(entry(state).mac, Option::None, "{state:?}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The pin directory: where the maps can be found by `relayd inspect`, bpftool, and whoever comes after a crash.
+//!
+//! In this step the maps are pinned and the attachment is not. A clean stop removes the pins and their directory; after
+//! a kill the program is gone with its process and the maps stay to be looked at, until the next start clears them.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+use relay_common::fastpath::{SCHEMA, map};
+
+use super::{
+    error::StartError,
+    lock::{Lock, LockError, lock_path, mount_lock},
+};
+
+/// The BPF file system of the host.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Above every default pin directory of this daemon.
+pub const ROOT: &str = "/sys/fs/bpf/relayd";
+
+/// The maps that are pinned, by name.
+pub(super) const PINNED: [&str; 4] = [map::SESSIONS, map::LEG_STATS, map::REASONS, map::CONFIG];
+
+/// Where the maps are pinned unless `--bpf-dir` says otherwise: a directory for each schema and UDP port.
+pub fn default_dir(udp_port: u16) -> PathBuf {
+    PathBuf::from(format!("{ROOT}/v{SCHEMA}/{udp_port}"))
+}
+
+/// A locked pin directory without pins of an earlier run. Dropping it removes the pins, then the directory, then lets
+/// go of the lock.
+#[derive(Debug)]
+pub(super) struct Pins {
+    dir: PathBuf,
+    _lock: Lock,
+}
+
+impl Pins {
+    /// Locks, creates and empties `dir`; `None` if it is not on a BPF file system and none can be mounted there, which
+    /// is warned of once.
+    pub(super) fn open(dir: &Path) -> Result<Option<Self>, StartError> {
+        if let Err(cause) = ensure_bpffs(dir) {
+            tracing::warn!(
+                dir = %dir.display(), %cause,
+                "no BPF file system: the maps are not pinned, so `relayd inspect` will not find them; \
+                 mount one with `mount -t bpf bpf {BPFFS}`",
+            );
+            return Ok(None);
+        }
+        let failed = |doing: &str| {
+            let (dir, doing) = (dir.to_owned(), doing.to_owned());
+            move |cause| StartError::Directory { dir, doing, cause }
+        };
+        let path = lock_path(dir);
+        let lock = Lock::take(&path).map_err(|error| match error {
+            LockError::Held(pid) => StartError::Locked { dir: dir.to_owned(), pid, lock: path.clone() },
+            LockError::Io(cause) => failed(&format!("lock {}", path.display()))(cause),
+        })?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create it"))?;
+        let cleared = clear(dir).map_err(failed("remove the maps of an earlier run"))?;
+        if cleared > 0 {
+            tracing::info!(dir = %dir.display(), cleared, "removed the maps of a daemon that did not stop cleanly");
+        }
+        Ok(Some(Self { dir: dir.to_owned(), _lock: lock }))
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if let Err(error) = clear(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "the pinned maps could not be removed");
+        }
+        // Not empty if somebody else pinned something here: then it is theirs to remove. The directories above are
+        // shared by other ports and stay.
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+/// Removes this daemon's pins, and nothing else: a mistyped directory must not cost somebody else's.
+fn clear(dir: &Path) -> io::Result<usize> {
+    let mut cleared = 0;
+    for name in PINNED {
+        match fs::remove_file(dir.join(name)) {
+            Ok(()) => cleared += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(cleared)
+}
+
+/// Sees to it that `dir` will be on a BPF file system, mounting the host's if it is missing.
+fn ensure_bpffs(dir: &Path) -> io::Result<()> {
+    if on_bpffs(dir)? {
+        return Ok(());
+    }
+    if !dir.starts_with(BPFFS) {
+        return Err(io::Error::other("the directory is not on one"));
+    }
+    let _lock = mount_lock()?;
+    if on_bpffs(dir)? {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=0700"))?;
+    Ok(())
+}
+
+/// Whether `dir`, or what exists of the path to it, is on a BPF file system.
+fn on_bpffs(dir: &Path) -> io::Result<bool> {
+    let dir = std::path::absolute(dir)?;
+    let exists = dir.ancestors().find(|path| path.exists()).unwrap_or_else(|| Path::new("/"));
+    Ok(statfs(exists)?.filesystem_type() == BPF_FS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_directory_names_schema_and_port() {
+        assert_eq!(default_dir(3478), Path::new("/sys/fs/bpf/relayd/v1/3478"));
+    }
+
+    #[test]
+    fn a_directory_elsewhere_is_not_mounted_over() {
+        let dir = std::env::temp_dir().join("relayd-not-there");
+        assert!(!on_bpffs(&dir).expect("statfs of the temporary directory"));
+        assert!(ensure_bpffs(&dir).is_err());
+    }
+
+    #[test]
+    fn only_this_daemons_pins_are_removed() {
+        let dir = std::env::temp_dir().join(format!("relayd-pins-test-{}", std::process::id()));
+        fs::create_dir(&dir).expect("a fresh directory");
+        for name in [map::SESSIONS, map::CONFIG, "SOMEBODY_ELSES"] {
+            fs::write(dir.join(name), "").expect("a file in it");
+        }
+        assert_eq!(clear(&dir).expect("it is there"), 2);
+        assert!(dir.join("SOMEBODY_ELSES").exists());
+        fs::remove_dir_all(&dir).expect("the test's own directory");
+    }
+}

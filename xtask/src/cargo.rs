@@ -1,0 +1,89 @@
+//! The user's own cargo, called as if typed at a prompt.
+//!
+//! `cargo run`, which starts this program, sets variables for it that some build scripts watch; handed on, they would
+//! make `cargo build` and `cargo xtask build` rebuild each other's work.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Result;
+
+use crate::{ebpf::Objects, host, process};
+
+/// Names the eBPF object for `relay-user/build.rs`.
+const EMBED: &str = "RELAYD_BPF_OBJECT";
+
+/// Which of cargo's profiles to build in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// cargo's default, into `target/debug`.
+    Dev,
+    /// Optimised, into `target/release`.
+    Release,
+}
+
+impl Profile {
+    /// `release` or not, as the command line has it.
+    pub(crate) fn of(release: bool) -> Self {
+        if release { Self::Release } else { Self::Dev }
+    }
+
+    /// Where cargo puts the binary called `name`.
+    pub(crate) fn binary(self, name: &str) -> PathBuf {
+        let dir = match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        };
+        host::target_dir().join(dir).join(name)
+    }
+}
+
+/// cargo at the top of the workspace, embedding `objects` in the daemon where it builds it.
+pub(crate) fn command(objects: Option<&Objects>) -> Command {
+    let mut cargo = plain();
+    cargo.current_dir(host::workspace());
+    match objects {
+        Some(objects) => cargo.env(EMBED, &objects.relayd),
+        None => cargo.env_remove(EMBED),
+    };
+    cargo
+}
+
+/// cargo anywhere.
+pub(crate) fn plain() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.env_remove("LD_LIBRARY_PATH");
+    let ours = ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| ours.iter().any(|prefix| name.starts_with(prefix))) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// Builds the named binaries, given as (package, binary), and returns their paths in the same order.
+pub(crate) fn build<const N: usize>(
+    binaries: [(&str, &str); N],
+    profile: Profile,
+    objects: Option<&Objects>,
+) -> Result<[PathBuf; N]> {
+    let mut cargo = command(objects);
+    cargo.arg("build");
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    for (package, binary) in binaries {
+        cargo.args(["--package", package, "--bin", binary]);
+    }
+    process::run(&mut cargo)?;
+    Ok(binaries.map(|(_, binary)| profile.binary(binary)))
+}
+
+/// A command line for people to read.
+pub(crate) fn show(program: &Path) -> String {
+    program.strip_prefix(host::workspace()).unwrap_or(program).display().to_string()
+}

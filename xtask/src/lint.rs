@@ -1,0 +1,63 @@
+//! `cargo xtask lint`: formatting, clippy, and the house rules that neither of them knows.
+
+mod source;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{cargo, daemon, host, process, setup::Scope};
+
+/// Runs every check, then fails if one of them did.
+pub(crate) fn lint() -> Result<()> {
+    let mut failed = Vec::new();
+    let complaints = complaints()?;
+    for complaint in &complaints {
+        println!("{complaint}");
+    }
+    if !complaints.is_empty() {
+        failed.push("house rules");
+    }
+    if !process::status(cargo::command(None).args(["fmt", "--all", "--check"]))?.success() {
+        failed.push("cargo fmt");
+    }
+    // With the object, so that the code behind `have_bpf` is looked at.
+    let objects = daemon::objects(Scope::Ebpf)?;
+    let mut clippy = cargo::command(objects.as_ref());
+    clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    if !process::status(&mut clippy)?.success() {
+        failed.push("clippy");
+    }
+    if failed.is_empty() {
+        println!("lint: clean");
+        return Ok(());
+    }
+    bail!("lint failed: {}", failed.join(", "))
+}
+
+fn complaints() -> Result<Vec<String>> {
+    let root = host::workspace();
+    let mut complaints = Vec::new();
+    for package in ["relay-common", "relay-ebpf", "relay-user", "xtask", "tests"] {
+        visit(&root.join(package), &root, &mut complaints)?;
+    }
+    Ok(complaints)
+}
+
+fn visit(dir: &Path, root: &Path, complaints: &mut Vec<String>) -> Result<()> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    for path in paths {
+        if path.is_dir() && !path.ends_with("target") {
+            visit(&path, root, complaints)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            complaints
+                .extend(source::complaints(&name, &text).into_iter().map(|what| format!("{name}: {what}")));
+        }
+    }
+    Ok(())
+}

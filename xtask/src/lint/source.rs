@@ -1,0 +1,89 @@
+//! The house rules about one source file.
+
+/// The only files that may contain `unsafe`.
+const UNSAFE_FILES: &[&str] = &[
+    "relay-ebpf/src/maps.rs",
+    "relay-ebpf/src/packet.rs",
+    "relay-user/src/fastpath/abi.rs",
+    "relay-user/src/udp/batch.rs",
+    "relay-user/src/udp/cmsg.rs",
+];
+
+/// Lines of a file without its tests.
+const LINE_BUDGET: usize = 400;
+/// Columns of a line.
+const WIDTH: usize = 110;
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: &[&str] =
+    &["common.rs", "helpers.rs", "misc.rs", "mod.rs", "types.rs", "util.rs", "utils.rs"];
+
+/// What is wrong with the file called `path`, in sentence parts.
+pub(super) fn complaints(path: &str, text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let name = path.rsplit('/').next().unwrap_or(path);
+    if EMPTY_NAMES.contains(&name) {
+        complaints.push("name the file after the idea in it".to_owned());
+    }
+    if !text.starts_with("//!") {
+        complaints.push("the first line is `//!` and says what this file is and why".to_owned());
+    }
+    let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+    if lines > LINE_BUDGET {
+        complaints.push(format!("{lines} lines without its tests; split at {LINE_BUDGET}"));
+    }
+    for (number, line) in (1..).zip(text.lines()) {
+        // A test vector or an address cannot be wrapped.
+        let columns = line.chars().count();
+        if columns > WIDTH && line.trim().contains(' ') && !line.contains("://") && !line.contains('"') {
+            complaints.push(format!("line {number} has {columns} columns; {WIDTH} at most"));
+        }
+        if is_unsafe(line) && !UNSAFE_FILES.contains(&path) {
+            complaints
+                .push(format!("line {number} is unsafe code, which belongs in {}", UNSAFE_FILES.join(", ")));
+        }
+    }
+    complaints
+}
+
+/// Whether a line opens unsafe code. An attribute such as `#[unsafe(no_mangle)]` is a promise about a symbol, not code.
+fn is_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    code.match_indices("unsafe").any(|(at, word)| {
+        let starts =
+            code.get(..at).is_some_and(|before| !before.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+        let rest = code.get(at + word.len()..).unwrap_or_default();
+        starts && [" {", " fn", " impl", " extern", " trait"].iter().any(|opening| rest.starts_with(opening))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "//! What.\n";
+
+    #[test]
+    fn unsafe_code_is_found_outside_its_files_only() {
+        let block = format!("{HEAD}let x = {} {{ read(p) }};\n", "unsafe");
+        assert_eq!(complaints("relay-user/src/conn.rs", &block).len(), 1);
+        assert_eq!(complaints("relay-user/src/udp/cmsg.rs", &block).len(), 0);
+    }
+
+    #[test]
+    fn words_about_unsafe_code_are_not_unsafe_code() {
+        let text = format!("{HEAD}#![forbid(unsafe_code)]\n// {} {{\n#[unsafe(no_mangle)]\n", "unsafe");
+        assert!(complaints("relay-common/src/lib.rs", &text).is_empty());
+    }
+
+    #[test]
+    fn tests_do_not_count_towards_the_length() {
+        let body = "x\n".repeat(LINE_BUDGET - 1);
+        assert!(complaints("a.rs", &format!("{HEAD}{body}#[cfg(test)]\n{body}")).is_empty());
+        assert_eq!(complaints("a.rs", &format!("{HEAD}{body}{body}")).len(), 1);
+    }
+
+    #[test]
+    fn a_file_needs_a_name_and_a_purpose() {
+        assert_eq!(complaints("relay-user/src/conn/mod.rs", "fn x() {}\n").len(), 2);
+    }
+}
