@@ -6,3 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod fastpath;
+pub mod forward;
+pub mod net;
