@@ -9,6 +9,8 @@
 mod classify;
 mod geneve;
 mod rewrite;
+#[cfg(any(test, feature = "testing"))]
+pub mod sample;
 
 pub use classify::classify;
 pub use rewrite::rewrite;

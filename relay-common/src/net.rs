@@ -28,7 +28,7 @@ macro_rules! header_view {
 }
 
 pub mod checksum;
-#[cfg(any(test, feature = "std"))]
+#[cfg(any(test, feature = "testing"))]
 pub mod datagram;
 pub mod eth;
 pub mod ipv4;

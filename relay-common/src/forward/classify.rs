@@ -92,9 +92,8 @@ fn parse(frame: &impl Frame, udp_port: [u8; 2]) -> Result<Packet<'_>, XdpReason>
     if L3_OFFSET + usize::from(total_length) > frame.length() {
         return Err(XdpReason::BadLength);
     }
-    let payload_length = total_length
-        .checked_sub((Ipv4Header::LEN + UdpHeader::LEN) as u16)
-        .ok_or(XdpReason::BadLength)?;
+    let payload_length =
+        total_length.checked_sub((Ipv4Header::LEN + UdpHeader::LEN) as u16).ok_or(XdpReason::BadLength)?;
     if udp.destination_port != udp_port {
         return Err(XdpReason::OtherPort);
     }

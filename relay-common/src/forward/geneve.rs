@@ -15,7 +15,8 @@ const PROTOCOL_WIREGUARD: [u8; 2] = [0x7a, 0x12];
 /// The VNI of a data packet.
 #[inline(always)]
 pub(super) fn data_vni(header: &[u8; LEN]) -> Result<u32, XdpReason> {
-    let &[version_and_options, flags, protocol_high, protocol_low, vni_high, vni_mid, vni_low, reserved] = header;
+    let &[version_and_options, flags, protocol_high, protocol_low, vni_high, vni_mid, vni_low, reserved] =
+        header;
     if version_and_options != 0 || reserved != 0 {
         return Err(XdpReason::NotGeneve);
     }

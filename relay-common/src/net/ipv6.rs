@@ -37,7 +37,11 @@ impl Ipv6Header {
     /// The pseudo-header (RFC 8200, 8.1) of a packet whose upper layer is UDP of that length.
     #[inline(always)]
     pub fn pseudo_header(&self, udp_length: [u8; 2]) -> Sum {
-        Sum::default().add_bytes(&self.source).add_bytes(&self.destination).add([0, NEXT_HEADER_UDP]).add(udp_length)
+        Sum::default()
+            .add_bytes(&self.source)
+            .add_bytes(&self.destination)
+            .add([0, NEXT_HEADER_UDP])
+            .add(udp_length)
     }
 }
 
@@ -59,7 +63,8 @@ mod tests {
         assert_eq!(ip.payload_length, [0, 10]);
         // ::1 to ::2, ports 7 to 9, length 10, payload 0x1234:
         // 1 + 2 + 17 + 10 (pseudo) + 7 + 9 + 10 (UDP) + 0x1234 = 0x126c, complement 0xed93.
-        let udp = UdpHeader { source_port: [0, 7], destination_port: [0, 9], length: [0, 10], checksum: [0, 0] };
+        let udp =
+            UdpHeader { source_port: [0, 7], destination_port: [0, 9], length: [0, 10], checksum: [0, 0] };
         assert_eq!(udp.checksum_over(ip.pseudo_header(udp.length), &[0x12, 0x34]), 0xed93);
     }
 }

@@ -1,19 +1,15 @@
-//! XDP programs that the lab tests put on the far end of a veth.
+//! XDP programs of the lab: they stand at the far end of a veth.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+    use relay_ebpf as _;
 
-    /// Passes every frame to the kernel.
+    /// Passes every frame to the kernel. A veth delivers what its peer sends by XDP_TX only while it runs a native program.
     #[xdp]
     pub(crate) fn lab_pass(_ctx: XdpContext) -> u32 {
         xdp_action::XDP_PASS
-    }
-
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
     }
 
     #[unsafe(link_section = "license")]
@@ -21,6 +17,6 @@ mod program {
     static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
-/// The program exists only for the BPF target.
+/// The programs exist only for the BPF target.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
