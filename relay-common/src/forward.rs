@@ -7,7 +7,6 @@
 //! The UDP payload, Geneve header included, is never touched: both legs of a session use the same VNI.
 
 mod classify;
-mod geneve;
 mod rewrite;
 #[cfg(any(test, feature = "testing"))]
 pub mod sample;

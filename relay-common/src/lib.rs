@@ -7,4 +7,5 @@
 
 pub mod fastpath;
 pub mod forward;
+pub mod geneve;
 pub mod net;

@@ -7,7 +7,7 @@
 #[cfg(target_arch = "bpf")]
 mod counters;
 #[cfg(target_arch = "bpf")]
-mod maps;
+mod tables;
 
 #[cfg(target_arch = "bpf")]
 mod program {
@@ -20,17 +20,17 @@ mod program {
     };
     use relay_ebpf::packet::{XdpFrame, now_ns};
 
-    use crate::{counters, maps};
+    use crate::{counters, tables};
 
     /// Classify and rewrite, count, leave.
     #[xdp]
     pub(crate) fn relayd_xdp(ctx: XdpContext) -> u32 {
         let mut frame = XdpFrame::new(&ctx);
-        let reason = match maps::config() {
+        let reason = match tables::config() {
             None => XdpReason::Disabled,
             Some(config) => {
                 let ingress = ctx.ingress_ifindex() as u32;
-                match forward::apply(&mut frame, config, ingress, now_ns, maps::session) {
+                match forward::apply(&mut frame, config, ingress, now_ns, tables::session) {
                     Ok(decision) => {
                         counters::note_leg(&decision);
                         XdpReason::Forwarded

@@ -1,1 +1,9 @@
-//! Harness of the lab tests.
+//! Harness of the tests that need more than one crate: the loaded XDP program, and network namespaces to run it in.
+#![forbid(unsafe_code)]
+
+pub mod bpf;
+pub mod lab;
+pub mod packet;
+mod skip;
+
+pub use skip::skip;

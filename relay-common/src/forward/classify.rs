@@ -3,9 +3,10 @@
 //! The order is the order of the reasons a frame is counted under: first what the frame alone tells, cheapest first,
 //! then the clock, then the session. Each exit is one [`XdpReason`].
 
-use super::{Decision, Endpoint, geneve};
+use super::{Decision, Endpoint};
 use crate::{
     fastpath::{Config, HEARTBEAT_LIMIT_NS, LegEntry, SessionEntry, reason::XdpReason},
+    geneve::{GENEVE_LEN, parse_header},
     net::{
         Frame, IPV4_PAYLOAD_OFFSET, IPV4_UDP_OFFSET, L3_OFFSET,
         eth::{ETHERTYPE_IPV4, EthHeader},
@@ -104,11 +105,15 @@ fn parse(frame: &impl Frame, udp_port: [u8; 2]) -> Result<Packet<'_>, XdpReason>
         return Err(XdpReason::BadIpChecksum);
     }
     // Clients send datagrams of one byte as well (upstream's GSO sentinel): well formed, but no Geneve.
-    if usize::from(payload_length) < geneve::LEN {
+    if usize::from(payload_length) < GENEVE_LEN {
         return Err(XdpReason::NotGeneve);
     }
-    let vni = geneve::data_vni(frame.get(IPV4_PAYLOAD_OFFSET).ok_or(XdpReason::Truncated)?)?;
-    Ok(Packet { eth, ip, udp, payload_length, vni })
+    let geneve = parse_header(frame.get(IPV4_PAYLOAD_OFFSET).ok_or(XdpReason::Truncated)?)
+        .map_err(|_| XdpReason::NotGeneve)?;
+    if geneve.control {
+        return Err(XdpReason::Control);
+    }
+    Ok(Packet { eth, ip, udp, payload_length, vni: geneve.vni.get() })
 }
 
 impl Packet<'_> {

@@ -3,9 +3,9 @@
 
 use std::{net::SocketAddrV4, vec::Vec};
 
-use super::geneve;
 use crate::{
     fastpath::{Config, HEARTBEAT_LIMIT_NS, LegEntry, SessionEntry, reason::XdpReason},
+    geneve::GENEVE_LEN,
     net::{
         IPV4_PAYLOAD_OFFSET, Ipv4UdpHeaders,
         datagram::{Datagram, fill_checksums, fill_ip_checksum},
@@ -172,7 +172,7 @@ fn well_formed(add: Add<'_>, now_ns: u64) {
     add(R::OtherPort, "another relay port", &|c| c.config.udp_port = [0, 1]);
     add(R::NotGeneve, "an empty datagram", &|c| c.frame = frame(0, &[]));
     add(R::NotGeneve, "one byte", &|c| c.frame = frame(0, &[7]));
-    add(R::NotGeneve, "half a Geneve header", &|c| c.frame = frame(0, &geneve(VNI, &[])[..geneve::LEN - 1]));
+    add(R::NotGeneve, "half a Geneve header", &|c| c.frame = frame(0, &geneve(VNI, &[])[..GENEVE_LEN - 1]));
     add(R::NotGeneve, "a STUN request", &|c| {
         c.frame = frame(0, &[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
     });
@@ -229,6 +229,7 @@ fn malformed(add: Add<'_>) {
     add(R::NotGeneve, "a reserved bit", &|c| patch(&mut c.frame, IPV4_PAYLOAD_OFFSET + 1, 0x01));
     add(R::NotGeneve, "control that is not disco", &|c| patch(&mut c.frame, IPV4_PAYLOAD_OFFSET + 1, 0x80));
     add(R::NotGeneve, "another protocol", &|c| patch(&mut c.frame, IPV4_PAYLOAD_OFFSET + 3, 0x13));
+    add(R::NotGeneve, "VNI zero", &|c| c.frame = frame(0, &geneve(0, b"who?")));
     add(R::NotGeneve, "the reserved byte", &|c| patch(&mut c.frame, IPV4_PAYLOAD_OFFSET + 7, 0x01));
 }
 

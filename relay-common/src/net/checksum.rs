@@ -11,23 +11,23 @@ impl Sum {
     /// Adds one word.
     #[must_use]
     #[inline(always)]
-    pub fn add(self, word: [u8; 2]) -> Self {
+    pub fn with(self, word: [u8; 2]) -> Self {
         Self(self.0.wrapping_add(u16::from_be_bytes(word) as u32))
     }
 
     /// Adds two words, such as an IPv4 address.
     #[must_use]
     #[inline(always)]
-    pub fn add4(self, [a, b, c, d]: [u8; 4]) -> Self {
-        self.add([a, b]).add([c, d])
+    pub fn with4(self, [a, b, c, d]: [u8; 4]) -> Self {
+        self.with([a, b]).with([c, d])
     }
 
     /// Adds a run of bytes that begins on a word boundary; an odd last byte counts as if a zero followed.
     #[must_use]
-    pub fn add_bytes(self, bytes: &[u8]) -> Self {
+    pub fn with_bytes(self, bytes: &[u8]) -> Self {
         let (words, tail) = bytes.as_chunks::<2>();
-        let sum = words.iter().fold(self, |sum, &word| sum.add(word));
-        tail.iter().fold(sum, |sum, &last| sum.add([last, 0]))
+        let sum = words.iter().fold(self, |sum, &word| sum.with(word));
+        tail.iter().fold(sum, |sum, &last| sum.with([last, 0]))
     }
 
     /// The 16-bit sum, not complemented.
@@ -41,7 +41,7 @@ impl Sum {
 
 /// The checksum of `bytes`: the complement of their sum.
 pub fn full(bytes: &[u8]) -> u16 {
-    !Sum::default().add_bytes(bytes).fold()
+    !Sum::default().with_bytes(bytes).fold()
 }
 
 /// A checksum being carried over to changed words: RFC 1624, equation 3, `~(~HC + ~m + m')`.
@@ -53,14 +53,14 @@ impl Update {
     #[must_use]
     #[inline(always)]
     pub fn of(checksum: [u8; 2]) -> Self {
-        Self(Sum::default().add(not(checksum)))
+        Self(Sum::default().with(not(checksum)))
     }
 
     /// Accounts for one word that changes.
     #[must_use]
     #[inline(always)]
     pub fn replace(self, old: [u8; 2], new: [u8; 2]) -> Self {
-        Self(self.0.add(not(old)).add(new))
+        Self(self.0.with(not(old)).with(new))
     }
 
     /// Accounts for two words that change, such as an IPv4 address.
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_sum_of_rfc_1071_comes_out() {
-        let sum = Sum::default().add_bytes(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        let sum = Sum::default().with_bytes(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
         assert_eq!(sum.fold(), 0xddf2);
     }
 
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn the_largest_packet_does_not_overflow_the_sum() {
         let bytes = std::vec![0xff; 65_536];
-        assert_eq!(Sum::default().add_bytes(&bytes).add_bytes(&bytes).fold(), 0xffff);
+        assert_eq!(Sum::default().with_bytes(&bytes).with_bytes(&bytes).fold(), 0xffff);
         assert_eq!(full(&bytes), 0);
     }
 
@@ -167,8 +167,8 @@ mod tests {
                 .finish();
             prop_assert_eq!(whole, halves);
             prop_assert_eq!(
-                Sum::default().add4(old).fold(),
-                Sum::default().add_bytes(&old).fold()
+                Sum::default().with4(old).fold(),
+                Sum::default().with_bytes(&old).fold()
             );
         }
     }

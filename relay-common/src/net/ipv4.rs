@@ -51,14 +51,14 @@ impl Ipv4Header {
     #[inline(always)]
     pub fn checksum_is_right(&self) -> bool {
         Sum::default()
-            .add([self.version_ihl, self.tos])
-            .add(self.total_length)
-            .add(self.id)
-            .add(self.fragment)
-            .add(self.ttl_word())
-            .add(self.checksum)
-            .add4(self.source)
-            .add4(self.destination)
+            .with([self.version_ihl, self.tos])
+            .with(self.total_length)
+            .with(self.id)
+            .with(self.fragment)
+            .with(self.ttl_word())
+            .with(self.checksum)
+            .with4(self.source)
+            .with4(self.destination)
             .fold()
             == 0xffff
     }
@@ -72,7 +72,7 @@ impl Ipv4Header {
     /// The UDP pseudo-header (RFC 768) of this packet with that UDP length.
     #[inline(always)]
     pub fn pseudo_header(&self, udp_length: [u8; 2]) -> Sum {
-        Sum::default().add4(self.source).add4(self.destination).add([0, self.protocol]).add(udp_length)
+        Sum::default().with4(self.source).with4(self.destination).with([0, self.protocol]).with(udp_length)
     }
 }
 

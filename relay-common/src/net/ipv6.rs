@@ -38,10 +38,10 @@ impl Ipv6Header {
     #[inline(always)]
     pub fn pseudo_header(&self, udp_length: [u8; 2]) -> Sum {
         Sum::default()
-            .add_bytes(&self.source)
-            .add_bytes(&self.destination)
-            .add([0, NEXT_HEADER_UDP])
-            .add(udp_length)
+            .with_bytes(&self.source)
+            .with_bytes(&self.destination)
+            .with([0, NEXT_HEADER_UDP])
+            .with(udp_length)
     }
 }
 

@@ -27,10 +27,10 @@ impl UdpHeader {
     /// The checksum this datagram should carry, computed in full; the field itself is left out of the sum.
     pub fn checksum_over(&self, pseudo_header: Sum, payload: &[u8]) -> u16 {
         let sum = pseudo_header
-            .add(self.source_port)
-            .add(self.destination_port)
-            .add(self.length)
-            .add_bytes(payload)
+            .with(self.source_port)
+            .with(self.destination_port)
+            .with(self.length)
+            .with_bytes(payload)
             .fold();
         never_zero(!sum)
     }
