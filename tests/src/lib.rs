@@ -1,7 +1,14 @@
-//! Harness of the lab tests and of the demo: test clients, a daemon of one's own, its admin socket.
+//! Harness of the tests that need more than one crate, and of the demo: the loaded XDP program, network namespaces to run it
+//! in, clients, and a daemon of one's own.
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod bpf;
 pub mod client;
 pub mod daemon;
+pub mod lab;
+pub mod packet;
+mod skip;
 pub mod udp_client;
+
+pub use skip::skip;
