@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"tailscale.com/derp"
@@ -39,14 +38,6 @@ func useOnce(ctx context.Context, p *peer) error {
 		return err
 	}
 	return expectPacket(ctx, p, p.key, packet)
-}
-
-func hostOf(rawURL string) string {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return ""
-	}
-	return u.Host
 }
 
 // fastStartCase: when Connect returns, the client has read one flight, the handshake's: had it waited for a

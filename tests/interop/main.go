@@ -60,9 +60,10 @@ func main() {
 	flag.StringVar(&t.adminSocket, "admin-socket", "", "unix socket that allocates UDP relay endpoints")
 	only := flag.String("case", "all", "comma-separated case names, or all")
 	list := flag.Bool("list", false, "print the case names and exit")
+	wait := flag.Duration("await", 0, "wait at most this long for the given services to answer, judge nothing")
 	verbose := flag.Bool("v", false, "log what the upstream clients say to stderr")
-	double := flag.String("serve-udp-double", "", "serve upstream's own UDP relay with these static endpoints "+
-		"(all of one port) behind -admin-socket, until killed: the judge's own check, not the relay's")
+	double := flag.String("serve-udp-double", "", "serve upstream's own UDP relay behind -admin-socket "+
+		"with these static endpoints (of one port) until killed: to judge the judge")
 	flag.Parse()
 	if *verbose {
 		t.logf = log.Printf
@@ -74,6 +75,8 @@ func main() {
 			fmt.Println(c.name)
 		}
 		return
+	case *wait != 0:
+		os.Exit(await(t, *wait))
 	case *double != "":
 		log.Fatal(serveDouble(t.adminSocket, *double))
 	}

@@ -165,7 +165,7 @@ func (l *leg) receiveControl(ctx context.Context) (disco.Message, error) {
 		return nil, fmt.Errorf("%v: no answer to Bind: %w", l, err)
 	}
 	if len(b) != handshakeBytes {
-		return nil, fmt.Errorf("%v got %d bytes %.48x, want a handshake message of %d", l, len(b), b, handshakeBytes)
+		return nil, fmt.Errorf("%v got %d bytes %.48x, want a handshake of %d", l, len(b), b, handshakeBytes)
 	}
 	if want := l.geneve(true, packet.GeneveProtocolDisco); !bytes.HasPrefix(b, want) {
 		return nil, fmt.Errorf("%v: Geneve header is %x, want %x", l, b[:8], want)

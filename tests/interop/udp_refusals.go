@@ -10,6 +10,9 @@ import (
 	"tailscale.com/types/key"
 )
 
+// bindFields are what the three handshake messages have in common.
+type bindFields = disco.BindUDPRelayEndpointCommon
+
 // What the relay must not do. Each sends the bad thing first and a good one after it on the same socket,
 // where order holds; the good one's effect must come first and alone.
 var udpRefusalCases = []testCase{
@@ -17,15 +20,13 @@ var udpRefusalCases = []testCase{
 	{"udp-data-from-stranger", needsSocket, 15 * time.Second, dataFromStranger},
 	{"udp-answer-from-other-port", needsSocket, 15 * time.Second, answerFromOtherPort},
 	{"udp-answer-altered", needsSocket, 15 * time.Second, answerAltered},
-	{"udp-bind-generation-zero", needsSocket, 15 * time.Second, badBind(func(c *disco.BindUDPRelayEndpointCommon) {
+	{"udp-bind-generation-zero", needsSocket, 15 * time.Second, badBind(func(c *bindFields) {
 		c.Generation = 0
 	})},
-	{"udp-bind-wrong-remote-key", needsSocket, 15 * time.Second, badBind(func(c *disco.BindUDPRelayEndpointCommon) {
+	{"udp-bind-wrong-remote-key", needsSocket, 15 * time.Second, badBind(func(c *bindFields) {
 		c.RemoteKey = key.NewDisco().Public()
 	})},
-	{"udp-bind-inner-vni", needsSocket, 15 * time.Second, badBind(func(c *disco.BindUDPRelayEndpointCommon) {
-		c.VNI++
-	})},
+	{"udp-bind-inner-vni", needsSocket, 15 * time.Second, badBind(func(c *bindFields) { c.VNI++ })},
 	{"udp-bind-by-outsider", needsSocket, 15 * time.Second, bindByOutsider},
 	{"udp-control-not-disco", needsSocket, 15 * time.Second, controlNotDisco},
 	{"udp-strict-geneve", needsSocket, 15 * time.Second, strictGeneve},
@@ -128,12 +129,12 @@ func answerAltered(ctx context.Context, t *target) (string, error) {
 	if err := b.bind(ctx); err != nil {
 		return "", err
 	}
-	alterations := map[string]func(*disco.BindUDPRelayEndpointCommon){
-		"VNI":        func(c *disco.BindUDPRelayEndpointCommon) { c.VNI++ },
-		"generation": func(c *disco.BindUDPRelayEndpointCommon) { c.Generation++ },
-		"zero":       func(c *disco.BindUDPRelayEndpointCommon) { c.Generation = 0 },
-		"remote key": func(c *disco.BindUDPRelayEndpointCommon) { c.RemoteKey = key.NewDisco().Public() },
-		"challenge":  func(c *disco.BindUDPRelayEndpointCommon) { c.Challenge[31] ^= 1 },
+	alterations := map[string]func(*bindFields){
+		"VNI":        func(c *bindFields) { c.VNI++ },
+		"generation": func(c *bindFields) { c.Generation++ },
+		"zero":       func(c *bindFields) { c.Generation = 0 },
+		"remote key": func(c *bindFields) { c.RemoteKey = key.NewDisco().Public() },
+		"challenge":  func(c *bindFields) { c.Challenge[31] ^= 1 },
 	}
 	for name, alter := range alterations {
 		challenge, err := a.startBind(ctx)
@@ -162,7 +163,7 @@ func answerAltered(ctx context.Context, t *target) (string, error) {
 }
 
 // badBind: such a Bind draws no challenge, and does not spoil the good one after it.
-func badBind(spoil func(*disco.BindUDPRelayEndpointCommon)) func(context.Context, *target) (string, error) {
+func badBind(spoil func(*bindFields)) func(context.Context, *target) (string, error) {
 	return func(ctx context.Context, t *target) (string, error) {
 		s, a, b, err := boundSession(ctx, t, anyAddress, anyAddress)
 		if err != nil {

@@ -171,7 +171,8 @@ func rebindCase(fitsNew func(netip.Addr) bool) func(context.Context, *target) (s
 // strangerIsIgnored: data from this socket reaches nobody, and none of the session's data reaches it.
 func strangerIsIgnored(ctx context.Context, stranger, bound, other *leg) error {
 	for range 3 {
-		if err := stranger.send(stranger.data(packet.GeneveProtocolWireGuard, []byte("from a stranger"))); err != nil {
+		pkt := stranger.data(packet.GeneveProtocolWireGuard, []byte("from a stranger"))
+		if err := stranger.send(pkt); err != nil {
 			return err
 		}
 	}
