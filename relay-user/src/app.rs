@@ -69,7 +69,9 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let (admin_listener, _admin_file) = admin::socket::bind(&admin_path)?;
     let listeners = derp::bind(&serve, &relay)?;
     let udp = match pairs {
-        Some(pairs) => Some(udp::start(pairs, &serve, disco, limits, &relay, fast.as_ref().ok(), &mut tasks).await?),
+        Some(pairs) => {
+            Some(udp::start(pairs, &serve, disco, limits, &relay, fast.as_ref().ok(), &mut tasks).await?)
+        }
         None => None,
     };
     derp::start(listeners, &relay, &mut tasks);

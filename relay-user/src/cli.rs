@@ -143,13 +143,16 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Cli, String> {
-        let args = derper::normalize(args.iter().map(|arg| arg.to_string())).map_err(|error| error.to_string())?;
-        Cli::try_parse_from(std::iter::once("relayd".to_owned()).chain(args)).map_err(|error| error.to_string())
+        let args =
+            derper::normalize(args.iter().map(|arg| arg.to_string())).map_err(|error| error.to_string())?;
+        Cli::try_parse_from(std::iter::once("relayd".to_owned()).chain(args))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn flags_are_taken_as_go_programs_take_them() {
-        let cli = parse(&["-a=127.0.0.1:8443", "-http-port", "-1", "-stun=false", "--certmode", "manual", "-dev"]);
+        let cli =
+            parse(&["-a=127.0.0.1:8443", "-http-port", "-1", "-stun=false", "--certmode", "manual", "-dev"]);
         let serve = cli.expect("parses").serve;
         assert_eq!((serve.addr.as_str(), serve.http_port, serve.stun), ("127.0.0.1:8443", -1, false));
         assert!(serve.dev && serve.certmode == CertMode::Manual);
@@ -158,7 +161,10 @@ mod tests {
     #[test]
     fn derpers_defaults_are_ours() {
         let serve = parse(&[]).expect("parses").serve;
-        assert_eq!((serve.addr.as_str(), serve.http_port, serve.stun, serve.stun_port), (":443", 80, true, 3478));
+        assert_eq!(
+            (serve.addr.as_str(), serve.http_port, serve.stun, serve.stun_port),
+            (":443", 80, true, 3478)
+        );
         assert_eq!(serve.tcp_write_timeout, Duration::from_secs(2));
         assert_eq!(serve.tcp_keepalive_time, Duration::from_secs(600));
     }

@@ -49,7 +49,8 @@ fn make(path: &Path) -> anyhow::Result<NodePrivate> {
         .mode(0o600)
         .open(&half)
         .with_context(cannot)?;
-    file.write_all(format!("{{\n\t\"PrivateKey\": \"{}\"\n}}\n", key.to_text()).as_bytes()).with_context(cannot)?;
+    file.write_all(format!("{{\n\t\"PrivateKey\": \"{}\"\n}}\n", key.to_text()).as_bytes())
+        .with_context(cannot)?;
     file.sync_all().with_context(cannot)?;
     fs::rename(&half, path).with_context(cannot)?;
     Ok(key)

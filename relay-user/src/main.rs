@@ -32,7 +32,9 @@ fn main() -> ExitCode {
 fn answer(command: Command) -> anyhow::Result<()> {
     let text = match command {
         Command::Inspect { bpf_dir } => return inspect(bpf_dir),
-        Command::Status(admin) => get(&admin, "/v1/status", |body| Ok(print::status(&serde_json::from_slice(body)?)))?,
+        Command::Status(admin) => {
+            get(&admin, "/v1/status", |body| Ok(print::status(&serde_json::from_slice(body)?)))?
+        }
         Command::Clients(admin) => {
             get(&admin, "/v1/clients", |body| Ok(print::clients(&serde_json::from_slice::<Vec<_>>(body)?)))?
         }
@@ -58,7 +60,7 @@ fn get(admin: &Admin, path: &str, print: impl Fn(&[u8]) -> anyhow::Result<String
 
 fn inspect(bpf_dir: Option<PathBuf>) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    fastpath::inspect::dump(bpf_dir.as_deref(), &mut text)?;
+    fastpath::inspect::dump(bpf_dir.as_deref().unwrap_or(fastpath::ROOT.as_ref()), &mut text)?;
     show(|out| out.write_all(&text))
 }
 

@@ -150,7 +150,8 @@ impl Router {
         let before = self.sessions.len();
         self.walk(|inner, vni| {
             let Some(session) = inner.table.session(vni) else { return };
-            let kernel = session.installed.is_some().then(|| inner.kernel.stats(session.stats_slot)).flatten();
+            let kernel =
+                session.installed.is_some().then(|| inner.kernel.stats(session.stats_slot)).flatten();
             let Some(route) = self.session(vni) else { return };
             let last_seen_ns = route.last_seen_ns(kernel.as_ref());
             let _ = self.apply(inner, Event::Tick { vni, last_seen_ns }, now_ns());
@@ -192,6 +193,11 @@ impl Router {
     /// How the BPF map has been keeping up.
     pub fn kernel_health(&self) -> KernelHealth {
         self.lock().kernel.health()
+    }
+
+    /// Sessions that the kernel should be forwarding.
+    pub fn installed_count(&self) -> usize {
+        self.lock().table.sessions().filter(|session| session.installed.is_some()).count()
     }
 
     /// Sessions allocated.

@@ -50,7 +50,8 @@ struct Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let wanted = self.server_name.as_deref();
-        let matches = wanted.is_none_or(|wanted| hello.server_name().is_some_and(|name| name.eq_ignore_ascii_case(wanted)));
+        let matches = wanted
+            .is_none_or(|wanted| hello.server_name().is_some_and(|name| name.eq_ignore_ascii_case(wanted)));
         matches.then(|| Arc::clone(&self.with_meta))
     }
 }

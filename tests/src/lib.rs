@@ -1,11 +1,12 @@
-//! Harness of the tests that need more than one crate, and of the demo: the loaded XDP program, network namespaces to run it
-//! in, clients, and a daemon of one's own.
+//! Harness of the tests that need more than one crate, and of the demo: real processes, judges that are not written in Rust,
+//! the loaded XDP program, network namespaces to run it in, clients, and a daemon of one's own.
 #![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod bpf;
 pub mod client;
 pub mod daemon;
+pub mod interop;
 pub mod lab;
 pub mod packet;
 mod skip;

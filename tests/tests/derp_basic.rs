@@ -1,7 +1,5 @@
 //! DERP between real clients and a real daemon, over loopback: every transport, every answer, every policy on full queues.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use rand_core::OsRng;
 use relay_common::{

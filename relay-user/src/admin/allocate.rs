@@ -50,7 +50,9 @@ pub(super) async fn allocate(
     let side = udp.relay.side(pair).ok_or_else(bad_pair)?;
     let session = daemon.relay.router.allocate(pair, side, clock::monotonic_ns());
     let session = session.map_err(|refusal| match refusal {
-        Refusal::Full => Failure::retry("all sessions are taken; --relay-max-sessions sets how many there are"),
+        Refusal::Full => {
+            Failure::retry("all sessions are taken; --relay-max-sessions sets how many there are")
+        }
         _ => bad_pair(),
     })?;
     daemon.relay.counters.add(Counter::UdpAllocations, 1);

@@ -27,7 +27,9 @@ pub async fn get(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
 async fn request(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
         let socket = socket.display();
-        format!("cannot reach a daemon at {socket}; is relayd running, with this --admin-socket, as this user?")
+        format!(
+            "cannot reach a daemon at {socket}; is relayd running, with this --admin-socket, as this user?"
+        )
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);

@@ -43,7 +43,10 @@ pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, Bound)> {
             bail!("{} exists and is no socket; name another place with --admin-socket", path.display())
         }
         Ok(_) if UnixStream::connect(path).is_ok() => {
-            bail!("another relayd serves {}; stop it, or name another place with --admin-socket", path.display())
+            bail!(
+                "another relayd serves {}; stop it, or name another place with --admin-socket",
+                path.display()
+            )
         }
         Ok(_) => fs::remove_file(path).with_context(cannot)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}

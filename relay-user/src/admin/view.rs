@@ -200,7 +200,8 @@ impl Xdp {
         };
         let health = daemon.relay.router.kernel_health();
         let count = |ReasonCount { packets, bytes }| Count { packets, bytes };
-        let reasons = fast.reasons().inspect_err(|error| tracing::warn!(%error, "cannot read the XDP counters"));
+        let reasons =
+            fast.reasons().inspect_err(|error| tracing::warn!(%error, "cannot read the XDP counters"));
         let reasons = reasons.unwrap_or_default().into_iter();
         Self::Active(Box::new(ActiveXdp {
             interface: fast.iface().to_owned(),

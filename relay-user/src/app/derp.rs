@@ -34,7 +34,8 @@ pub(super) fn bind(serve: &Serve, relay: &Relay) -> anyhow::Result<Listeners> {
     let default_addr = serve.addr == ":443";
     let addr = listen_addr(if serve.dev && default_addr { DEV_ADDR } else { &serve.addr })?;
     let with_tls = addr.port() == TLS_PORT || serve.certmode == CertMode::Manual;
-    let options = tcp::Options { keepalive_time: serve.tcp_keepalive_time, user_timeout: serve.tcp_user_timeout };
+    let options =
+        tcp::Options { keepalive_time: serve.tcp_keepalive_time, user_timeout: serve.tcp_user_timeout };
     let listen = |addr: SocketAddr, flag: &str| {
         tcp::listen(addr, &options).with_context(|| format!("cannot listen on {addr} ({flag})"))
     };
@@ -42,8 +43,12 @@ pub(super) fn bind(serve: &Serve, relay: &Relay) -> anyhow::Result<Listeners> {
     let mut bound = vec![(listen(addr, "-a")?, service)];
     if with_tls && serve.http_port != -1 {
         let port = u16::try_from(serve.http_port).ok();
-        let port = port.with_context(|| format!("-http-port {} is no port; -1 turns it off", serve.http_port))?;
-        bound.push((listen(SocketAddr::new(addr.ip(), port), "-http-port; -1 turns it off")?, Service::Companion));
+        let port =
+            port.with_context(|| format!("-http-port {} is no port; -1 turns it off", serve.http_port))?;
+        bound.push((
+            listen(SocketAddr::new(addr.ip(), port), "-http-port; -1 turns it off")?,
+            Service::Companion,
+        ));
     }
     Ok(Listeners { tcp: bound, stun: stun_socket(serve, addr)? })
 }
@@ -98,5 +103,7 @@ fn stun_socket(serve: &Serve, addr: SocketAddr) -> anyhow::Result<Option<UdpSock
     }
     let addr = SocketAddr::new(addr.ip(), serve.stun_port);
     let socket = UdpSocket::bind(addr, false);
-    socket.map(Some).with_context(|| format!("cannot serve STUN on {addr} (-stun-port; -stun=false turns it off)"))
+    socket
+        .map(Some)
+        .with_context(|| format!("cannot serve STUN on {addr} (-stun-port; -stun=false turns it off)"))
 }

@@ -45,7 +45,8 @@ pub fn normalize(args: impl Iterator<Item = String>) -> Result<Vec<String>, NotB
         literal |= arg == "--";
         let word = arg.trim_start_matches('-');
         let dashes = arg.len() - word.len();
-        let is_flag = !literal && matches!(dashes, 1 | 2) && word.starts_with(|c: char| c.is_ascii_alphabetic());
+        let is_flag =
+            !literal && matches!(dashes, 1 | 2) && word.starts_with(|c: char| c.is_ascii_alphabetic());
         if !is_flag {
             out.push(arg);
             continue;

@@ -1,12 +1,12 @@
 //! From plaintext to the receivers' mailboxes: deframe, look up, copy once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use relay_common::derp::deframer::{Deframer, PushError};
 use relay_common::derp::frame::{FrameType, Header};
-use relay_common::derp::limits::{self, FrameError};
+use relay_common::derp::limits::{self, Disposition, FrameError};
 use relay_common::derp::message::{FromClient, FromServer, MessageError, PeerGoneReason, recv_packet_header};
 use relay_common::derp::{KEY_LEN, NOT_HERE_BURST, NOT_HERE_PER_SECOND, is_disco_packet};
 use relay_common::key::NodePublic;
@@ -82,7 +82,19 @@ impl Turn<'_> {
     /// The client broke the protocol; what came before has been handled.
     pub fn feed(&mut self, plaintext: &[u8]) -> Result<(), Fault> {
         let Self { deframer, handler } = self;
-        let result = deframer.push(plaintext, limits::server, |header, payload| handler.frame(header, payload));
+        let (me, relay, now_ns) = (handler.me, handler.relay, handler.now_ns);
+        let skipped = Cell::new(0);
+        // Asked once for each frame, those that are skipped included: any of them makes a duplicate the active one.
+        let admit = |header| {
+            if me.is_shared() {
+                relay.router.frame_from_shared(me.id, now_ns);
+            }
+            let disposition = limits::server(header)?;
+            skipped.set(skipped.get() + u64::from(disposition == Disposition::Skip));
+            Ok(disposition)
+        };
+        let result = deframer.push(plaintext, admit, |header, payload| handler.frame(header, payload));
+        handler.tally.add(Counter::UnknownFrames, skipped.get());
         result.map_err(|error| match error {
             PushError::Frame(error) => Fault::Frame(error),
             PushError::Sink(fault) => fault,
@@ -116,9 +128,6 @@ struct Handler<'a> {
 
 impl Handler<'_> {
     fn frame(&mut self, header: Header, payload: &[u8]) -> Result<(), Fault> {
-        if self.me.is_shared() {
-            self.relay.router.frame_from_shared(self.me.id, self.now_ns);
-        }
         if header.kind == FrameType::SendPacket as u8
             && let Some((dest, packet)) = payload.split_first_chunk::<KEY_LEN>()
         {
@@ -138,7 +147,8 @@ impl Handler<'_> {
             FromClient::ForwardPacket { .. } | FromClient::WatchConns | FromClient::ClosePeer(_) => {
                 return Err(Fault::NeedsMesh(header.kind));
             }
-            _ => self.tally.add(Counter::UnknownFrames, 1),
+            // Admitted by its header, so of a type above; the rest has been skipped.
+            _ => {}
         }
         Ok(())
     }

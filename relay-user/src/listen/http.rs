@@ -94,7 +94,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
 mod tests {
     use super::*;
 
-    const FAST_START: &[u8] = b"GET /derp?x=1 HTTP/1.1\r\nHost: relay.example\r\nUser-Agent: Go-http-client/1.1\r\n\
+    const FAST_START: &[u8] =
+        b"GET /derp?x=1 HTTP/1.1\r\nHost: relay.example\r\nUser-Agent: Go-http-client/1.1\r\n\
         Connection: Upgrade\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n\x02rest";
 
     #[test]
@@ -123,7 +124,8 @@ mod tests {
 
     #[test]
     fn fast_start_is_exactly_one() {
-        let (head, _) = parse(b"GET /derp HTTP/1.1\r\nDerp-Fast-Start: true\r\n\r\n").expect("valid").expect("whole");
+        let (head, _) =
+            parse(b"GET /derp HTTP/1.1\r\nDerp-Fast-Start: true\r\n\r\n").expect("valid").expect("whole");
         assert!(!head.fast_start);
     }
 }

@@ -12,7 +12,10 @@ const MAX_CHALLENGE: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The connection speaks DERP from here on; with fast start, without any answer.
-    Derp { fast_start: bool },
+    Derp {
+        /// The client waits for no answer.
+        fast_start: bool,
+    },
     /// An answer.
     Page(Answer),
 }
@@ -67,7 +70,9 @@ pub fn route(head: &Head) -> Route {
         "/derp" => derp(head),
         "/derp/probe" | "/derp/latency-check" => Route::Page(probe(head)),
         "/generate_204" => Route::Page(generate_204(head)),
-        _ => Route::Page(Answer::text(404, "Not Found", "This is a DERP relay; there is nothing else here.\n")),
+        _ => {
+            Route::Page(Answer::text(404, "Not Found", "This is a DERP relay; there is nothing else here.\n"))
+        }
     }
 }
 
@@ -145,7 +150,13 @@ mod tests {
     use super::*;
 
     fn head(method: &str, path: &str) -> Head {
-        Head { method: method.into(), path: path.into(), target: path.into(), host: "h".into(), ..Head::default() }
+        Head {
+            method: method.into(),
+            path: path.into(),
+            target: path.into(),
+            host: "h".into(),
+            ..Head::default()
+        }
     }
 
     fn answer(route: Route) -> String {

@@ -19,7 +19,12 @@ pub(super) struct Clients {
 
 impl Clients {
     /// A connection proved `key`; it is the active one from now on.
-    pub(super) fn login(&mut self, conn: ConnId, key: NodePublic, out: &mut Vec<Change>) -> Result<(), Refusal> {
+    pub(super) fn login(
+        &mut self,
+        conn: ConnId,
+        key: NodePublic,
+        out: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
         if self.keys.contains_key(&conn) {
             return Err(Refusal::ConnInUse);
         }

@@ -13,8 +13,6 @@ use crate::fastpath::sessions::SessionMap;
 /// How the BPF map has been keeping up with the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelHealth {
-    /// Sessions the kernel should be forwarding.
-    pub installed: u64,
     /// Installs and removals that failed; the audit makes up for them.
     pub failures: u64,
     /// Audits done.
@@ -60,8 +58,12 @@ impl Kernel {
         let Some(map) = &mut self.map else { return self.health };
         let wanted: BTreeMap<u32, SessionEntry> = wanted.collect();
         self.health.audits += 1;
-        self.health.installed = wanted.len() as u64;
-        self.health.drift += crate::fastpath::audit(map.as_mut(), &wanted).drift() as u64;
+        let audit = crate::fastpath::audit(map.as_mut(), &wanted);
+        self.health.drift += audit.drift() as u64;
+        if let Some(error) = audit.error {
+            self.health.failures += 1;
+            tracing::warn!(%error, "cannot audit the session map whole");
+        }
         self.health
     }
 

@@ -30,6 +30,7 @@ pub struct LegPath {
 
 /// Something that happened.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are the words of the sentence above them")]
 pub enum Event {
     /// A connection proved a node key.
     Login { conn: ConnId, key: NodePublic },
@@ -51,6 +52,7 @@ pub enum Event {
 
 /// What the mirrors have to be told, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the words of the sentence above them")]
 pub enum Change {
     /// Packets for the key go to this connection now.
     Route { key: NodePublic, conn: ConnId },

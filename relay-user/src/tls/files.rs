@@ -26,6 +26,15 @@ pub struct Certificate {
     pub fresh: bool,
 }
 
+impl Certificate {
+    /// SHA-256 of the leaf, in hex: what a DERP map pins as `sha256-raw:`.
+    pub fn fingerprint(&self) -> String {
+        let leaf = self.chain.first().map_or(&[][..], |leaf| leaf.as_ref());
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// Loads `<dir>/<hostname>.crt` and `.key`. Where neither exists and the host name is an address, makes them.
 ///
 /// # Errors

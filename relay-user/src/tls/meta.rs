@@ -5,7 +5,8 @@
 
 use anyhow::Context;
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, KeyPair, PKCS_ED25519, SerialNumber,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, KeyPair, PKCS_ED25519,
+    SerialNumber,
 };
 use relay_common::derp::PROTOCOL_VERSION;
 use relay_common::key::NodePublic;
@@ -40,7 +41,10 @@ pub fn certificate(key: &NodePublic, now: OffsetDateTime) -> anyhow::Result<Cert
 fn name(key: &NodePublic) -> anyhow::Result<DistinguishedName> {
     let text = format!("derpkey{}", key.hex());
     let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, DnValue::PrintableString(text.try_into().context("meta certificate name")?));
+    name.push(
+        DnType::CommonName,
+        DnValue::PrintableString(text.try_into().context("meta certificate name")?),
+    );
     Ok(name)
 }
 
@@ -58,7 +62,9 @@ mod tests {
         let name = format!("derpkey{}", "ab".repeat(32));
         assert!(has(&[&[0x13, 71], name.as_bytes()].concat()), "printable string");
         // The only extension: basic constraints, critical, empty.
-        assert!(has(&[0xa3, 0x10, 0x30, 0x0e, 0x30, 0x0c, 6, 3, 0x55, 0x1d, 0x13, 1, 1, 0xff, 4, 2, 0x30, 0]));
+        assert!(has(&[
+            0xa3, 0x10, 0x30, 0x0e, 0x30, 0x0c, 6, 3, 0x55, 0x1d, 0x13, 1, 1, 0xff, 4, 2, 0x30, 0
+        ]));
         assert_eq!(der.len(), 359);
     }
 }

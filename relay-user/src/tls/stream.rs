@@ -3,6 +3,7 @@
 //! rustls' unbuffered API carries the connection, handshake included. Between reads the connection keeps only the
 //! ciphertext of a record that has not arrived whole.
 
+use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -28,13 +29,21 @@ const RECORD_OVERHEAD: usize = 40;
 const MAX_TURNS: usize = 8 * 1024;
 
 /// A server's TLS connection.
-#[derive(Debug)]
 pub struct TlsStream {
     tcp: TcpStream,
     tls: UnbufferedServerConnection,
     tail: Vec<u8>,
     outbox: Outbox,
     closed: bool,
+}
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream")
+            .field("tcp", &self.tcp)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TlsStream {

@@ -147,7 +147,8 @@ fn send_chunk(socket: BorrowedFd<'_>, chunk: &[Outgoing<'_>]) -> Sent {
     let slots = names.iter_mut().zip(&mut controls).zip(vectors.iter_mut().zip(&mut headers));
     for (out, ((name, control), (vector, header))) in chunk.iter().zip(slots) {
         // sendmmsg only reads the payload, though its vector is declared mutable.
-        *vector = libc::iovec { iov_base: out.payload.as_ptr().cast_mut().cast(), iov_len: out.payload.len() };
+        *vector =
+            libc::iovec { iov_base: out.payload.as_ptr().cast_mut().cast(), iov_len: out.payload.len() };
         let used = out.from.map_or(0, |ip| control.set_source(ip));
         let namelen = name.encode(out.to);
         header.msg_hdr.msg_iov = vector;
@@ -259,7 +260,10 @@ mod tests {
         let a = UdpSocket::bind("127.0.0.1:0").expect("socket");
         let to = a.local_addr().expect("address");
         let long = vec![7; SLOT_BYTES + 1];
-        assert_eq!(send(a.as_fd(), &[Outgoing { payload: &long, to, from: None }]), Sent { sent: 1, failed: 0 });
+        assert_eq!(
+            send(a.as_fd(), &[Outgoing { payload: &long, to, from: None }]),
+            Sent { sent: 1, failed: 0 }
+        );
         let mut received = Received::default();
         assert_eq!(received.recv(a.as_fd()).expect("delivered"), 1);
         assert!(received.iter().all(|datagram| datagram.truncated && datagram.payload.len() == SLOT_BYTES));

@@ -120,7 +120,13 @@ impl UdpRelay {
                 let mut nonce = [0; NONCE_LEN];
                 OsRng.fill_bytes(&mut nonce);
                 let answer = Bind { challenge, ..bind };
-                Ok(Action::Challenge(seal_control(BindKind::Challenge, &answer, &self.public, shared, &nonce)))
+                Ok(Action::Challenge(seal_control(
+                    BindKind::Challenge,
+                    &answer,
+                    &self.public,
+                    shared,
+                    &nonce,
+                )))
             }
             BindKind::Answer => {
                 let secrets = self.secrets.load();

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
 
 use super::batch::{Outgoing, Received, Sent, send};
 
@@ -16,7 +16,7 @@ const BUFFER_BYTES: usize = 7 << 20;
 /// A non-blocking UDP socket that tells which address a datagram came to.
 #[derive(Debug)]
 pub struct UdpSocket {
-    inner: AsyncFd<Socket>,
+    inner: tokio::net::UdpSocket,
     local: SocketAddr,
 }
 
@@ -47,7 +47,7 @@ impl UdpSocket {
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-        Ok(Self { inner: AsyncFd::new(socket)?, local })
+        Ok(Self { inner: tokio::net::UdpSocket::from_std(socket.into())?, local })
     }
 
     /// The bound address.
@@ -60,17 +60,12 @@ impl UdpSocket {
     /// # Errors
     /// The system's; the socket can go on being used.
     pub async fn recv(&self, received: &mut Received) -> io::Result<usize> {
-        loop {
-            let mut ready = self.inner.readable().await?;
-            if let Ok(result) = ready.try_io(|socket| received.recv(socket.get_ref().as_fd())) {
-                return result;
-            }
-        }
+        self.inner.async_io(Interest::READABLE, || received.recv(self.inner.as_fd())).await
     }
 
     /// Sends a batch without waiting.
     pub fn send(&self, batch: &[Outgoing<'_>]) -> Sent {
-        if batch.is_empty() { Sent::default() } else { send(self.inner.get_ref().as_fd(), batch) }
+        if batch.is_empty() { Sent::default() } else { send(self.inner.as_fd(), batch) }
     }
 }
 
