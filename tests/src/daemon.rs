@@ -188,6 +188,18 @@ impl Daemon {
         Ok(sessions.iter().find(|session| session["vni"] == vni).cloned())
     }
 
+    /// Whether it was started with XDP.
+    pub fn has_xdp(&self) -> bool {
+        self.setup.xdp.is_some()
+    }
+
+    /// Waits until the kernel forwards a session.
+    pub fn wait_installed(&self, vni: u32) -> Result<()> {
+        until("the session to be installed in the kernel", || {
+            Ok(self.session(vni)?.is_some_and(|session| session["installed"] == true))
+        })
+    }
+
     /// Waits until `condition` holds of the daemon's status.
     pub fn wait(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Result<Value> {
         let mut status = Value::Null;

@@ -6,10 +6,12 @@ pub mod admin;
 pub mod bpf;
 pub mod client;
 pub mod daemon;
+pub mod demo;
 pub mod interop;
 pub mod lab;
 pub mod packet;
 mod skip;
+pub mod topology;
 pub mod udp_client;
 
 pub use skip::skip;

@@ -5,7 +5,7 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,8 @@ use relay_common::{
     geneve::{self, GENEVE_LEN, Geneve, Protocol},
     key::{DiscoPrivate, DiscoPublic, DiscoShared, NONCE_LEN},
 };
+
+use crate::{admin::Admin, daemon::until};
 
 /// No wait takes longer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -46,13 +48,19 @@ pub struct UdpClient {
 }
 
 impl UdpClient {
-    /// A client of `endpoint` with a socket on `ip`, in the network namespace of the calling thread. Not yet bound.
-    pub fn new(endpoint: &ServerEndpoint, relay: SocketAddr, key: &DiscoPrivate, ip: IpAddr) -> Result<Self> {
+    /// A client of `endpoint` that talks to `relay` from `local`, in the network namespace of the calling thread. Its leg is not
+    /// yet bound.
+    pub fn new(
+        endpoint: &ServerEndpoint,
+        relay: SocketAddr,
+        key: &DiscoPrivate,
+        local: SocketAddr,
+    ) -> Result<Self> {
         let own = key.public();
         let [a, b] = endpoint.client_disco;
         let peer = if own == a { b } else { a };
         ensure!(own == a || own == b, "the session is not for this key");
-        let socket = UdpSocket::bind((ip, 0)).with_context(|| format!("no socket on {ip}"))?;
+        let socket = UdpSocket::bind(local).with_context(|| format!("no socket on {local}"))?;
         Ok(Self {
             socket,
             relay,
@@ -70,25 +78,28 @@ impl UdpClient {
         Ok(self.socket.local_addr()?)
     }
 
-    /// Binds this client's leg: Bind, Challenge, Answer. No answer confirms the last; `bound` asks the daemon.
-    pub fn bind(&mut self, bound: impl Fn() -> Result<bool>) -> Result<()> {
-        self.generation += 1;
+    /// Binds this client's leg: Bind, Challenge, Answer. Nothing confirms the last, so the daemon is asked.
+    pub fn bind(&mut self, admin: &Admin) -> Result<()> {
+        self.next_generation();
         let challenge = self.challenge()?;
-        let answer = self.control(BindKind::Answer, challenge);
-        let end = Instant::now() + DEADLINE;
-        self.send_raw(&answer)?;
-        while !bound()? {
-            ensure!(Instant::now() < end, "the relay did not bind the leg");
-            std::thread::yield_now();
-        }
-        Ok(())
+        self.send_raw(&self.control(BindKind::Answer, challenge))?;
+        let (own, local) = (self.own.to_string(), self.local()?.to_string());
+        until("the leg to be bound", || {
+            let sessions = admin.get("/v1/sessions")?;
+            let legs = sessions.as_array().into_iter().flatten().filter_map(|session| session["legs"].as_array());
+            Ok(legs.flatten().any(|leg| leg["client"] == own && leg["remote"] == local))
+        })
     }
 
-    /// Moves to a socket of another port, as a client behind a NAT that restarted; the leg is not yet bound there.
-    /// Returns the socket it leaves.
-    pub fn roam(&mut self) -> Result<UdpSocket> {
-        let ip = self.local()?.ip();
-        Ok(std::mem::replace(&mut self.socket, UdpSocket::bind((ip, 0))?))
+    /// Starts a new attempt to bind.
+    pub fn next_generation(&mut self) {
+        self.generation += 1;
+    }
+
+    /// Moves to another socket, as a client behind a NAT that restarted; the leg is not yet bound there. Returns the socket it
+    /// leaves.
+    pub fn roam(&mut self, to: UdpSocket) -> UdpSocket {
+        std::mem::replace(&mut self.socket, to)
     }
 
     /// Sends Bind until a Challenge comes; returns its token.
