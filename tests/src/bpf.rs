@@ -2,6 +2,7 @@
 //!
 //! It does not use the daemon's loader on purpose: two readings of the same contract are worth more than one.
 
+mod far;
 mod maps;
 mod relayd;
 
@@ -18,6 +19,7 @@ use aya::{
 };
 use nix::time::{ClockId, clock_gettime};
 
+pub use far::Far;
 pub use maps::{array_value, own_values, set_array_value};
 pub use relayd::Relayd;
 
