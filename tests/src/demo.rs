@@ -162,6 +162,6 @@ fn unknown_peer(relayd: &Daemon, alice: &mut Client, account: &mut Account) -> R
     let dropped = account::grown(&before, &relayd.admin().status()?, "drop_unknown_dest");
     account.equal("unknown peer: counted", dropped, 1);
     account.equal("unknown peer: PeerGone", gone, 1);
-    let traffic = Traffic { sent: 1, ..Traffic::default() };
+    let traffic = Traffic::undelivered(1);
     Ok(Rung::new("to nobody", traffic, format!("counter `drop_unknown_dest`: {dropped}; PeerGone: {gone}")))
 }

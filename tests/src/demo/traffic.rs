@@ -31,6 +31,11 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
+    /// Packets of which none arrived.
+    pub(super) fn undelivered(sent: u64) -> Self {
+        Self { sent, ..Self::default() }
+    }
+
     /// Half of the packets took longer.
     pub(super) fn median(&self) -> Option<Duration> {
         let mut sorted = self.latencies.clone();
