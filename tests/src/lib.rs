@@ -10,6 +10,7 @@ pub mod demo;
 pub mod interop;
 pub mod lab;
 pub mod packet;
+pub mod raw;
 mod skip;
 pub mod topology;
 pub mod udp_client;

@@ -13,14 +13,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
-use relay_common::key::DiscoPrivate;
+use relay_common::{key::DiscoPrivate, net::datagram::Datagram};
 use relay_ebpf::lab::{Checked, LabConfig};
 
 use crate::{
     bpf::{Far, Objects},
     client::{Client, Dial},
-    daemon::{Daemon, Setup, until},
+    daemon::{Daemon, Setup, run_relayd, until},
     lab::{End, Netns, veth},
+    raw::RawSender,
+    skip,
     udp_client::UdpClient,
 };
 
@@ -40,6 +42,9 @@ const CLIENT_INTERFACE: &str = "c0";
 const RELAY_PORT: &str = "sw-relay";
 /// The switch's ports towards the clients.
 const CLIENT_SWITCH_PORTS: [&str; 2] = ["sw-0", "sw-1"];
+/// Numbers of the hosts, in their link-layer addresses.
+const RELAY_HOST: u8 = 1;
+const FIRST_CLIENT: u8 = 2;
 /// The switch itself.
 const BRIDGE: &str = "br0";
 
@@ -57,16 +62,27 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// The lab with its checker, or the skip of `test` where none can be had.
+    pub fn or_skip(test: &str) -> Result<Option<Self>> {
+        match objects() {
+            Ok(objects) => Self::new(Some(&objects)).map(Some),
+            Err(reason) => {
+                skip(test, &reason);
+                Ok(None)
+            }
+        }
+    }
+
     /// Builds the lab. Without objects it has no XDP program, and then the relay must not use one either.
     pub fn new(objects: Option<&Objects>) -> Result<Self> {
         let (relay, switch) = (Netns::new("relay")?, Netns::new("switch")?);
         let clients = [Netns::new("alice")?, Netns::new("bob")?];
         switch.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
         switch.ip(&["link", "set", BRIDGE, "up"])?;
-        connect(&relay, RELAY_INTERFACE, RELAY, 1, &switch, RELAY_PORT)?;
+        connect(&relay, RELAY_INTERFACE, RELAY, RELAY_HOST, &switch, RELAY_PORT)?;
         for (index, client) in (0..).zip(&clients) {
             let port = CLIENT_SWITCH_PORTS[usize::from(index)];
-            connect(client, CLIENT_INTERFACE, CLIENTS[usize::from(index)], 2 + index, &switch, port)?;
+            connect(client, CLIENT_INTERFACE, CLIENTS[usize::from(index)], FIRST_CLIENT + index, &switch, port)?;
         }
         let checker = objects.map(|objects| attach_checker(objects, &switch)).transpose()?;
         Ok(Self { checker, relay, switch, clients })
@@ -87,17 +103,10 @@ impl Lab {
         self.clients[index].enter(|| Client::connect(dial))?
     }
 
-    /// Allocates a session for two new keys and makes its clients, one on each host, from ports of `ports`. Not bound.
-    /// In the order of the session's legs, which is that of the keys.
+    /// Two clients of a new session, one on each host, from ports of `ports`; not bound.
     pub fn session(&self, daemon: &Daemon, ports: [u16; 2]) -> Result<[UdpClient; 2]> {
-        let [one, other] = two_keys();
-        let endpoint = daemon.admin().allocate([one.public(), other.public()])?;
-        let relay = *endpoint.addr_ports.first().context("an endpoint without addresses")?;
-        let client = |index: usize, key: &DiscoPrivate| -> Result<UdpClient> {
-            let local = SocketAddr::new(IpAddr::V4(CLIENTS[index]), ports[index]);
-            self.clients[index].enter(|| UdpClient::new(&endpoint, relay, key, local))?
-        };
-        Ok([client(0, &one)?, client(1, &other)?])
+        let [alice, bob] = &self.clients;
+        clients_of(daemon, [alice, bob], ports)
     }
 
     /// A bound session: [`Self::session`], and both clients' handshakes. With `--xdp`, once the kernel forwards it.
@@ -117,26 +126,52 @@ impl Lab {
         self.checker.as_ref().context("a lab without XDP checks nothing")?.checked()
     }
 
-    /// The sum of all reasons of the program, and the frames that the relay's driver handed to XDP: once they agree, or, if they
-    /// do not within the deadline, as they last were. A frame may come between two readings; none may get lost.
-    pub fn reasons_and_frames(&self, daemon: &Daemon) -> Result<(u64, u64)> {
-        let mut found = (0, 0);
-        let agree = until("reasons and frames to agree", || {
-            let status = daemon.admin().status()?;
-            let reasons = status["xdp"]["reasons"].as_object().context("reasons by label")?;
-            let reasons = reasons.values().filter_map(|count| count["packets"].as_u64()).sum();
-            found = (reasons, xdp_frames(&self.relay.output("ethtool", &["-S", RELAY_INTERFACE])?)?);
-            Ok(found.0 == found.1)
-        });
-        // In disagreement the numbers say more than that it lasted.
-        let _ = agree;
-        Ok(found)
+    /// A socket for whole frames out of the interface of client `index`.
+    pub fn raw_sender(&self, index: usize) -> Result<RawSender> {
+        RawSender::open(&self.clients[index], CLIENT_INTERFACE)
     }
+}
 
-    /// The relay's link-layer address, for frames made by hand.
-    pub fn relay_mac() -> [u8; 6] {
-        mac(1)
+/// The objects, if a daemon with XDP can be run against them.
+///
+/// # Errors
+/// What is missing.
+pub fn objects() -> Result<Objects, String> {
+    let objects = Objects::find()?;
+    let version = run_relayd(&["--version"]).map_err(|error| format!("{error:#}"))?;
+    if version.contains("without the XDP program") {
+        return Err("relayd is built without the XDP program (`cargo xtask build`)".to_owned());
     }
+    Ok(objects)
+}
+
+/// Allocates a session for two new keys and makes its clients, each in its namespace, with the lab's address of that
+/// client and a port of `ports`. Not bound. In the order of the session's legs, which is that of the keys.
+pub fn clients_of(daemon: &Daemon, hosts: [&Netns; 2], ports: [u16; 2]) -> Result<[UdpClient; 2]> {
+    let [one, other] = two_keys();
+    let endpoint = daemon.admin().allocate([one.public(), other.public()])?;
+    let relay = *endpoint.addr_ports.first().context("an endpoint without addresses")?;
+    let client = |index: usize, key: &DiscoPrivate| -> Result<UdpClient> {
+        let local = SocketAddr::new(IpAddr::V4(CLIENTS[index]), ports[index]);
+        hosts[index].enter(|| UdpClient::new(&endpoint, relay, key, local))?
+    };
+    Ok([client(0, &one)?, client(1, &other)?])
+}
+
+/// The sum of all reasons of the program, and the frames that the relay's driver handed to XDP: once they agree, or, if they
+/// do not within the deadline, as they last were. A frame may come between two readings; none may get lost.
+pub fn reasons_and_frames(relay: &Netns, daemon: &Daemon) -> Result<(u64, u64)> {
+    let mut found = (0, 0);
+    let agree = until("reasons and frames to agree", || {
+        let status = daemon.admin().status()?;
+        let reasons = status["xdp"]["reasons"].as_object().context("reasons by label")?;
+        let reasons = reasons.values().filter_map(|count| count["packets"].as_u64()).sum();
+        found = (reasons, xdp_frames(&relay.output("ethtool", &["-S", RELAY_INTERFACE])?)?);
+        Ok(found.0 == found.1)
+    });
+    // In disagreement the numbers say more than that it lasted.
+    let _ = agree;
+    Ok(found)
 }
 
 /// Two disco keys, ascending by their public keys.
@@ -162,7 +197,16 @@ fn xdp_frames(statistics: &str) -> Result<u64> {
     Ok(counts.iter().sum())
 }
 
-fn mac(host: u8) -> [u8; 6] {
+/// The frame of a UDP payload from client `index` to the relay.
+pub fn client_frame(index: u8, source: SocketAddr, relay: SocketAddr, payload: &[u8]) -> Result<Vec<u8>> {
+    let (source, destination) = (v4(source)?, v4(relay)?);
+    let (source_mac, destination_mac) = (mac(FIRST_CLIENT + index), mac(RELAY_HOST));
+    let (tos, id, ttl) = (0, 0x4242, 64);
+    Ok(Datagram { source_mac, destination_mac, source, destination, tos, id, ttl, payload }.to_frame())
+}
+
+/// The link-layer address of a host by its number: 1 is the relay's, 2 and 3 are the clients'.
+pub fn mac(host: u8) -> [u8; 6] {
     [0x02, 0, 0, 0x77, 0, host]
 }
 

@@ -133,6 +133,16 @@ impl UdpClient {
         seal_control(kind, bind, &self.own, &self.with_relay, &nonce())
     }
 
+    /// A control packet with any plaintext in the box.
+    pub fn sealed_plain(&self, plain: &[u8]) -> Vec<u8> {
+        let nonce = nonce();
+        let header = Geneve { control: true, protocol: Protocol::Disco, vni: self.endpoint.vni };
+        let mut packet = header.encode().to_vec();
+        let sealed = self.with_relay.seal(&nonce, plain);
+        Envelope { sender: &self.own, nonce: &nonce, sealed: &sealed }.encode(&mut packet);
+        packet
+    }
+
     /// A WireGuard-typed packet of this session around `payload`.
     pub fn data(&self, payload: &[u8]) -> Vec<u8> {
         self.framed(Protocol::WireGuard, payload)
@@ -212,7 +222,8 @@ impl UdpClient {
         self.framed(Protocol::Disco, &packet)
     }
 
-    fn framed(&self, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
+    /// A packet of this session for the peer.
+    pub fn framed(&self, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
         let header = Geneve { control: false, protocol, vni: self.endpoint.vni };
         [&header.encode()[..], payload].concat()
     }

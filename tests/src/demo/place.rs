@@ -7,10 +7,9 @@ use relay_ebpf::lab::Checked;
 
 use super::{account::Account, say};
 use crate::{
-    bpf::Objects,
     client::{Client, Dial},
     daemon::{Daemon, Setup},
-    topology::{CLIENTS, Lab, RELAY, RELAY_INTERFACE, two_keys},
+    topology::{self, CLIENTS, Lab, RELAY, RELAY_INTERFACE, two_keys},
     udp_client::UdpClient,
 };
 
@@ -35,7 +34,7 @@ pub(super) struct ByChecksum {
 impl Place {
     /// The best that can be had here; what is missing is said.
     pub(super) fn new() -> Result<Self> {
-        match Objects::find() {
+        match topology::objects() {
             Ok(objects) => {
                 let lab = Lab::new(Some(&objects))?;
                 say(&format!("a lab of network namespaces: {}, {}", lab.relay.name(), lab.switch.name()));
@@ -112,7 +111,7 @@ impl Place {
     /// Compares the sum of the program's reasons with the frames the driver handed to it.
     pub(super) fn account_reasons(&self, daemon: &Daemon, account: &mut Account) -> Result<()> {
         let Self::Lab(lab) = self else { return Ok(()) };
-        let (reasons, frames) = lab.reasons_and_frames(daemon)?;
+        let (reasons, frames) = topology::reasons_and_frames(&lab.relay, daemon)?;
         account.equal("XDP: sum of all reasons, and frames the driver counted", reasons, frames);
         Ok(())
     }
