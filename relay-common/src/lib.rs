@@ -14,6 +14,8 @@ pub mod disco;
 #[cfg(feature = "std")]
 pub mod endpoint;
 pub mod fastpath;
+pub mod forward;
 pub mod geneve;
 pub mod key;
+pub mod net;
 pub mod stun;

@@ -1,8 +1,11 @@
-//! Harness of the tests that need more than one crate: real processes, and judges that are not written in
-//! Rust.
+//! Harness of the tests that need more than one crate: real processes, the loaded XDP program, network namespaces,
+//! and judges that are not written in Rust.
 #![forbid(unsafe_code)]
 
+pub mod bpf;
 pub mod interop;
+pub mod lab;
+pub mod packet;
 mod skip;
 
 pub use skip::skip;
