@@ -32,11 +32,6 @@ pub struct Wire {
 impl Wire {
     /// A pair with addresses on both ends, up; `Err` with the reason where the machine does not allow it.
     pub fn new() -> Result<Self, String> {
-        Self::with_links(&[], &[])
-    }
-
-    /// The same, with further arguments to `ip link add` for the relay's and the client's end.
-    pub fn with_links(relay: &[&str], client: &[&str]) -> Result<Self, String> {
         if !nix::unistd::geteuid().is_root() {
             return Err("needs root".to_owned());
         }
@@ -45,11 +40,7 @@ impl Wire {
         ip(&["netns", "add", &wire.side('r')])?;
         ip(&["netns", "add", &wire.side('c')])?;
         let (r, c) = (wire.side('r'), wire.side('c'));
-        let mut add = vec!["link", "add", RELAY, "netns", &r];
-        add.extend(relay);
-        add.extend(["type", "veth", "peer", "name", CLIENT, "netns", &c]);
-        add.extend(client);
-        ip(&add)?;
+        ip(&["link", "add", RELAY, "netns", &r, "type", "veth", "peer", "name", CLIENT, "netns", &c])?;
         for (side, iface, address) in [('r', RELAY, RELAY_IP), ('c', CLIENT, CLIENT_IP)] {
             wire.ip(side, &["link", "set", "lo", "up"])?;
             wire.ip(side, &["link", "set", iface, "up"])?;
@@ -72,7 +63,9 @@ impl Wire {
     ///
     /// If `ip` does not print one.
     pub fn mac(&self, side: char) -> [u8; 6] {
-        let text = self.ip(side, &["-o", "link", "show", if side == 'r' { RELAY } else { CLIENT }]).expect("the link");
+        let text = self
+            .ip(side, &["-o", "link", "show", if side == 'r' { RELAY } else { CLIENT }])
+            .expect("the link");
         let mut words = text.split_whitespace().skip_while(|word| *word != "link/ether");
         let bytes: Vec<u8> = words
             .nth(1)

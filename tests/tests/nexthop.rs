@@ -34,7 +34,10 @@ fn lab(name: &str, test: impl AsyncFnOnce(&Wire, NextHops) + Send) {
 /// The index of the relay's interface, as `ip` has it.
 fn ifindex(wire: &Wire) -> u32 {
     let text = wire.ip('r', &["-o", "link", "show", RELAY]).expect("the link");
-    text.split(':').next().and_then(|index| index.trim().parse().ok()).expect("an index before the first colon")
+    text.split(':')
+        .next()
+        .and_then(|index| index.trim().parse().ok())
+        .expect("an index before the first colon")
 }
 
 /// Waits for a neighbour that was just asked for.
@@ -66,8 +69,12 @@ fn a_client_on_the_link_is_resolved_by_asking_it() {
             other => panic!("nobody has asked for it yet, but: {other:?}"),
         }
         let hop = resolved(&hops, &mut changes, RELAY_IP, CLIENT_IP).await;
-        let wanted =
-            NextHop { ifindex: ifindex(wire), egress_mac: wire.mac('r'), next_hop_mac: wire.mac('c'), mtu: 1500 };
+        let wanted = NextHop {
+            ifindex: ifindex(wire),
+            egress_mac: wire.mac('r'),
+            next_hop_mac: wire.mac('c'),
+            mtu: 1500,
+        };
         assert_eq!(hop, wanted);
         let mapped = resolved(&hops, &mut changes, "::ffff:10.77.0.1", "::ffff:10.77.0.2").await;
         assert_eq!(mapped, wanted, "IPv4 may come mapped");
@@ -111,14 +118,18 @@ fn destinations_that_are_no_client_are_refused() {
             assert!(matches!(error, NoNextHop::NoRoute), "{remote}: {error}");
         }
         let foreign = hops.resolve(addr("192.0.2.1"), addr(CLIENT_IP));
-        assert!(matches!(foreign, Err(NoNextHop::NoRoute)), "a local address that is not the host's: {foreign:?}");
+        assert!(
+            matches!(foreign, Err(NoNextHop::NoRoute)),
+            "a local address that is not the host's: {foreign:?}"
+        );
     });
 }
 
 #[test]
 fn a_permanent_neighbour_is_used_and_stays_permanent() {
     lab("a_permanent_neighbour_is_used_and_stays_permanent", async |wire, hops| {
-        let neighbour = ["neighbour", "add", CLIENT_IP, "lladdr", "02:00:00:00:00:77", "dev", RELAY, "nud", "permanent"];
+        let neighbour =
+            ["neighbour", "add", CLIENT_IP, "lladdr", "02:00:00:00:00:77", "dev", RELAY, "nud", "permanent"];
         wire.ip('r', &neighbour).expect("a neighbour");
         let hop = hops.resolve(addr(RELAY_IP), addr(CLIENT_IP)).expect("known at once");
         assert_eq!(hop.next_hop_mac, [2, 0, 0, 0, 0, 0x77]);
@@ -131,13 +142,17 @@ fn a_permanent_neighbour_is_used_and_stays_permanent() {
 #[test]
 fn a_stale_neighbour_in_use_is_confirmed_by_the_kernel() {
     lab("a_stale_neighbour_in_use_is_confirmed_by_the_kernel", async |wire, hops| {
-        let stale = ["neighbour", "add", CLIENT_IP, "lladdr", "02:00:00:00:00:77", "dev", RELAY, "nud", "stale"];
+        let stale =
+            ["neighbour", "add", CLIENT_IP, "lladdr", "02:00:00:00:00:77", "dev", RELAY, "nud", "stale"];
         wire.ip('r', &stale).expect("a neighbour");
         let mut changes = hops.watch().expect("a watch");
         hops.refresh_neighbour(addr(CLIENT_IP), ifindex(wire)).expect("refreshed");
         // The address was wrong: the kernel finds the right one only because it was told of the use.
         let wait = async {
-            while hops.resolve(addr(RELAY_IP), addr(CLIENT_IP)).is_ok_and(|hop| hop.next_hop_mac != wire.mac('c')) {
+            while hops
+                .resolve(addr(RELAY_IP), addr(CLIENT_IP))
+                .is_ok_and(|hop| hop.next_hop_mac != wire.mac('c'))
+            {
                 changes.recv().await.expect("the watch goes on");
             }
         };
@@ -159,7 +174,9 @@ fn each_kind_of_change_is_signalled() {
             // Everything before is told of before the change under test is made.
             while timeout(Duration::from_millis(200), changes.recv()).await.is_ok() {}
             wire.ip('r', change).expect("a change");
-            timeout(DEADLINE, changes.recv()).await.unwrap_or_else(|_| panic!("{change:?} was not signalled"));
+            timeout(DEADLINE, changes.recv())
+                .await
+                .unwrap_or_else(|_| panic!("{change:?} was not signalled"));
         }
     });
 }
@@ -169,7 +186,8 @@ fn many_changes_are_few_signals() {
     lab("many_changes_are_few_signals", async |wire, hops| {
         let mut changes = hops.watch().expect("a watch");
         for host in 0..40 {
-            wire.ip('r', &["route", "add", &format!("198.51.100.{host}"), "via", CLIENT_IP]).expect("a route");
+            wire.ip('r', &["route", "add", &format!("198.51.100.{host}"), "via", CLIENT_IP])
+                .expect("a route");
         }
         let mut signals = 0;
         while timeout(Duration::from_millis(500), changes.recv()).await.is_ok() {
@@ -184,7 +202,8 @@ fn the_hosts_addresses_are_those_a_client_can_reach() {
     lab("the_hosts_addresses_are_those_a_client_can_reach", async |wire, _hops| {
         wire.ip('r', &["address", "add", "169.254.9.9/16", "dev", RELAY]).expect("an address");
         for host in 1..=3 {
-            wire.ip('r', &["address", "add", &format!("fd77::{host}/64"), "dev", RELAY, "nodad"]).expect("an address");
+            wire.ip('r', &["address", "add", &format!("fd77::{host}/64"), "dev", RELAY, "nodad"])
+                .expect("an address");
         }
         let found = addresses::unicast(3478);
         assert_eq!(found[0], SocketAddr::new(addr(RELAY_IP), 3478));
