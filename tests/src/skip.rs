@@ -1,11 +1,13 @@
-//! What a machine lacks is said by name: a test that cannot run here is listed as skipped, and never passes in silence.
+//! What a machine lacks is said by name: a test that cannot run here is listed as skipped, and never passes
+//! in silence.
 
 use std::{fs::OpenOptions, io::Write as _};
 
 /// Names the file that collects the skipped tests of a whole run; `cargo xtask test` counts them.
 const FILE: &str = "RELAYD_SKIP_FILE";
 
-/// Reports a test as skipped, on standard output and in the file that `RELAYD_SKIP_FILE` names, if it names one.
+/// Reports a test as skipped, on standard output and in the file that `RELAYD_SKIP_FILE` names, if it names
+/// one.
 ///
 /// # Panics
 ///

@@ -1,6 +1,8 @@
-//! A process that does nothing but hold the fast path, for tests that kill one: `fastpath-holder IFACE BPF_DIR`.
+//! A process that does nothing but hold the fast path, for tests that kill one: `fastpath-holder IFACE
+//! BPF_DIR`.
 //!
-//! Starts it in the network namespace it is run in, says `ready`, and stops cleanly when its standard input ends.
+//! Starts it in the network namespace it is run in, says `ready`, and stops cleanly when its standard input
+//! ends.
 #![forbid(unsafe_code)]
 
 use std::{
