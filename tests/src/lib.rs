@@ -7,5 +7,6 @@ pub mod interop;
 pub mod lab;
 pub mod packet;
 mod skip;
+pub mod wire;
 
 pub use skip::skip;
