@@ -1,5 +1,5 @@
-//! The one clock that kernel and daemon share: the XDP program reads CLOCK_MONOTONIC (`bpf_ktime_get_ns`), so every
-//! time that crosses into a BPF map is read here.
+//! The one clock that kernel and daemon share: the XDP program reads CLOCK_MONOTONIC (`bpf_ktime_get_ns`), so
+//! every time that crosses into a BPF map is read here.
 
 use nix::time::{ClockId, clock_gettime};
 

@@ -1,14 +1,16 @@
 //! The fast path: the XDP program's loader and everything the daemon says to it and hears from it.
 //!
-//! aya is named only below this module. The rest of the daemon sees a [`sessions::SessionMap`] to write, counters to
-//! read, and [`nexthop`] for what a session needs to be written. Nothing here decides anything about sessions.
+//! aya is named only below this module. The rest of the daemon sees a [`sessions::SessionMap`] to write,
+//! counters to read, and [`nexthop`] for what a session needs to be written. Nothing here decides anything
+//! about sessions.
 //!
 //! ```text
 //! start: object -> rights -> interface -> lock -> pins cleared -> load -> pin -> attach (bpf_link)
 //! stop:  link closed (detached) -> log drained -> pins removed -> lock let go
 //! ```
 //!
-//! A killed daemon takes its link with it, so the program never runs without its controller; only the maps stay.
+//! A killed daemon takes its link with it, so the program never runs without its controller; only the maps
+//! stay.
 
 mod abi;
 pub mod addresses;
@@ -49,8 +51,8 @@ use self::{
 };
 use crate::clock;
 
-/// Where in the path of a frame the program runs. Asked for by name, never guessed: a silent fall to generic mode hides
-/// both cost and checksum faults.
+/// Where in the path of a frame the program runs. Asked for by name, never guessed: a silent fall to generic
+/// mode hides both cost and checksum faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// In the driver, before the kernel makes a packet of the frame.
@@ -123,8 +125,8 @@ impl fmt::Debug for FastPath {
 }
 
 impl FastPath {
-    /// Loads the program, pins its maps and attaches it. From then on it forwards what is in the session map, which is
-    /// empty, for as long as [`Self::heartbeat`] is called.
+    /// Loads the program, pins its maps and attaches it. From then on it forwards what is in the session map,
+    /// which is empty, for as long as [`Self::heartbeat`] is called.
     ///
     /// Everything happens in the calling thread's network namespace.
     pub fn start(options: &Options) -> Result<Self, StartError> {
@@ -174,13 +176,14 @@ impl FastPath {
         self.sessions.take().expect("the session map has one writer, and it was given away already")
     }
 
-    /// How often the program left by each exit since it was started, summed over the CPUs, in the order of the list.
+    /// How often the program left by each exit since it was started, summed over the CPUs, in the order of
+    /// the list.
     pub fn reasons(&self) -> Result<Vec<(XdpReason, ReasonCount)>, MapError> {
         self.reasons.read()
     }
 
-    /// Tells the program that the daemon lives: CLOCK_MONOTONIC in nanoseconds ([`clock::monotonic_ns`]). To be called
-    /// several times within [`relay_common::fastpath::HEARTBEAT_LIMIT_NS`].
+    /// Tells the program that the daemon lives: CLOCK_MONOTONIC in nanoseconds ([`clock::monotonic_ns`]). To
+    /// be called several times within [`relay_common::fastpath::HEARTBEAT_LIMIT_NS`].
     pub fn heartbeat(&self, now_ns: u64) -> Result<(), MapError> {
         self.control.change(|config| config.heartbeat_ns = now_ns)
     }

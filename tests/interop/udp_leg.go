@@ -37,7 +37,7 @@ type leg struct {
 	generation *atomic.Uint32
 }
 
-// session is an allocation and the keys of its two clients.
+// session is an allocation and the keys of its two clients, in the relay's own order: ascending.
 type session struct {
 	endpoint.ServerEndpoint
 	keys        [2]key.DiscoPrivate
@@ -46,6 +46,9 @@ type session struct {
 
 func newSession(ctx context.Context, t *target) (*session, error) {
 	s := &session{keys: [2]key.DiscoPrivate{key.NewDisco(), key.NewDisco()}}
+	if s.keys[0].Public().Compare(s.keys[1].Public()) > 0 {
+		s.keys[0], s.keys[1] = s.keys[1], s.keys[0]
+	}
 	var err error
 	s.ServerEndpoint, err = allocate(ctx, t, s.keys[0].Public(), s.keys[1].Public())
 	return s, err

@@ -20,6 +20,7 @@ var udpRefusalCases = []testCase{
 	{"udp-data-from-stranger", needsSocket, 15 * time.Second, dataFromStranger},
 	{"udp-answer-from-other-port", needsSocket, 15 * time.Second, answerFromOtherPort},
 	{"udp-answer-altered", needsSocket, 15 * time.Second, answerAltered},
+	{"udp-answer-stale", needsSocket, 15 * time.Second, staleAnswer},
 	{"udp-bind-generation-zero", needsSocket, 15 * time.Second, badBind(func(c *bindFields) {
 		c.Generation = 0
 	})},
@@ -33,35 +34,45 @@ var udpRefusalCases = []testCase{
 	{"udp-short", needsSocket, 15 * time.Second, shortDatagrams},
 }
 
+// dataBeforeBound: whichever leg is bound first.
 func dataBeforeBound(ctx context.Context, t *target) (string, error) {
-	s, err := newSession(ctx, t)
-	if err != nil {
-		return "", err
+	for _, first := range []int{0, 1} {
+		s, err := newSession(ctx, t)
+		if err != nil {
+			return "", err
+		}
+		a, b, err := s.legs(ctx, anyAddress, anyAddress)
+		if err != nil {
+			return "", err
+		}
+		if first == 1 {
+			a, b = b, a
+		}
+		if err := dataIsEarly(ctx, a, b); err != nil {
+			return "", fmt.Errorf("leg %d bound first: %w", first, err)
+		}
 	}
-	a, b, err := s.legs(ctx, anyAddress, anyAddress)
-	if err != nil {
-		return "", err
-	}
+	return "dropped, not queued", nil
+}
+
+// dataIsEarly sends before the session is bound, and fences so that the relay has seen it by then.
+func dataIsEarly(ctx context.Context, a, b *leg) error {
 	early := func(from *leg) error {
 		return from.send(from.data(packet.GeneveProtocolWireGuard, []byte("too early")))
 	}
-	// Neither bound; then one; in each case the fence says that the relay has seen the data.
 	for _, step := range []func() error{
-		func() error { return early(a) }, func() error { return a.fence(ctx) }, func() error { return a.bind(ctx) },
+		func() error { return early(a) }, func() error { return a.fence(ctx) },
+		func() error { return a.bind(ctx) },
 		func() error { return early(a) }, func() error { return a.fence(ctx) },
 		func() error { return early(b) }, func() error { return b.bind(ctx) },
+		func() error { return exchange(ctx, a, b, "in time") },
+		a.expectQuiet, b.expectQuiet,
 	} {
 		if err := step(); err != nil {
-			return "", err
+			return err
 		}
 	}
-	if err := exchange(ctx, a, b, "in time"); err != nil {
-		return "", err
-	}
-	if err := a.expectQuiet(); err != nil {
-		return "", err
-	}
-	return "dropped, not queued", b.expectQuiet()
+	return nil
 }
 
 func dataFromStranger(ctx context.Context, t *target) (string, error) {
@@ -160,6 +171,52 @@ func answerAltered(ctx context.Context, t *target) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("%d alterations", len(alterations)), exchange(ctx, a, b, "unaltered")
+}
+
+// staleAnswer: a challenge is good once, and only until the next Bind.
+func staleAnswer(ctx context.Context, t *target) (string, error) {
+	s, a, b, err := boundSession(ctx, t, anyAddress, anyAddress)
+	if err != nil {
+		return "", err
+	}
+	moved, err := s.leg(ctx, 0, s.AddrPorts[0])
+	if err != nil {
+		return "", err
+	}
+	overtaken, err := moved.startBind(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := moved.fence(ctx); err != nil {
+		return "", err
+	}
+	if err := moved.answer(overtaken.BindUDPRelayEndpointCommon); err != nil {
+		return "", err
+	}
+	if err := strangerIsIgnored(ctx, moved, a, b); err != nil {
+		return "", fmt.Errorf("an overtaken challenge: %w", err)
+	}
+	used, err := moved.startBind(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := moved.answer(used.BindUDPRelayEndpointCommon); err != nil {
+		return "", err
+	}
+	if err := moved.fence(ctx); err != nil {
+		return "", err
+	}
+	// The client goes back to its first port; the answer that once moved it, heard again, does not move it.
+	if err := a.bind(ctx); err != nil {
+		return "", err
+	}
+	if err := moved.answer(used.BindUDPRelayEndpointCommon); err != nil {
+		return "", err
+	}
+	if err := strangerIsIgnored(ctx, moved, a, b); err != nil {
+		return "", fmt.Errorf("a used challenge: %w", err)
+	}
+	return "overtaken and used challenges", nil
 }
 
 // badBind: such a Bind draws no challenge, and does not spoil the good one after it.

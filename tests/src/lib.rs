@@ -14,5 +14,6 @@ pub mod raw;
 mod skip;
 pub mod topology;
 pub mod udp_client;
+pub mod wire;
 
 pub use skip::skip;

@@ -51,6 +51,7 @@ cases! {
     "udp-data-from-stranger" => data_from_a_stranger_is_dropped,
     "udp-answer-from-other-port" => an_answer_from_another_port_binds_nothing,
     "udp-answer-altered" => an_altered_answer_binds_nothing,
+    "udp-answer-stale" => an_overtaken_or_used_challenge_binds_nothing,
     "udp-bind-generation-zero" => a_bind_of_generation_zero_is_ignored,
     "udp-bind-wrong-remote-key" => a_bind_for_another_peer_is_ignored,
     "udp-bind-inner-vni" => a_bind_whose_inner_vni_differs_is_ignored,

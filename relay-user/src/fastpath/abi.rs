@@ -1,7 +1,8 @@
 //! How the shared values of `relay_common::fastpath` become map values aya may copy to and from the kernel.
 //!
-//! aya asks for its own marker trait, which only an `unsafe impl` can give. Given once, for a wrapper around anything
-//! bytemuck has proved to be plain bytes, it covers every map, and `relay-common` needs neither aya nor `unsafe`.
+//! aya asks for its own marker trait, which only an `unsafe impl` can give. Given once, for a wrapper around
+//! anything bytemuck has proved to be plain bytes, it covers every map, and `relay-common` needs neither aya
+//! nor `unsafe`.
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
 
 /// A map value: the same bytes as `T`.
@@ -9,7 +10,7 @@
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Abi<T>(pub(crate) T);
 
-// SAFETY: aya needs a type that may be read and written as plain bytes. `bytemuck::Pod` promises exactly that of `T`
-// (no padding, no pointers, any bit pattern is valid), its derive proves it, and `repr(transparent)` gives `Abi<T>`
-// the same layout.
+// SAFETY: aya needs a type that may be read and written as plain bytes. `bytemuck::Pod` promises exactly that
+// of `T` (no padding, no pointers, any bit pattern is valid), its derive proves it, and `repr(transparent)`
+// gives `Abi<T>` the same layout.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Abi<T> {}

@@ -1,7 +1,8 @@
 //! Where a client may reach this host: what an allocation advertises when no static endpoints are configured.
 //!
-//! Unicast only, no loopback and no link-local: neither leads here from another host. IPv4 first, and at most two IPv6
-//! addresses of a subnet, because privacy extensions collect many and the client pings every one it is told.
+//! Unicast only, no loopback and no link-local: neither leads here from another host. IPv4 first, and at most
+//! two IPv6 addresses of a subnet, because privacy extensions collect many and the client pings every one it
+//! is told.
 
 use std::{
     collections::BTreeMap,

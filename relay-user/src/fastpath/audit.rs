@@ -1,7 +1,7 @@
 //! Does the BPF map hold what the table says? Compares the two and repairs the map.
 //!
-//! The table is the truth and the map a mirror of it (law 4 of the table). A difference means a write was lost or
-//! somebody else writes: both are faults, so the sum is a metric that must stay zero.
+//! The table is the truth and the map a mirror of it (law 4 of the table). A difference means a write was
+//! lost or somebody else writes: both are faults, so the sum is a metric that must stay zero.
 
 use std::collections::BTreeMap;
 

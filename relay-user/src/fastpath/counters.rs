@@ -21,7 +21,8 @@ impl Reasons {
         PerCpuArray::try_from(map).map(Self)
     }
 
-    /// Every reason with its count, summed over the CPUs. A map of an older daemon may lack the last ones: those are 0.
+    /// Every reason with its count, summed over the CPUs. A map of an older daemon may lack the last ones:
+    /// those are 0.
     pub(super) fn read(&self) -> Result<Vec<(XdpReason, ReasonCount)>, MapError> {
         let held = self.0.len().min(COUNT);
         XdpReason::ALL

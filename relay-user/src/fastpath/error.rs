@@ -1,4 +1,5 @@
-//! Why the fast path could not start: each variant is one sentence with the flag, the cause and what to do about it.
+//! Why the fast path could not start: each variant is one sentence with the flag, the cause and what to do
+//! about it.
 //!
 //! A daemon asked for XDP that cannot have it exits with this sentence; it never runs slower in silence.
 
@@ -23,7 +24,8 @@ pub enum StartError {
     },
     /// Not allowed to load or attach BPF programs.
     #[error(
-        "--xdp {iface}: {cause}; run relayd as root or with CAP_BPF and CAP_NET_ADMIN, or leave --xdp out"
+        "--xdp {iface}: {cause}; run relayd as root or with CAP_BPF, CAP_PERFMON \
+         and CAP_NET_ADMIN, or leave --xdp out"
     )]
     Permission {
         /// The interface asked for.
@@ -38,7 +40,10 @@ pub enum StartError {
         iface: String,
     },
     /// No such interface in this network namespace.
-    #[error("--xdp {iface}: there is no such interface in this network namespace; there are: {}", existing.join(", "))]
+    #[error(
+        "--xdp {iface}: there is no such interface in this network namespace; there are: {}",
+        existing.join(", ")
+    )]
     NoInterface {
         /// The interface asked for.
         iface: String,
@@ -47,7 +52,8 @@ pub enum StartError {
     },
     /// The driver has no XDP in this mode.
     #[error(
-        "--xdp {iface} --xdp-mode {mode}: the driver of {iface} does not support XDP in this mode (EOPNOTSUPP); {}",
+        "--xdp {iface} --xdp-mode {mode}: the driver of {iface} does not support XDP in this mode \
+         (EOPNOTSUPP); {}",
         match mode {
             Mode::Native => "use --xdp-mode generic, or leave --xdp out",
             Mode::Generic => "leave --xdp out, or name another interface",
@@ -61,8 +67,8 @@ pub enum StartError {
     },
     /// Frames may be larger than the driver can hand to XDP.
     #[error(
-        "--xdp {iface} --xdp-mode {mode}: the MTU of {iface}, or of the other end of a veth pair, is too large for XDP \
-         (ERANGE); lower it (`ip link set dev {iface} mtu 1500`), or use --xdp-mode generic"
+        "--xdp {iface} --xdp-mode {mode}: the MTU of {iface}, or of the other end of a veth pair, is \
+         too large for XDP (ERANGE); lower it (`ip link set dev {iface} mtu 1500`), or use --xdp-mode generic"
     )]
     MtuTooLarge {
         /// The interface asked for.
@@ -72,8 +78,9 @@ pub enum StartError {
     },
     /// The driver has no queues left for XDP to send on.
     #[error(
-        "--xdp {iface} --xdp-mode {mode}: {iface} has too few queues for XDP (ENOSPC): a NIC needs free ones to send on, \
-         a veth as many as the other end sends on; change them with `ethtool -L`, or use --xdp-mode generic"
+        "--xdp {iface} --xdp-mode {mode}: {iface} has too few queues for XDP (ENOSPC): a NIC needs \
+         free ones to send on, a veth as many as the other end sends on; change them with `ethtool -L`, or \
+         use --xdp-mode generic"
     )]
     TooFewQueues {
         /// The interface asked for.
@@ -83,8 +90,8 @@ pub enum StartError {
     },
     /// The interface already runs an XDP program.
     #[error(
-        "--xdp {iface}: {by} is attached to {iface} already; stop the program that attached it, or, if none is left, \
-         `ip link set dev {iface} xdp off`"
+        "--xdp {iface}: {by} is attached to {iface} already; stop the program that attached it, or, if \
+         none is left, `ip link set dev {iface} xdp off`"
     )]
     Occupied {
         /// The interface asked for.
@@ -104,8 +111,8 @@ pub enum StartError {
     },
     /// The attachment is not a `bpf_link`, so it would outlive a killed daemon.
     #[error(
-        "--xdp {iface}: this kernel attaches XDP programs only without a bpf_link (Linux 5.9 or newer has them); \
-         leave --xdp out"
+        "--xdp {iface}: this kernel attaches XDP programs only without a bpf_link (Linux 5.9 or newer has \
+         them); leave --xdp out"
     )]
     NoLink {
         /// The interface asked for.
@@ -113,7 +120,8 @@ pub enum StartError {
     },
     /// Another daemon uses the directory.
     #[error(
-        "--bpf-dir {}: another relayd uses it{} (lock file {}); stop that one, or give this one another --bpf-dir",
+        "--bpf-dir {}: another relayd uses it{} (lock file {}); stop that one, or give this one \
+         another --bpf-dir",
         dir.display(), pid.map_or_else(String::new, |pid| format!(", process {pid}")), lock.display()
     )]
     Locked {
@@ -125,7 +133,10 @@ pub enum StartError {
         lock: PathBuf,
     },
     /// The lock file, the directory or a pin could not be made.
-    #[error("--bpf-dir {}: could not {doing}: {cause}; name a writable directory of a BPF file system", dir.display())]
+    #[error(
+        "--bpf-dir {}: could not {doing}: {cause}; name a writable directory of a BPF file system",
+        dir.display()
+    )]
     Directory {
         /// The directory of the pins.
         dir: PathBuf,
@@ -144,7 +155,8 @@ pub enum StartError {
     },
     /// The kernel's verifier refused the program.
     #[error(
-        "--xdp {iface}: this kernel refuses the XDP program, please report it: {cause}; until then leave --xdp out"
+        "--xdp {iface}: this kernel refuses the XDP program, please report it: {cause}; until then leave \
+         --xdp out"
     )]
     Rejected {
         /// The interface asked for.
@@ -155,7 +167,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What the errno of a failed `bpf_link_create` means to the operator. `by` is asked only when it matters.
+    /// What the errno of a failed `bpf_link_create` means to the operator. `by` is asked only when it
+    /// matters.
     pub(super) fn from_attach(iface: &str, mode: Mode, errno: Errno, by: impl FnOnce() -> String) -> Self {
         let iface = iface.to_owned();
         match errno {

@@ -66,8 +66,8 @@ pub enum InspectError {
     Output(#[from] io::Error),
 }
 
-/// Prints the maps pinned in `dir`, or, where it has none, those of every directory below it: [`super::ROOT`] prints
-/// those of every relayd with the default directory.
+/// Prints the maps pinned in `dir`, or, where it has none, those of every directory below it: [`super::ROOT`]
+/// prints those of every relayd with the default directory.
 pub fn dump(dir: &Path, out: &mut dyn Write) -> Result<(), InspectError> {
     for pins in pin_dirs(dir)? {
         let maps = Maps::open(&pins)?;

@@ -1,7 +1,7 @@
 //! Object to running program: load, check, pin, attach.
 //!
-//! Attached through a `bpf_link` only, in the mode that was asked for. aya falls back to netlink where the kernel refuses
-//! a link; such an attachment would outlive a killed daemon, so it is undone and refused here.
+//! Attached through a `bpf_link` only, in the mode that was asked for. aya falls back to netlink where the
+//! kernel refuses a link; such an attachment would outlive a killed daemon, so it is undone and refused here.
 
 use std::path::Path;
 

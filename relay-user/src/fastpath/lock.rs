@@ -1,12 +1,13 @@
 //! Keeps a second daemon off the same pin directory.
 //!
-//! The lock is `flock` on a regular file, since the BPF file system has none; it goes with the process, however that
-//! ends. The file stays: removing it would let two daemons lock two files of one name.
+//! The lock is `flock` on a regular file, since the BPF file system has none; it goes with the process, however
+//! that ends. A clean end removes the file too, while it is still locked; who takes the lock therefore looks
+//! whether the file it locked is still the one of that name.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -15,10 +16,21 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-/// A held lock; dropping it lets go.
+/// Files locked and found removed in the meantime before giving up.
+const PATIENCE: usize = 8;
+
+/// A held lock; dropping it removes the file and lets go.
 #[derive(Debug)]
 pub(super) struct Lock {
+    path: PathBuf,
     _file: Flock<File>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Left where it is, the file does no harm.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 /// Why a lock was not had.
@@ -42,25 +54,34 @@ impl Lock {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut file) => {
-                file.set_len(0)?;
-                writeln!(file, "{}", std::process::id())?;
-                Ok(Self { _file: file })
+        for _ in 0..PATIENCE {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut file) => {
+                    let ours = file.metadata()?;
+                    let still = fs::metadata(path)
+                        .is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino()));
+                    if !still {
+                        continue;
+                    }
+                    file.set_len(0)?;
+                    writeln!(file, "{}", std::process::id())?;
+                    return Ok(Self { path: path.to_owned(), _file: file });
+                }
+                Err((mut file, Errno::EWOULDBLOCK)) => {
+                    let mut text = String::new();
+                    let read = file.read_to_string(&mut text);
+                    return Err(LockError::Held(read.ok().and_then(|_| text.trim().parse().ok())));
+                }
+                Err((_, errno)) => return Err(LockError::Io(errno.into())),
             }
-            Err((mut file, Errno::EWOULDBLOCK)) => {
-                let mut text = String::new();
-                let read = file.read_to_string(&mut text);
-                Err(LockError::Held(read.ok().and_then(|_| text.trim().parse().ok())))
-            }
-            Err((_, errno)) => Err(LockError::Io(errno.into())),
         }
+        Err(LockError::Io(io::Error::other("the lock file is removed again and again")))
     }
 }
 
-/// Waits for the lock under which the BPF file system is mounted: two daemons that both found it missing would mount one
-/// over the other's pins.
+/// Waits for the lock under which the BPF file system is mounted: two daemons that both found it missing
+/// would mount one over the other's pins.
 pub(super) fn mount_lock() -> io::Result<Flock<File>> {
     let dir = runtime_dir();
     fs::create_dir_all(&dir)?;
@@ -134,6 +155,29 @@ mod tests {
         }
         drop(held);
         drop(Lock::take(&path).expect("free again"));
-        fs::remove_file(&path).expect("the test's own file");
+        assert!(!path.exists(), "nothing is left");
+        fs::write(&path, "4711\n").expect("what a killed process leaves");
+        drop(Lock::take(&path).expect("a file is not a lock"));
+    }
+
+    #[test]
+    fn of_many_takers_one_at_a_time_has_the_lock() {
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        let path = std::env::temp_dir().join(format!("relayd-lock-race-{}", std::process::id()));
+        let (inside, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let Ok(lock) = Lock::take(&path) else { continue };
+                        assert_eq!(inside.fetch_add(1, SeqCst), 0, "two have the lock");
+                        taken.fetch_add(1, SeqCst);
+                        inside.fetch_sub(1, SeqCst);
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        assert!(taken.into_inner() > 0);
     }
 }

@@ -1,7 +1,8 @@
 //! The program's own log lines (aya-log), where its object has any, handed to `tracing`.
 //!
-//! Only rare paths of the program log: one event a packet costs many times the program itself. A thread of its own waits
-//! for them, so that a program without a log map costs nothing and a slow subscriber delays no packet.
+//! Only rare paths of the program log: one event a packet costs many times the program itself. A thread of
+//! its own waits for them, so that a program without a log map costs nothing and a slow subscriber delays no
+//! packet.
 
 use std::{
     io::Read as _,
@@ -28,7 +29,8 @@ pub(super) struct LogDrain {
 }
 
 impl LogDrain {
-    /// Starts draining; `None` if the object has no log map, or its log cannot be read, which is only warned of.
+    /// Starts draining; `None` if the object has no log map, or its log cannot be read, which is only warned
+    /// of.
     ///
     /// To be called before the program is loaded, since it takes the map out of the object.
     pub(super) fn start(ebpf: &mut Ebpf) -> Option<Self> {

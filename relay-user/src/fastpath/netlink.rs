@@ -1,7 +1,8 @@
 //! One question to the kernel's routing side, one answer.
 //!
-//! The kernel answers these requests inside the send call, so there is nothing to wait for, no task and no queue: the
-//! answer is there, or something is wrong. The socket belongs to the network namespace of the thread that opened it.
+//! The kernel answers these requests inside the send call, so there is nothing to wait for, no task and no
+//! queue: the answer is there, or something is wrong. The socket belongs to the network namespace of the
+//! thread that opened it.
 
 use std::io;
 

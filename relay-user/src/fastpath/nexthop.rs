@@ -1,8 +1,10 @@
-//! Where a session's packets go next: the interface, its MAC, and the MAC of the neighbour that takes them on.
+//! Where a session's packets go next: the interface, its MAC, and the MAC of the neighbour that takes them
+//! on.
 //!
-//! The kernel is asked, never guessed after: its route for (local, remote), then its neighbour entry for the gateway, or
-//! for the remote itself on a shared link. XDP knows neither routes nor ARP, so a session is installed in the BPF map
-//! only with a next hop, and [`NextHops::watch`] says when one may have changed. Until then userspace forwards it.
+//! The kernel is asked, never guessed after: its route for (local, remote), then its neighbour entry for the
+//! gateway, or for the remote itself on a shared link. XDP knows neither routes nor ARP, so a session is
+//! installed in the BPF map only with a next hop, and [`NextHops::watch`] says when one may have changed.
+//! Until then userspace forwards it.
 //!
 //! Kernel: `RTM_GETROUTE`, `RTM_GETNEIGH`, `RTM_GETLINK` (rtnetlink(7)).
 
@@ -64,7 +66,8 @@ pub enum NoNextHop {
         /// The interface.
         ifindex: u32,
     },
-    /// The neighbour's link-layer address is not known yet. The kernel has been asked to find out: it will be an event.
+    /// The neighbour's link-layer address is not known yet. The kernel has been asked to find out: it will be
+    /// an event.
     #[error("{neighbour} on interface {ifindex} has not answered yet")]
     NoNeighbour {
         /// The gateway, or the remote itself.
@@ -91,7 +94,8 @@ impl NextHops {
         Ok(Self { netlink: Mutex::new(Netlink::open()?) })
     }
 
-    /// The next hop of packets from `local`, an address of this host, to `remote`. IPv4 may come mapped into IPv6.
+    /// The next hop of packets from `local`, an address of this host, to `remote`. IPv4 may come mapped into
+    /// IPv6.
     ///
     /// Three system calls' worth of work; it does not wait for the neighbour.
     pub fn resolve(&self, local: IpAddr, remote: IpAddr) -> Result<NextHop, NoNextHop> {
@@ -118,8 +122,9 @@ impl NextHops {
         }
     }
 
-    /// Tells the kernel that a neighbour is in use, so that it confirms the entry in its own time: XDP's packets do not
-    /// pass through the neighbour table, and an entry nobody uses grows stale and is forgotten.
+    /// Tells the kernel that a neighbour is in use, so that it confirms the entry in its own time: XDP's
+    /// packets do not pass through the neighbour table, and an entry nobody uses grows stale and is
+    /// forgotten.
     ///
     /// `neighbour` is the next hop's IP address: the gateway, or the client itself on a shared link.
     pub fn refresh_neighbour(&self, neighbour_ip: IpAddr, ifindex: u32) -> io::Result<()> {
@@ -132,8 +137,8 @@ impl NextHops {
         }
     }
 
-    /// Confirms the neighbour on the way from `local` to `remote`: [`Self::refresh_neighbour`] for callers that keep
-    /// clients, not gateways.
+    /// Confirms the neighbour on the way from `local` to `remote`: [`Self::refresh_neighbour`] for callers
+    /// that keep clients, not gateways.
     pub fn refresh(&self, local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
         let (local, remote) = (local.to_canonical(), remote.to_canonical());
         answers::eligible(local, remote)?;
@@ -148,8 +153,9 @@ impl NextHops {
         Ok(self.refresh_neighbour(route.neighbour, route.ifindex)?)
     }
 
-    /// A signal after every change of routes, rules, neighbours, links or addresses: what was resolved before may be
-    /// another now. Signals that come together are one. The channel closes if the kernel stops telling.
+    /// A signal after every change of routes, rules, neighbours, links or addresses: what was resolved before
+    /// may be another now. Signals that come together are one. The channel closes if the kernel stops
+    /// telling.
     ///
     /// To be called on a tokio runtime, on a thread in the network namespace to be watched.
     pub fn watch(&self) -> io::Result<mpsc::Receiver<()>> {
@@ -185,7 +191,8 @@ fn neighbour(netlink: &mut Netlink, ip: IpAddr, ifindex: u32) -> io::Result<Opti
     }
 }
 
-/// `NTF_USE`: as if a packet had been sent to the neighbour. Creates the entry and asks for its address if need be.
+/// `NTF_USE`: as if a packet had been sent to the neighbour. Creates the entry and asks for its address if
+/// need be.
 fn use_neighbour(netlink: &mut Netlink, ip: IpAddr, ifindex: u32) -> io::Result<()> {
     let mut message = neighbour_message(ip, ifindex);
     message.header.state = NeighbourState::None;

@@ -1,7 +1,9 @@
-//! The pin directory: where the maps can be found by `relayd inspect`, bpftool, and whoever comes after a crash.
+//! The pin directory: where the maps can be found by `relayd inspect`, bpftool, and whoever comes after a
+//! crash.
 //!
-//! In this step the maps are pinned and the attachment is not. A clean stop removes the pins and their directory; after
-//! a kill the program is gone with its process and the maps stay to be looked at, until the next start clears them.
+//! In this step the maps are pinned and the attachment is not. A clean stop removes the pins and their
+//! directory; after a kill the program is gone with its process and the maps stay to be looked at, until the
+//! next start clears them.
 
 use std::{
     fs, io,
@@ -34,8 +36,8 @@ pub fn default_dir(udp_port: u16) -> PathBuf {
     PathBuf::from(format!("{ROOT}/v{SCHEMA}/{udp_port}"))
 }
 
-/// A locked pin directory without pins of an earlier run. Dropping it removes the pins, then the directory, then lets
-/// go of the lock.
+/// A locked pin directory without pins of an earlier run. Dropping it removes the pins, then the directory,
+/// then lets go of the lock.
 #[derive(Debug)]
 pub(super) struct Pins {
     dir: PathBuf,
@@ -43,8 +45,8 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// Locks, creates and empties `dir`; `None` if it is not on a BPF file system and none can be mounted there, which
-    /// is warned of once.
+    /// Locks, creates and empties `dir`; `None` if it is not on a BPF file system and none can be mounted
+    /// there, which is warned of once.
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, StartError> {
         if let Err(cause) = ensure_bpffs(dir) {
             tracing::warn!(
@@ -66,7 +68,8 @@ impl Pins {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create it"))?;
         let cleared = clear(dir).map_err(failed("remove the maps of an earlier run"))?;
         if cleared > 0 {
-            tracing::info!(dir = %dir.display(), cleared, "removed the maps of a daemon that did not stop cleanly");
+            let dir = dir.display();
+            tracing::info!(%dir, cleared, "removed the maps of a daemon that did not stop cleanly");
         }
         Ok(Some(Self { dir: dir.to_owned(), _lock: lock }))
     }
@@ -81,8 +84,8 @@ impl Drop for Pins {
         if let Err(error) = clear(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %error, "the pinned maps could not be removed");
         }
-        // Not empty if somebody else pinned something here: then it is theirs to remove. The directories above are
-        // shared by other ports and stay.
+        // Not empty if somebody else pinned something here: then it is theirs to remove. The directories
+        // above are shared by other ports and stay.
         let _ = fs::remove_dir(&self.dir);
     }
 }

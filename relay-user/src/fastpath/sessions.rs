@@ -1,4 +1,5 @@
-//! The map of bound sessions as its one writer sees it (law 4 of the table: one writer, rebuildable at any time).
+//! The map of bound sessions as its one writer sees it (law 4 of the table: one writer, rebuildable at any
+//! time).
 //!
 //! The trait names no BPF type, so that the table's mirror is tested against [`ModelSessions`] and runs on
 //! [`BpfSessions`].
@@ -43,8 +44,8 @@ pub trait SessionMap: Send {
     /// Removes a session; `false` if it was not there.
     fn remove(&mut self, vni: u32) -> Result<bool, MapError>;
 
-    /// Zeroes the counters of a slot. To be called before a session with this slot is installed: from then on the
-    /// program is their only writer.
+    /// Zeroes the counters of a slot. To be called before a session with this slot is installed: from then on
+    /// the program is their only writer.
     fn zero_stats(&mut self, slot: u32) -> Result<(), MapError>;
 
     /// The counters of a slot.

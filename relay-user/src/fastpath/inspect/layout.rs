@@ -1,5 +1,6 @@
-//! Is a map what this daemon was compiled for? aya 0.14 opens a pinned map of any size, and a read then lets the kernel
-//! write past the value; so every map is checked here before its first use, whether loaded or found pinned.
+//! Is a map what this daemon was compiled for? aya 0.14 opens a pinned map of any size, and a read then lets
+//! the kernel write past the value; so every map is checked here before its first use, whether loaded or
+//! found pinned.
 
 use std::fmt;
 

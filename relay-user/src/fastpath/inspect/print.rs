@@ -1,7 +1,8 @@
-//! What `relayd inspect` prints: a snapshot of the maps, field by field, under the names of `relay_common::fastpath`.
+//! What `relayd inspect` prints: a snapshot of the maps, field by field, under the names of
+//! `relay_common::fastpath`.
 //!
-//! Times are shown relative to now, since CLOCK_MONOTONIC nanoseconds mean nothing to a reader; interfaces by index,
-//! since the reader may be in another network namespace than the daemon.
+//! Times are shown relative to now, since CLOCK_MONOTONIC nanoseconds mean nothing to a reader; interfaces by
+//! index, since the reader may be in another network namespace than the daemon.
 
 use std::{
     io::{self, Write},

@@ -99,7 +99,8 @@ pub(super) fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
     Ok(Link { mac: mac.ok_or_else(not_ethernet)?, mtu: mtu.ok_or_else(not_ethernet)? })
 }
 
-/// Reads a neighbour entry. Stale, delayed and probed entries have an address the kernel goes on using; so do we.
+/// Reads a neighbour entry. Stale, delayed and probed entries have an address the kernel goes on using; so do
+/// we.
 pub(super) fn neighbour(entry: &NeighbourMessage) -> Neighbour {
     use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
     let valid = matches!(entry.header.state, Reachable | Stale | Delay | Probe | Permanent);

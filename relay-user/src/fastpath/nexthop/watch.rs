@@ -1,5 +1,6 @@
-//! "Something about routing changed", as one signal: what changed is not read, because the answer is the same anyway
-//! (ask again), and because the kernel drops messages when many come at once, which is itself a change to be told of.
+//! "Something about routing changed", as one signal: what changed is not read, because the answer is the same
+//! anyway (ask again), and because the kernel drops messages when many come at once, which is itself a change
+//! to be told of.
 
 use std::{io, time::Duration};
 
@@ -10,7 +11,8 @@ use rtnetlink::{
 };
 use tokio::{sync::mpsc, time::sleep};
 
-/// A change that follows another within this time is the same signal: routing daemons write thousands at a time.
+/// A change that follows another within this time is the same signal: routing daemons write thousands at a
+/// time.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// Messages thrown away at a time before the runtime gets its turn.

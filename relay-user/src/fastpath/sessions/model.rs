@@ -1,4 +1,5 @@
-//! [`SessionMap`] in memory, for tests of whatever writes one: the same limits as the kernel's, and failures on demand.
+//! [`SessionMap`] in memory, for tests of whatever writes one: the same limits as the kernel's, and failures
+//! on demand.
 
 use std::collections::BTreeMap;
 

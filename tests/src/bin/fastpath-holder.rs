@@ -1,0 +1,26 @@
+//! A process that does nothing but hold the fast path, for tests that kill one: `fastpath-holder IFACE
+//! BPF_DIR`.
+//!
+//! Starts it in the network namespace it is run in, says `ready`, and stops cleanly when its standard input
+//! ends.
+#![forbid(unsafe_code)]
+
+use std::{
+    io::{Read as _, Write as _},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use relay_user::fastpath::{FastPath, Mode, Options};
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args_os().skip(1);
+    let iface = args.next().and_then(|arg| arg.into_string().ok()).context("IFACE is missing")?;
+    let bpf_dir = Some(PathBuf::from(args.next().context("BPF_DIR is missing")?));
+    let options = Options { iface, mode: Mode::Native, bpf_dir, max_sessions: 16, udp_port: 3478 };
+    let fast_path = FastPath::start(&options)?;
+    writeln!(std::io::stdout(), "ready")?;
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    fast_path.stop();
+    Ok(())
+}
