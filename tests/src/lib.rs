@@ -1,6 +1,7 @@
 //! Harness of the lab tests.
 #![forbid(unsafe_code)]
 
+pub mod fastpath;
 mod skip;
 pub mod wire;
 
