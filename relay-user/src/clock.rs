@@ -13,6 +13,11 @@ pub fn monotonic_ns() -> u64 {
     seconds * 1_000_000_000 + nanos
 }
 
+/// CLOCK_MONOTONIC, in milliseconds: for what is looked at a few times a second.
+pub fn monotonic_ms() -> u64 {
+    monotonic_ns() / 1_000_000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,12 @@
-//! Harness of the lab tests.
+//! Harness of the tests that need more than one crate: real processes, the loaded XDP program, network namespaces,
+//! and judges that are not written in Rust.
 #![forbid(unsafe_code)]
 
+pub mod bpf;
 pub mod fastpath;
+pub mod interop;
+pub mod lab;
+pub mod packet;
 mod skip;
 pub mod wire;
 

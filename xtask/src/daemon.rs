@@ -49,6 +49,8 @@ pub(crate) fn inspect(bpf_dir: Option<PathBuf>) -> Result<()> {
 
 /// Builds everything and runs the demo in a lab of network namespaces.
 pub(crate) fn demo(keep: bool) -> Result<()> {
+    const NEEDS_ROOT: &str = "the demo makes network namespaces, which takes root or sudo";
+    process::as_root(&Command::new("true")).context(NEEDS_ROOT)?;
     let objects = objects(Scope::Lab)?;
     let profile = Profile::Release;
     let [relayd, demo] = cargo::build([RELAYD, ("relay-tests", "demo")], profile, objects.as_ref())?;
@@ -57,9 +59,7 @@ pub(crate) fn demo(keep: bool) -> Result<()> {
     if keep {
         command.arg("--keep");
     }
-    let mut command =
-        process::as_root(&command).context("the demo makes network namespaces, which takes root or sudo")?;
-    process::run(&mut command)
+    process::run(&mut process::as_root(&command).context(NEEDS_ROOT)?)
 }
 
 /// Tells the demo and the tests where the things they run are.

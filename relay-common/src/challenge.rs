@@ -1,0 +1,109 @@
+//! The challenge of the bind handshake: an unforgeable token that the relay need not remember.
+//!
+//! A keyed BLAKE2s-256 over what the answer must repeat (VNI, generation, remote key) and the address it must
+//! come from. Layout as upstream's (`net/udprelay`), though only we ever verify it. Secrets are rotated at
+//! least two minutes apart and two are kept, so a challenge holds for two minutes or more.
+
+use crate::{geneve::Vni, key::DiscoPublic};
+use blake2::{
+    Blake2sMac256,
+    digest::{KeyInit, Mac},
+};
+use core::{fmt, net::SocketAddr};
+
+/// Bytes of a challenge.
+pub const CHALLENGE_LEN: usize = 32;
+/// Shortest time between two rotations, in nanoseconds.
+pub const ROTATION_NS: u64 = 120_000_000_000;
+
+/// The challenge for one leg that binds from `src`.
+pub fn mac(
+    secret: &[u8; 32],
+    vni: Vni,
+    generation: u32,
+    remote_key: &DiscoPublic,
+    src: SocketAddr,
+) -> [u8; CHALLENGE_LEN] {
+    let mut mac = <Blake2sMac256 as KeyInit>::new(secret.into());
+    mac.update(&vni.get().to_be_bytes());
+    mac.update(&generation.to_be_bytes());
+    mac.update(remote_key.as_bytes());
+    match src {
+        SocketAddr::V4(v4) => mac.update(&v4.ip().octets()),
+        SocketAddr::V6(v6) => {
+            mac.update(&v6.ip().octets());
+            if v6.scope_id() != 0 {
+                mac.update(v6.scope_id().to_string().as_bytes());
+            }
+        }
+    }
+    mac.update(&src.port().to_le_bytes());
+    mac.finalize().into_bytes().into()
+}
+
+/// The secrets in force: the one that makes challenges, and the one before it, which still verifies them.
+///
+/// Never changed in place. A rotation makes a new pair, which its owner swaps in for all readers at once.
+#[derive(Clone)]
+pub struct Secrets {
+    current: [u8; 32],
+    previous: Option<[u8; 32]>,
+    rotated_ns: u64,
+}
+
+impl Secrets {
+    /// The first secret; 32 random bytes. Times are nanoseconds of any monotonic clock.
+    pub const fn new(now_ns: u64, secret: [u8; 32]) -> Self {
+        Self { current: secret, previous: None, rotated_ns: now_ns }
+    }
+
+    /// Whether [`Self::rotated`] would rotate: to be asked before randomness is drawn.
+    pub const fn is_due(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.rotated_ns) >= ROTATION_NS
+    }
+
+    /// The next pair, if it is time for one.
+    pub fn rotated(&self, now_ns: u64, new_secret: [u8; 32]) -> Option<Self> {
+        self.is_due(now_ns).then_some(Self {
+            current: new_secret,
+            previous: Some(self.current),
+            rotated_ns: now_ns,
+        })
+    }
+
+    /// A fresh challenge.
+    pub fn challenge(
+        &self,
+        vni: Vni,
+        generation: u32,
+        remote_key: &DiscoPublic,
+        src: SocketAddr,
+    ) -> [u8; CHALLENGE_LEN] {
+        mac(&self.current, vni, generation, remote_key, src)
+    }
+
+    /// Whether `challenge` was made for exactly this, under either secret.
+    ///
+    /// The sender is already authenticated by its box, so this need not hide how many bytes agree.
+    pub fn verify(
+        &self,
+        vni: Vni,
+        generation: u32,
+        remote_key: &DiscoPublic,
+        src: SocketAddr,
+        challenge: &[u8; CHALLENGE_LEN],
+    ) -> bool {
+        core::iter::once(&self.current)
+            .chain(&self.previous)
+            .any(|secret| mac(secret, vni, generation, remote_key, src) == *challenge)
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").field("rotated_ns", &self.rotated_ns).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

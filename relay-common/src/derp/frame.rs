@@ -1,0 +1,115 @@
+//! DERP frame types and the 5-byte frame header.
+//!
+//! `type: u8`, `length: u32` big-endian, counting the bytes after the header.
+
+use super::HEADER_LEN;
+
+macro_rules! frame_types {
+    ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
+        /// The frame types of protocol version 2, with their numbers on the wire.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum FrameType { $($(#[$doc])* $name = $number,)* }
+
+        impl FrameType {
+            /// All of them, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The type with this number, if there is one.
+            pub const fn from_u8(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+frame_types! {
+    /// Server to client, first: magic, server key.
+    ServerKey = 0x01;
+    /// Client to server: client key, nonce, sealed JSON.
+    ClientInfo = 0x02;
+    /// Server to client: nonce, sealed JSON.
+    ServerInfo = 0x03;
+    /// Client to server: destination key, packet.
+    SendPacket = 0x04;
+    /// Server to client: source key, packet.
+    RecvPacket = 0x05;
+    /// Server to client: nothing.
+    KeepAlive = 0x06;
+    /// Client to server: whether this relay is the client's home, one byte.
+    NotePreferred = 0x07;
+    /// Server to client: key, reason.
+    PeerGone = 0x08;
+    /// Server to watcher: key, address, flags, application name.
+    PeerPresent = 0x09;
+    /// Mesh peer to server: source key, destination key, packet.
+    ForwardPacket = 0x0a;
+    /// Mesh peer to server: nothing. Asks for PeerPresent and PeerGone of everybody.
+    WatchConns = 0x10;
+    /// Mesh peer to server: key whose connections to close.
+    ClosePeer = 0x11;
+    /// Both ways: eight bytes to be echoed.
+    Ping = 0x12;
+    /// Both ways: the echoed bytes.
+    Pong = 0x13;
+    /// Server to client: text of a problem; empty: healthy again.
+    Health = 0x14;
+    /// Server to client: reconnect in, try for; milliseconds.
+    Restarting = 0x15;
+}
+
+/// A frame header: what comes, and how long it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Number of the frame type, known or not.
+    pub kind: u8,
+    /// Bytes after the header.
+    pub len: u32,
+}
+
+impl Header {
+    /// The header of a frame of a known type.
+    pub const fn new(kind: FrameType, len: u32) -> Self {
+        Self { kind: kind as u8, len }
+    }
+
+    /// The frame type, if it is a known one.
+    pub const fn frame_type(self) -> Option<FrameType> {
+        FrameType::from_u8(self.kind)
+    }
+
+    /// The bytes on the wire.
+    pub const fn encode(self) -> [u8; HEADER_LEN] {
+        let [a, b, c, d] = self.len.to_be_bytes();
+        [self.kind, a, b, c, d]
+    }
+
+    /// The header in these bytes; any five bytes are one.
+    pub const fn decode(bytes: &[u8; HEADER_LEN]) -> Self {
+        let [kind, a, b, c, d] = *bytes;
+        Self { kind, len: u32::from_be_bytes([a, b, c, d]) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_is_found_by_its_number_and_no_other_is() {
+        let known = (0..=u8::MAX).filter_map(FrameType::from_u8).collect::<Vec<_>>();
+        assert_eq!(known, FrameType::ALL);
+        for kind in known {
+            assert_eq!(FrameType::from_u8(kind as u8), Some(kind));
+        }
+        assert_eq!(FrameType::ALL.len(), 16);
+    }
+
+    #[test]
+    fn a_header_is_type_then_big_endian_length() {
+        let header = Header::new(FrameType::ClientInfo, 0x0102_0304);
+        assert_eq!(header.encode(), [2, 1, 2, 3, 4]);
+        assert_eq!(Header::decode(&header.encode()), header);
+        assert_eq!(Header { kind: 0xee, len: 0 }.frame_type(), None);
+    }
+}

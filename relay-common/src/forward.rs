@@ -1,0 +1,72 @@
+//! What the fast path does with a frame: classify it, and if it belongs to a bound session, rewrite its headers.
+//!
+//! These are the rules of the XDP program, compiled into it and run on the host by tests and fuzzers. All checks come
+//! before the first write: [`classify`] only reads, [`rewrite`] cannot fail. A frame that is not forwarded is left
+//! byte for byte as it came, and the daemon, which sees it through its sockets, decides.
+//!
+//! The UDP payload, Geneve header included, is never touched: both legs of a session use the same VNI.
+
+mod classify;
+mod rewrite;
+#[cfg(any(test, feature = "testing"))]
+pub mod sample;
+
+pub use classify::classify;
+pub use rewrite::rewrite;
+
+use crate::{
+    fastpath::{Config, SessionEntry, reason::XdpReason},
+    net::{Frame, IPV4_PAYLOAD_OFFSET, Ipv4UdpHeaders},
+};
+
+/// An IPv4 address and a UDP port, network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Address.
+    pub ip: [u8; 4],
+    /// Port.
+    pub port: [u8; 2],
+}
+
+/// A frame that will be forwarded: its new headers, and what to count. Copied out of the session's map entry, which is
+/// not looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Index into `LEG_STATS`.
+    pub stats_slot: u32,
+    /// The leg the frame came from, 0 or 1.
+    pub from_leg: u8,
+    /// UDP payload bytes, Geneve header included.
+    pub payload_length: u16,
+    /// The clock as it was read for this frame, CLOCK_MONOTONIC nanoseconds.
+    pub now_ns: u64,
+    /// New link-layer source.
+    pub egress_mac: [u8; 6],
+    /// New link-layer destination.
+    pub next_hop_mac: [u8; 6],
+    /// New sender: the address at which the receiving client knows the relay.
+    pub source: Endpoint,
+    /// New receiver.
+    pub destination: Endpoint,
+}
+
+/// Classifies `frame` and, if it is to be forwarded, rewrites it in place.
+///
+/// `ingress` is the index of the interface it came in by. `now`, in CLOCK_MONOTONIC nanoseconds, and `session`, the
+/// lookup by VNI, are called at most once and only for a frame that has the shape of a session's.
+///
+/// # Errors
+/// The reason for which the frame is not forwarded; it is unchanged then.
+#[inline(always)]
+pub fn apply<'s>(
+    frame: &mut impl Frame,
+    config: &Config,
+    ingress: u32,
+    now: impl FnOnce() -> u64,
+    session: impl FnOnce(u32) -> Option<&'s SessionEntry>,
+) -> Result<Decision, XdpReason> {
+    let decision = classify(frame, config, ingress, now, session)?;
+    let headers = frame.get_mut::<IPV4_PAYLOAD_OFFSET>(0).ok_or(XdpReason::Truncated)?;
+    rewrite(Ipv4UdpHeaders::view_mut(headers), &decision);
+    Ok(decision)
+}

@@ -1,0 +1,184 @@
+//! Every check between a frame and the decision to forward it; nothing is written here.
+//!
+//! The order is the order of the reasons a frame is counted under: first what the frame alone tells, cheapest first,
+//! then the clock, then the session. Each exit is one [`XdpReason`].
+
+use super::{Decision, Endpoint};
+use crate::{
+    fastpath::{Config, HEARTBEAT_LIMIT_NS, LegEntry, SessionEntry, reason::XdpReason},
+    geneve::{GENEVE_LEN, parse_header},
+    net::{
+        Frame, IPV4_PAYLOAD_OFFSET, IPV4_UDP_OFFSET, L3_OFFSET,
+        eth::{ETHERTYPE_IPV4, EthHeader},
+        ipv4::{self, Ipv4Header},
+        udp::{NO_CHECKSUM, UdpHeader},
+    },
+};
+
+/// Decides what happens to `frame`; see [`super::apply`] for the arguments.
+///
+/// # Errors
+/// The reason for which the frame is not forwarded.
+#[inline(always)]
+pub fn classify<'s>(
+    frame: &impl Frame,
+    config: &Config,
+    ingress: u32,
+    now: impl FnOnce() -> u64,
+    session: impl FnOnce(u32) -> Option<&'s SessionEntry>,
+) -> Result<Decision, XdpReason> {
+    if config.enabled == 0 {
+        return Err(XdpReason::Disabled);
+    }
+    let packet = parse(frame, config.udp_port)?;
+    let now_ns = now();
+    if now_ns.saturating_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
+        return Err(XdpReason::HeartbeatStale);
+    }
+    let session = session(packet.vni).ok_or(XdpReason::UnknownVni)?;
+    if now_ns >= session.expires_ns {
+        return Err(XdpReason::Expired);
+    }
+    let [first, second] = &session.legs;
+    let (from_leg, out) = if packet.is_from(first) {
+        (0, second)
+    } else if packet.is_from(second) {
+        (1, first)
+    } else {
+        return Err(XdpReason::NotALeg);
+    };
+    packet.may_leave_by(out, ingress)?;
+    Ok(Decision {
+        stats_slot: session.stats_slot,
+        from_leg,
+        payload_length: packet.payload_length,
+        now_ns,
+        egress_mac: out.egress_mac,
+        next_hop_mac: out.next_hop_mac,
+        source: Endpoint { ip: ipv4_of(&out.local_ip), port: out.local_port },
+        destination: Endpoint { ip: ipv4_of(&out.remote_ip), port: out.remote_port },
+    })
+}
+
+/// A whole IPv4/UDP/Geneve data packet to the relay's port, not yet known to belong to a session.
+struct Packet<'f> {
+    eth: &'f EthHeader,
+    ip: &'f Ipv4Header,
+    udp: &'f UdpHeader,
+    /// UDP payload bytes.
+    payload_length: u16,
+    vni: u32,
+}
+
+/// What can be told from the frame alone.
+#[inline(always)]
+fn parse(frame: &impl Frame, udp_port: [u8; 2]) -> Result<Packet<'_>, XdpReason> {
+    let eth = EthHeader::view(frame.get(0).ok_or(XdpReason::Truncated)?);
+    if eth.ethertype != ETHERTYPE_IPV4 {
+        return Err(XdpReason::NotIpv4);
+    }
+    let ip = Ipv4Header::view(frame.get(L3_OFFSET).ok_or(XdpReason::Truncated)?);
+    if ip.version_ihl != ipv4::VERSION_4_NO_OPTIONS {
+        return Err(XdpReason::IpOptions);
+    }
+    if ip.protocol != ipv4::PROTOCOL_UDP {
+        return Err(XdpReason::NotUdp);
+    }
+    if ip.is_fragment() {
+        return Err(XdpReason::Fragment);
+    }
+    let udp = UdpHeader::view(frame.get(IPV4_UDP_OFFSET).ok_or(XdpReason::Truncated)?);
+    let total_length = u16::from_be_bytes(ip.total_length);
+    // The frame may be longer: short packets are padded to 60 bytes on the wire.
+    if L3_OFFSET + usize::from(total_length) > frame.length() {
+        return Err(XdpReason::BadLength);
+    }
+    let payload_length =
+        total_length.checked_sub((Ipv4Header::LEN + UdpHeader::LEN) as u16).ok_or(XdpReason::BadLength)?;
+    if udp.destination_port != udp_port {
+        return Err(XdpReason::OtherPort);
+    }
+    if u16::from_be_bytes(udp.length) != payload_length + UdpHeader::LEN as u16 {
+        return Err(XdpReason::BadLength);
+    }
+    if !ip.checksum_is_right() {
+        return Err(XdpReason::BadIpChecksum);
+    }
+    // Clients send datagrams of one byte as well (upstream's GSO sentinel): well formed, but no Geneve.
+    if usize::from(payload_length) < GENEVE_LEN {
+        return Err(XdpReason::NotGeneve);
+    }
+    let geneve = parse_header(frame.get(IPV4_PAYLOAD_OFFSET).ok_or(XdpReason::Truncated)?)
+        .map_err(|_| XdpReason::NotGeneve)?;
+    if geneve.control {
+        return Err(XdpReason::Control);
+    }
+    Ok(Packet { eth, ip, udp, payload_length, vni: geneve.vni.get() })
+}
+
+impl Packet<'_> {
+    /// Whether this client sent it, to the relay address this client talks to.
+    #[inline(always)]
+    fn is_from(&self, leg: &LegEntry) -> bool {
+        self.udp.source_port == leg.remote_port
+            && self.udp.destination_port == leg.local_port
+            && is_mapped(&leg.remote_ip, self.ip.source)
+            && is_mapped(&leg.local_ip, self.ip.destination)
+    }
+
+    /// Whether the way out towards `out` can take it as it is.
+    #[inline(always)]
+    fn may_leave_by(&self, out: &LegEntry, ingress: u32) -> Result<(), XdpReason> {
+        if out.egress != ingress {
+            return Err(XdpReason::OtherInterface);
+        }
+        // In by the interface it leaves by, so it has to be addressed to that interface. A frame for another host is seen in
+        // promiscuous mode, and forwarding it would deliver it twice.
+        if self.eth.destination != out.egress_mac {
+            return Err(XdpReason::OtherMac);
+        }
+        // The other leg may be bound over IPv6: such a session is userspace's.
+        if !is_ipv4(&out.local_ip) || !is_ipv4(&out.remote_ip) {
+            return Err(XdpReason::NotALeg);
+        }
+        if u32::from(u16::from_be_bytes(self.ip.total_length)) > out.mtu {
+            return Err(XdpReason::TooBig);
+        }
+        if self.checksum_is_partial() {
+            return Err(XdpReason::PartialChecksum);
+        }
+        if self.ip.ttl <= 1 {
+            return Err(XdpReason::TtlExpired);
+        }
+        Ok(())
+    }
+
+    /// Whether the sender left the checksum to its device, which is what a packet from a guest or container on this host looks
+    /// like. Only the kernel, which still has the packet's metadata, can complete it. One in 65,536 complete checksums looks
+    /// the same and takes the slow path for it.
+    #[inline(always)]
+    fn checksum_is_partial(&self) -> bool {
+        self.udp.checksum != NO_CHECKSUM
+            && u16::from_be_bytes(self.udp.checksum) == self.ip.pseudo_header(self.udp.length).fold()
+    }
+}
+
+/// `::ffff:0:0/96`, the form in which the maps hold IPv4 addresses.
+const MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+#[inline(always)]
+fn is_mapped(ip: &[u8; 16], v4: [u8; 4]) -> bool {
+    is_ipv4(ip) && ipv4_of(ip) == v4
+}
+
+#[inline(always)]
+fn is_ipv4(ip: &[u8; 16]) -> bool {
+    let [prefix @ .., _, _, _, _] = ip;
+    *prefix == MAPPED_PREFIX
+}
+
+#[inline(always)]
+fn ipv4_of(ip: &[u8; 16]) -> [u8; 4] {
+    let [.., a, b, c, d] = *ip;
+    [a, b, c, d]
+}

@@ -1,0 +1,43 @@
+//! The header rewrite: constant work on 42 bytes, and it cannot fail.
+
+use super::Decision;
+use crate::net::{
+    Ipv4UdpHeaders,
+    checksum::{Update, never_zero},
+    udp::NO_CHECKSUM,
+};
+
+/// Turns a received packet into the one for the other leg.
+///
+/// The TTL goes down by one and both checksums follow incrementally; TOS, identification and the don't-fragment flag stay,
+/// because receivers merge packets (GRO) only while these are steady. A datagram without a UDP checksum stays without.
+#[inline(always)]
+pub fn rewrite(headers: &mut Ipv4UdpHeaders, decision: &Decision) {
+    let Ipv4UdpHeaders { eth, ip, udp } = headers;
+    let Decision { source, destination, .. } = decision;
+    if udp.checksum != NO_CHECKSUM {
+        let checksum = Update::of(udp.checksum)
+            .replace4(ip.source, source.ip)
+            .replace4(ip.destination, destination.ip)
+            .replace(udp.source_port, source.port)
+            .replace(udp.destination_port, destination.port)
+            .finish();
+        udp.checksum = never_zero(checksum).to_be_bytes();
+    }
+    udp.source_port = source.port;
+    udp.destination_port = destination.port;
+
+    let old_ttl = ip.ttl_word();
+    ip.ttl = ip.ttl.saturating_sub(1);
+    ip.checksum = Update::of(ip.checksum)
+        .replace(old_ttl, ip.ttl_word())
+        .replace4(ip.source, source.ip)
+        .replace4(ip.destination, destination.ip)
+        .finish()
+        .to_be_bytes();
+    ip.source = source.ip;
+    ip.destination = destination.ip;
+
+    eth.source = decision.egress_mac;
+    eth.destination = decision.next_hop_mac;
+}

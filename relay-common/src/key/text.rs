@@ -1,0 +1,63 @@
+//! The text form of keys: a prefix that says the kind, then 64 hex digits.
+
+use super::KEY_LEN;
+use core::fmt;
+
+/// Why a text is not a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "std", derive(thiserror::Error))]
+pub enum KeyError {
+    /// It does not start with this prefix.
+    #[cfg_attr(feature = "std", error("key does not start with {0:?}"))]
+    Prefix(&'static str),
+    /// After the prefix come this many bytes instead of 64.
+    #[cfg_attr(feature = "std", error("key has {0} hex digits instead of 64"))]
+    Length(usize),
+    /// One of the 64 is not a hex digit.
+    #[cfg_attr(feature = "std", error("key holds something else than hex digits"))]
+    Digit,
+}
+
+/// Bytes shown as lowercase hex digits.
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Parses `prefix` and 64 hex digits of either case.
+pub(crate) fn parse(s: &str, prefix: &'static str) -> Result<[u8; KEY_LEN], KeyError> {
+    let digits = s.strip_prefix(prefix).ok_or(KeyError::Prefix(prefix))?.as_bytes();
+    if digits.len() != 2 * KEY_LEN {
+        return Err(KeyError::Length(digits.len()));
+    }
+    let mut key = [0; KEY_LEN];
+    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Ok(key)
+}
+
+/// Deserializes anything that is a string in its own text form, without an allocation where the input allows
+/// it.
+#[cfg(feature = "std")]
+pub(crate) fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: core::str::FromStr<Err = KeyError>,
+{
+    use serde::{Deserialize, de::Error};
+    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+    text.parse().map_err(D::Error::custom)
+}
+
+fn nibble(digit: u8) -> Result<u8, KeyError> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        b'A'..=b'F' => Ok(digit - b'A' + 10),
+        _ => Err(KeyError::Digit),
+    }
+}

@@ -1,0 +1,122 @@
+//! Header views and checksums, over any frame that can hand out bounds-checked arrays.
+//!
+//! The XDP program and the host run the same code on different memory: [`Frame`] is all they differ in. Every access
+//! is a whole array at a constant offset, which is the form the kernel's verifier follows.
+
+/// Gives a header of byte arrays its length and its views over raw bytes.
+macro_rules! header_view {
+    ($header:ty, $len:expr) => {
+        const _: () = assert!(size_of::<$header>() == $len);
+
+        impl $header {
+            /// Bytes on the wire.
+            pub const LEN: usize = $len;
+
+            /// Reads `bytes` as this header, in place.
+            #[inline(always)]
+            pub fn view(bytes: &[u8; $len]) -> &Self {
+                bytemuck::must_cast_ref(bytes)
+            }
+
+            /// The same, to be written.
+            #[inline(always)]
+            pub fn view_mut(bytes: &mut [u8; $len]) -> &mut Self {
+                bytemuck::must_cast_mut(bytes)
+            }
+        }
+    };
+}
+
+pub mod checksum;
+#[cfg(any(test, feature = "testing"))]
+pub mod datagram;
+pub mod eth;
+pub mod ipv4;
+pub mod ipv6;
+pub mod udp;
+
+use bytemuck::{Pod, Zeroable};
+
+use eth::EthHeader;
+use ipv4::Ipv4Header;
+use udp::UdpHeader;
+
+/// One received frame, from its Ethernet header on.
+pub trait Frame {
+    /// Bytes in the frame, link-layer padding included.
+    fn length(&self) -> usize;
+
+    /// The `N` bytes at `offset`; `None` where the frame ends before them.
+    fn get<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
+    /// The same, to be written.
+    fn get_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
+}
+
+/// A frame in ordinary memory: what tests and fuzzers run the rules on.
+#[derive(Debug)]
+pub struct SliceFrame<'a>(pub &'a mut [u8]);
+
+impl Frame for SliceFrame<'_> {
+    fn length(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.0.get(offset..)?.first_chunk()
+    }
+
+    fn get_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        self.0.get_mut(offset..)?.first_chunk_mut()
+    }
+}
+
+/// Offset of the network header in an untagged frame, in bytes.
+pub const L3_OFFSET: usize = EthHeader::LEN;
+/// Offset of the UDP header behind an IPv4 header without options, in bytes.
+pub const IPV4_UDP_OFFSET: usize = L3_OFFSET + Ipv4Header::LEN;
+/// Offset of the UDP payload behind an IPv4 header without options, in bytes.
+pub const IPV4_PAYLOAD_OFFSET: usize = IPV4_UDP_OFFSET + UdpHeader::LEN;
+
+/// Everything a forwarder rewrites, taken with one bounds check so that a rewrite cannot stop halfway.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Ipv4UdpHeaders {
+    /// Link layer.
+    pub eth: EthHeader,
+    /// Network layer, without options.
+    pub ip: Ipv4Header,
+    /// Transport layer.
+    pub udp: UdpHeader,
+}
+
+header_view!(Ipv4UdpHeaders, IPV4_PAYLOAD_OFFSET);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_frame_hands_out_only_bytes_it_has() {
+        let mut bytes = [1u8, 2, 3, 4];
+        let mut frame = SliceFrame(&mut bytes);
+        assert_eq!(frame.length(), 4);
+        assert_eq!(frame.get::<2>(2), Some(&[3, 4]));
+        assert_eq!(frame.get::<2>(3), None);
+        assert_eq!(frame.get::<1>(usize::MAX), None);
+        assert_eq!(frame.get::<0>(4), Some(&[]));
+        assert_eq!(frame.get_mut::<2>(3), None);
+        *frame.get_mut::<1>(0).expect("the first byte is there") = [9];
+        assert_eq!(bytes, [9, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_headers_lie_where_the_offsets_say() {
+        let mut bytes = [0u8; IPV4_PAYLOAD_OFFSET];
+        bytes[L3_OFFSET] = 0x45;
+        bytes[IPV4_UDP_OFFSET + 3] = 53;
+        let headers = Ipv4UdpHeaders::view(&bytes);
+        assert_eq!(headers.ip.version_ihl, 0x45);
+        assert_eq!(headers.udp.destination_port, [0, 53]);
+    }
+}

@@ -1,0 +1,37 @@
+//! The UDP header (RFC 768).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::checksum::{Sum, never_zero};
+
+/// Ports, length, checksum.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct UdpHeader {
+    /// Sender's port, network order.
+    pub source_port: [u8; 2],
+    /// Receiver's port, network order.
+    pub destination_port: [u8; 2],
+    /// Header and payload in bytes, network order.
+    pub length: [u8; 2],
+    /// Over pseudo-header, header and payload, network order; zero over IPv4 means that the sender computed none.
+    pub checksum: [u8; 2],
+}
+
+header_view!(UdpHeader, 8);
+
+/// `checksum` of a sender that computed none (IPv4 only).
+pub const NO_CHECKSUM: [u8; 2] = [0, 0];
+
+impl UdpHeader {
+    /// The checksum this datagram should carry, computed in full; the field itself is left out of the sum.
+    pub fn checksum_over(&self, pseudo_header: Sum, payload: &[u8]) -> u16 {
+        let sum = pseudo_header
+            .with(self.source_port)
+            .with(self.destination_port)
+            .with(self.length)
+            .with_bytes(payload)
+            .fold();
+        never_zero(!sum)
+    }
+}

@@ -1,0 +1,145 @@
+//! STUN against known answers, and every request that gets none.
+
+use super::*;
+use proptest::prelude::*;
+
+const REQUEST: [u8; 40] = [
+    0x00, 0x01, 0x00, 0x14, 0x21, 0x12, 0xa4, 0x42, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x80, 0x22, 0x00,
+    0x08, 0x74, 0x61, 0x69, 0x6c, 0x6e, 0x6f, 0x64, 0x65, 0x80, 0x28, 0x00, 0x04, 0x8a, 0xab, 0xad, 0x90,
+];
+const TX: TxId = TxId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+
+fn response(addr: &str) -> Vec<u8> {
+    let mut out = [0; MAX_RESPONSE_LEN];
+    let len = binding_response(TX, addr.parse().expect("an address"), &mut out);
+    out[..len].to_vec()
+}
+
+/// A request with these attributes and a right fingerprint after them.
+fn request(attributes: &[u8]) -> Vec<u8> {
+    let mut out = REQUEST[..HEADER_LEN].to_vec();
+    out.extend_from_slice(attributes);
+    let fingerprint = fingerprint(&out);
+    out.extend_from_slice(&[0x80, 0x28, 0, 4]);
+    out.extend_from_slice(&fingerprint);
+    out
+}
+
+#[test]
+fn the_crc_is_the_well_known_one() {
+    assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    assert_eq!(crc32(b""), 0);
+}
+
+#[test]
+fn the_known_request_is_read_and_written() {
+    assert_eq!(parse_binding_request(&REQUEST), Ok(TX));
+    assert_eq!(binding_request(TX), REQUEST);
+}
+
+#[test]
+fn the_known_responses_come_out() {
+    let header = [1, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+    let v4 = [0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0x25, 0x13, 0xe1, 0x12, 0xa6, 0x43];
+    assert_eq!(response("192.0.2.1:1025"), [&header[..], &v4].concat());
+    assert_eq!(response("[::ffff:192.0.2.1]:1025"), response("192.0.2.1:1025"));
+    let v6 = [
+        0x00, 0x20, 0x00, 0x14, 0x00, 0x02, 0x25, 0x13, 0x01, 0x13, 0xa9, 0xfa, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9,
+        10, 10,
+    ];
+    let mut wanted = [&header[..], &v6].concat();
+    wanted[3] = 24;
+    assert_eq!(response("[2001:db8::1]:1025"), wanted);
+}
+
+#[test]
+fn what_is_not_stun_is_told_apart() {
+    for len in 0..HEADER_LEN {
+        assert_eq!(parse_binding_request(&REQUEST[..len]), Err(StunError::NotStun));
+    }
+    for (index, bit) in [(0, 0x40), (0, 0x80), (4, 1), (5, 1), (6, 1), (7, 1)] {
+        let mut bad = REQUEST;
+        bad[index] ^= bit;
+        assert!(!is_stun(&bad));
+        assert_eq!(parse_binding_request(&bad), Err(StunError::NotStun));
+    }
+    for (index, bit) in [(0, 0x01), (0, 0x20), (1, 0x01), (1, 0x10)] {
+        let mut bad = REQUEST;
+        bad[index] ^= bit;
+        assert!(is_stun(&bad));
+        assert_eq!(parse_binding_request(&bad), Err(StunError::NotRequest));
+    }
+}
+
+#[test]
+fn a_request_needs_the_software_and_a_right_fingerprint_last() {
+    let software = &REQUEST[HEADER_LEN..32];
+    assert_eq!(parse_binding_request(&request(software)), Ok(TX));
+    assert_eq!(parse_binding_request(&request(&[])), Err(StunError::Software));
+    let mut other = software.to_vec();
+    other[4] = b'T';
+    assert_eq!(parse_binding_request(&request(&other)), Err(StunError::Software));
+    // Another attribute in front, and a second software attribute, change nothing.
+    let odd = [&[0x00, 0x06, 0x00, 0x01, 9, 0, 0, 0][..], software, &other].concat();
+    assert_eq!(parse_binding_request(&request(&odd)), Ok(TX));
+    let after = [&REQUEST[..], &[0x00, 0x06, 0x00, 0x00]].concat();
+    assert_eq!(parse_binding_request(&after), Err(StunError::Fingerprint), "not last");
+    assert_eq!(parse_binding_request(&REQUEST[..32]), Err(StunError::Fingerprint), "missing");
+    for index in [2, 8, 19, 36, 39] {
+        let mut bad = REQUEST;
+        bad[index] ^= 1;
+        assert_eq!(parse_binding_request(&bad), Err(StunError::Fingerprint), "byte {index}");
+    }
+}
+
+#[test]
+fn an_attribute_cut_short_is_refused() {
+    for len in HEADER_LEN + 1..REQUEST.len() {
+        let wanted = if len == 32 { StunError::Fingerprint } else { StunError::Attribute };
+        assert_eq!(parse_binding_request(&REQUEST[..len]), Err(wanted), "{len} bytes");
+    }
+    assert_eq!(parse_binding_request(&REQUEST[..20]), Err(StunError::Software));
+    let mut long = REQUEST;
+    long[34..36].copy_from_slice(&u16::MAX.to_be_bytes());
+    assert_eq!(parse_binding_request(&long), Err(StunError::Attribute));
+}
+
+#[test]
+fn the_answer_of_older_servers_to_ipv4_is_understood() {
+    let mut old = response("[2001:db8::1]:1025");
+    let mapped = [0x21, 0x12, 0xa4, 0x42, 0, 1, 2, 3, 4, 5, 0xf9, 0xf8, 0xc8, 9, 8, 10];
+    old[28..].copy_from_slice(&mapped);
+    assert_eq!(parse_binding_response(&old), Some((TX, "192.0.2.1:1025".parse().expect("an address"))));
+    assert_eq!(parse_binding_response(&REQUEST), None);
+    assert_eq!(parse_binding_response(&old[..40]), None);
+}
+
+proptest! {
+    #[test]
+    fn every_request_and_response_is_understood(
+        tx in any::<[u8; 12]>(),
+        ip in any::<core::net::IpAddr>(),
+        port in any::<u16>(),
+    ) {
+        let tx = TxId(tx);
+        prop_assert_eq!(parse_binding_request(&binding_request(tx)), Ok(tx));
+        let mut out = [0xff; MAX_RESPONSE_LEN];
+        let addr = SocketAddr::new(ip.to_canonical(), port);
+        let len = binding_response(tx, addr, &mut out);
+        prop_assert_eq!(len, if addr.is_ipv4() { 32 } else { 44 });
+        prop_assert_eq!(usize::from(u16::from_be_bytes([out[2], out[3]])), len - HEADER_LEN);
+        prop_assert_eq!(parse_binding_response(&out[..len]), Some((tx, addr)));
+    }
+
+    #[test]
+    fn no_bytes_panic_the_readers(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..120),
+        kind in 0u8..2,
+    ) {
+        if let Some(start) = bytes.get_mut(..8) {
+            start.copy_from_slice(&[kind, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42]);
+        }
+        let _ = parse_binding_request(&bytes);
+        let _ = parse_binding_response(&bytes);
+    }
+}

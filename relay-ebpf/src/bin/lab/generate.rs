@@ -1,0 +1,56 @@
+//! The generator, for live frames of BPF_PROG_TEST_RUN: numbered datagrams out of one or two templates.
+//!
+//! The kernel reuses the pages of frames that came back or were dropped, with whatever the last program left in them, so every
+//! header byte is written anew each time. The body is the test's and nobody on the way changes it.
+
+use relay_common::net::{
+    Frame, Ipv4UdpHeaders,
+    checksum::{Update, never_zero},
+};
+use relay_ebpf::{
+    lab::{SEQUENCE_OFFSET, TEMPLATE_LEN},
+    maps::change_shared,
+    packet::{XdpFrame, redirect},
+};
+
+use crate::tables::{LAB_CONFIG, LAB_GENERATED, LAB_TEMPLATES};
+
+/// Makes the next frame of the series; returns the action to leave the program with.
+#[inline(always)]
+pub(crate) fn generate(frame: &mut XdpFrame) -> Option<u32> {
+    let bytes = frame.get_mut::<TEMPLATE_LEN>(0)?;
+    let (egress, mask) = change_shared(&LAB_CONFIG, 0, |config| (config.egress, config.template_mask))?;
+    let sequence = change_shared(&LAB_GENERATED, 0, |generated| {
+        *generated += 1;
+        *generated - 1
+    })?;
+    change_shared(&LAB_TEMPLATES, sequence as u32 & mask & 1, |template| *bytes = template.bytes)?;
+    number(bytes, sequence)?;
+    Some(redirect(egress))
+}
+
+/// Writes the sequence number and the UDP checksum that goes with it.
+///
+/// One number in 65,536 would make a checksum that looks as if it had been left to the device, which the program
+/// under test rightly passes on. That number is sent with its top bit set instead.
+#[inline(always)]
+fn number(bytes: &mut [u8; TEMPLATE_LEN], sequence: u64) -> Option<()> {
+    let headers = Ipv4UdpHeaders::view_mut(bytes.first_chunk_mut()?);
+    let of_zero = Update::of(headers.udp.checksum);
+    let pseudo_header = headers.ip.pseudo_header(headers.udp.length).fold();
+    let mut numbered = sequence;
+    let mut checksum = with_number(of_zero, numbered);
+    if checksum == pseudo_header {
+        numbered |= 1 << 63;
+        checksum = with_number(of_zero, numbered);
+    }
+    headers.udp.checksum = checksum.to_be_bytes();
+    *bytes.get_mut(SEQUENCE_OFFSET..)?.first_chunk_mut()? = numbered.to_be_bytes();
+    Some(())
+}
+
+#[inline(always)]
+fn with_number(of_zero: Update, number: u64) -> u16 {
+    let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
+    never_zero(of_zero.replace4([0; 4], [a, b, c, d]).replace4([0; 4], [e, f, g, h]).finish())
+}

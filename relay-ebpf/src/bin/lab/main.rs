@@ -1,0 +1,43 @@
+//! XDP programs of the lab: they stand at the far end of a veth and are never part of the daemon.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod check;
+#[cfg(target_arch = "bpf")]
+mod generate;
+#[cfg(target_arch = "bpf")]
+mod tables;
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+    use relay_ebpf::packet::XdpFrame;
+
+    use crate::{check, generate};
+
+    /// Passes every frame to the kernel.
+    #[xdp]
+    pub(crate) fn lab_pass(_ctx: XdpContext) -> u32 {
+        xdp_action::XDP_PASS
+    }
+
+    /// Recomputes the checksums of every frame and counts what it finds.
+    #[xdp]
+    pub(crate) fn lab_check(ctx: XdpContext) -> u32 {
+        check::check(&XdpFrame::new(&ctx))
+    }
+
+    /// Turns the frame it is run on into the next of a numbered series and sends it.
+    #[xdp]
+    pub(crate) fn lab_generate(ctx: XdpContext) -> u32 {
+        generate::generate(&mut XdpFrame::new(&ctx)).unwrap_or(xdp_action::XDP_ABORTED)
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+/// The programs exist only for the BPF target.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

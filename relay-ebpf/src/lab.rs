@@ -1,0 +1,89 @@
+//! The contract between the lab's programs and the tests that load them: names, map values, limits.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Passes every frame. A veth delivers what its peer sends by XDP_TX only while it runs a native program.
+pub const PASS: &str = "lab_pass";
+/// Recomputes the checksums of every frame that arrives and counts.
+pub const CHECK: &str = "lab_check";
+/// Makes frames out of templates and sends them out of an interface.
+pub const GENERATE: &str = "lab_generate";
+
+/// Map names.
+pub mod map {
+    /// ARRAY of one: [`super::LabConfig`].
+    pub const CONFIG: &str = "LAB_CONFIG";
+    /// PERCPU_ARRAY: [`super::Checked`] to frames (`u64`).
+    pub const CHECKED: &str = "LAB_CHECKED";
+    /// PERCPU_ARRAY of [`super::VNI_SLOTS`]: VNI modulo its size to [`super::VniCount`].
+    pub const VNIS: &str = "LAB_VNIS";
+    /// ARRAY of two: [`super::Template`].
+    pub const TEMPLATES: &str = "LAB_TEMPLATES";
+    /// ARRAY of one: frames generated so far (`u64`).
+    pub const GENERATED: &str = "LAB_GENERATED";
+}
+
+/// Entries of [`map::VNIS`].
+pub const VNI_SLOTS: u32 = 16;
+/// Bytes of a template: Ethernet, IPv4, UDP and Geneve headers, then the sequence number.
+pub const TEMPLATE_LEN: usize = 58;
+/// Where the sequence number lies: eight bytes, big-endian, the first behind the Geneve header.
+pub const SEQUENCE_OFFSET: usize = 50;
+/// Most bytes of a UDP datagram, header included, whose checksum is recomputed.
+pub const MAX_CHECKED: usize = 1508;
+
+/// What the test tells the programs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct LabConfig {
+    /// Index of the interface the generator sends by.
+    pub egress: u32,
+    /// The generator uses template `sequence & template_mask`: 0 for one template, 1 for two.
+    pub template_mask: u32,
+    /// 1: drop a UDP frame once it is counted; 0: pass it on.
+    pub drop: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// The first bytes of a generated frame, with both checksums right for a sequence number of zero and the body that
+/// the test hands to the run.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Template {
+    /// Headers and eight zero bytes.
+    pub bytes: [u8; TEMPLATE_LEN],
+    /// Fills the value up to a multiple of eight.
+    pub reserved: [u8; 6],
+}
+
+/// What the checker found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Checked {
+    /// Both checksums are right.
+    Good = 0,
+    /// The IPv4 header checksum is wrong.
+    BadIp = 1,
+    /// The UDP checksum is wrong.
+    BadUdp = 2,
+    /// The IPv4 header checksum is right, and there is no UDP checksum.
+    NoChecksum = 3,
+    /// Not a whole IPv4/UDP packet of at most [`MAX_CHECKED`] bytes of UDP: passed on unchecked.
+    Other = 4,
+}
+
+impl Checked {
+    /// How many there are.
+    pub const COUNT: u32 = 5;
+}
+
+/// Frames with right checksums, by VNI.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct VniCount {
+    /// Frames.
+    pub packets: u64,
+    /// UDP payload bytes, Geneve header included.
+    pub bytes: u64,
+}

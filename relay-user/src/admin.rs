@@ -1,0 +1,109 @@
+//! The admin socket: allocations of UDP sessions, and answers about the daemon. HTTP/1.1 over a unix socket, for its
+//! owner only.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /v1/udp/endpoints` | a session for a pair of clients, as upstream's `ServerEndpoint` |
+//! | `GET /v1/status` | what the daemon is, and all counters |
+//! | `GET /v1/clients` | the connected DERP clients |
+//! | `GET /v1/sessions` | the UDP sessions |
+
+pub mod allocate;
+pub mod ask;
+pub mod print;
+pub mod socket;
+pub mod view;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tokio::net::UnixListener;
+
+use self::view::{Client, Problem, Session, Status};
+use crate::clock;
+use crate::fastpath::FastPath;
+use crate::relay::Relay;
+use crate::udp::endpoints::Endpoints;
+use crate::udp::relay::UdpRelay;
+
+/// What the answers are made from.
+#[derive(Debug)]
+pub struct Daemon {
+    /// Table and counters.
+    pub relay: Arc<Relay>,
+    /// The UDP relay, where there is one.
+    pub udp: Option<Udp>,
+    /// The fast path, or why there is none.
+    pub fast: Result<Arc<FastPath>, String>,
+    /// CLOCK_MONOTONIC nanoseconds of the start.
+    pub started_ns: u64,
+}
+
+/// The UDP relay as allocations see it.
+#[derive(Debug)]
+pub struct Udp {
+    /// Its keys.
+    pub relay: Arc<UdpRelay>,
+    /// Where it can be reached.
+    pub endpoints: Endpoints,
+    /// How long its sessions live.
+    pub limits: crate::route::sessions::Limits,
+}
+
+/// An error answer: status, a sentence as JSON, and when to come again.
+pub(crate) struct Failure {
+    status: StatusCode,
+    problem: Problem,
+    retry_after: bool,
+}
+
+/// Serves the admin socket for ever.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) -> std::io::Result<()> {
+    let routes = Router::new()
+        .route("/v1/udp/endpoints", post(allocate::allocate))
+        .route("/v1/status", get(status))
+        .route("/v1/clients", get(clients))
+        .route("/v1/sessions", get(sessions))
+        .with_state(daemon);
+    axum::serve(listener, routes).await
+}
+
+async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
+    Json(Status::of(&daemon, clock::monotonic_ns()))
+}
+
+async fn clients(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Client>> {
+    Json(Client::all(&daemon.relay, clock::monotonic_ms()))
+}
+
+async fn sessions(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Session>> {
+    Json(Session::all(&daemon.relay, clock::monotonic_ns()))
+}
+
+impl Failure {
+    pub(crate) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, problem: Problem { error: error.into() }, retry_after: false }
+    }
+
+    /// As upstream's "not ready": try again in a few seconds.
+    pub(crate) fn retry(error: impl Into<String>) -> Self {
+        Self { retry_after: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, error) }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.problem)).into_response();
+        if self.retry_after {
+            response.headers_mut().insert("retry-after", allocate::RETRY_AFTER.into());
+        }
+        response
+    }
+}

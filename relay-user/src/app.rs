@@ -1,0 +1,142 @@
+//! Building the daemon out of its command line, running it, and taking it down.
+
+mod derp;
+mod udp;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use rand_core::OsRng;
+use relay_common::key::{DiscoPrivate, NodePrivate};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::admin::{self, Daemon};
+use crate::cli::Serve;
+use crate::observe::counters::Counters;
+use crate::relay::Relay;
+use crate::route::Router;
+use crate::route::peer::Ending;
+use crate::route::sessions::Limits;
+use crate::{clock, keyfile, upkeep};
+
+/// Nanoseconds of a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// Sessions' lifetimes are upstream's: 30 s to bind, 5 min without either leg.
+const BIND_LIFETIME_NS: u64 = 30 * SECOND;
+const STEADY_LIFETIME_NS: u64 = 300 * SECOND;
+
+/// Where root's key is, as derper's.
+const ROOT_KEY_FILE: &str = "/var/lib/derper/derper.key";
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// It could not start; the message names the flag, file or key, and the remedy.
+pub fn run(serve: Serve) -> anyhow::Result<()> {
+    let workers = serve.workers.map_or_else(default_workers, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("relayd-worker")
+        .enable_all()
+        .build()
+        .context("cannot start the worker threads")?;
+    runtime.block_on(start(serve, workers))
+}
+
+async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
+    let started_ns = clock::monotonic_ns();
+    let key = derp_key(&serve)?;
+    let disco = DiscoPrivate::generate(&mut OsRng);
+    let limits = Limits {
+        max_sessions: serve.relay_max_sessions,
+        bind_lifetime_ns: BIND_LIFETIME_NS,
+        steady_lifetime_ns: STEADY_LIFETIME_NS,
+        server: disco.public(),
+    };
+    // Everything that can fail for the operator's doing fails before the first client is let in.
+    let pairs = udp::bind(&serve, workers)?;
+    let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
+    let kernel = fast.as_mut().ok().map(|fast| Box::new(fast.session_map()) as _);
+    let router = Router::new(limits, kernel);
+    let relay = Arc::new(Relay::new(router, Counters::default(), key, serve.tcp_write_timeout));
+    let fast = fast.map(Arc::new);
+    let mut tasks = JoinSet::new();
+
+    let admin_path = serve.admin_socket.clone().map_or_else(admin::socket::default_path, Ok)?;
+    let (admin_listener, _admin_file) = admin::socket::bind(&admin_path)?;
+    let listeners = derp::bind(&serve, &relay)?;
+    let udp = match pairs {
+        Some(pairs) => {
+            Some(udp::start(pairs, &serve, disco, limits, &relay, fast.as_ref().ok(), &mut tasks).await?)
+        }
+        None => None,
+    };
+    derp::start(listeners, &relay, &mut tasks);
+    tasks.spawn(upkeep::connections(Arc::clone(&relay)));
+    let daemon = Arc::new(Daemon { relay: Arc::clone(&relay), udp, fast, started_ns });
+    tasks.spawn(async move {
+        if let Err(error) = admin::serve(admin_listener, daemon).await {
+            tracing::error!(%error, "the admin socket failed");
+        }
+    });
+    tracing::info!(path = %admin_path.display(), "admin socket");
+    tracing::info!(workers, key = %relay.key.public(), "ready");
+
+    let why = stopped().await?;
+    tracing::info!(why, "stopping");
+    relay.router.for_each_peer(|peer| peer.end(Ending::Shutdown));
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// SIGTERM and SIGINT end the daemon; derper without `-rate-config` dies of SIGHUP, and so do we, but cleanly.
+async fn stopped() -> anyhow::Result<&'static str> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+        _ = hup.recv() => "SIGHUP",
+    })
+}
+
+fn derp_key(serve: &Serve) -> anyhow::Result<NodePrivate> {
+    match &serve.config {
+        Some(path) => keyfile::load_or_make(path),
+        None if serve.dev => Ok(NodePrivate::generate(&mut OsRng)),
+        None if nix::unistd::geteuid().is_root() => keyfile::load_or_make(ROOT_KEY_FILE.as_ref()),
+        None => bail!("name a key file with -c; only root has a default, {ROOT_KEY_FILE}"),
+    }
+}
+
+/// One worker for every two cores: more share each batch, and wake each other (measured; see the design notes).
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+}
+
+/// Go's listen addresses: `:443`, `host:443`, `[::]:443`; without a host, all addresses of both families.
+fn listen_addr(text: &str) -> anyhow::Result<SocketAddr> {
+    let wrong = || format!("-a {text:?} is no listen address; write IP:PORT or :PORT");
+    match text.strip_prefix(':') {
+        Some(port) => Ok(SocketAddr::new(IpAddr::from([0u16; 8]), port.parse().with_context(wrong)?)),
+        None => text.parse().with_context(wrong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_addresses_are_read_as_go_reads_them() {
+        assert_eq!(listen_addr(":443").expect("valid"), "[::]:443".parse().expect("address"));
+        assert_eq!(listen_addr("127.0.0.1:0").expect("valid"), "127.0.0.1:0".parse().expect("address"));
+        for wrong in ["443", "host", ":x", ""] {
+            assert!(format!("{:#}", listen_addr(wrong).expect_err("refused")).contains("-a"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The UDP relay, and the fast path under it.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use rand_core::{OsRng, RngCore};
+use relay_common::key::DiscoPrivate;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::admin;
+use crate::cli::Serve;
+use crate::fastpath::nexthop::NextHops;
+use crate::fastpath::{FastPath, Options};
+use crate::relay::Relay;
+use crate::route::sessions::Limits;
+use crate::udp::endpoints::Endpoints;
+use crate::udp::relay::UdpRelay;
+use crate::udp::service::{Family, UdpService};
+use crate::udp::socket::Pair;
+use crate::{clock, upkeep};
+
+/// Bound legs that may wait for their next hop; beyond that the refresh timer comes to them.
+const WAITING_LEGS: usize = 1024;
+
+/// Binds the relay's sockets, one pair per worker.
+pub(super) fn bind(serve: &Serve, workers: usize) -> anyhow::Result<Option<Vec<Pair>>> {
+    let Some(port) = serve.relay_server_port else { return Ok(None) };
+    let pairs = Pair::bind_all(port, workers);
+    pairs.map(Some).with_context(|| format!("cannot bind UDP port {port} (--relay-server-port)"))
+}
+
+/// Attaches the program, if asked for; else the reason why everything runs in userspace.
+pub(super) fn fast_path(serve: &Serve, pairs: Option<&[Pair]>) -> anyhow::Result<Result<FastPath, String>> {
+    let port = pairs.and_then(|pairs| Some(pairs.first()?.v4.local().port()));
+    let (Some(iface), Some(udp_port)) = (serve.xdp.clone(), port) else {
+        return Ok(Err("no --xdp; UDP sessions run in userspace".to_owned()));
+    };
+    let options = Options {
+        iface,
+        mode: serve.xdp_mode,
+        bpf_dir: serve.bpf_dir.clone(),
+        max_sessions: serve.relay_max_sessions,
+        udp_port,
+    };
+    let fast = FastPath::start(&options)?;
+    tracing::info!(
+        iface = fast.iface(),
+        mode = %fast.mode(),
+        program = fast.program_id(),
+        maps = ?fast.maps_dir(),
+        "XDP attached"
+    );
+    Ok(Ok(fast))
+}
+
+/// Starts the socket tasks and their upkeep.
+pub(super) async fn start(
+    pairs: Vec<Pair>,
+    serve: &Serve,
+    disco: DiscoPrivate,
+    limits: Limits,
+    relay: &Arc<Relay>,
+    fast: Option<&Arc<FastPath>>,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<admin::Udp> {
+    let mut secret = [0; 32];
+    OsRng.fill_bytes(&mut secret);
+    let udp = Arc::new(UdpRelay::new(disco, secret, clock::monotonic_ns()));
+    let port = pairs.first().map_or(0, |pair| pair.v4.local().port());
+    let mut bound = None;
+    match fast {
+        Some(fast) => {
+            let (sender, receiver) = mpsc::channel(WAITING_LEGS);
+            bound = Some(sender);
+            let hops = NextHops::new().await.context("cannot ask the kernel for next hops")?;
+            let changes = hops.watch().context("cannot watch the kernel's routes")?;
+            tasks.spawn(upkeep::next_hops(Arc::clone(relay), hops, changes, receiver));
+            tasks.spawn(upkeep::kernel(Arc::clone(relay), Arc::clone(fast)));
+        }
+        None => tracing::info!("no --xdp: UDP sessions run in userspace"),
+    }
+    tasks.spawn(upkeep::sessions(Arc::clone(relay), Arc::clone(&udp)));
+    let service = Arc::new(UdpService { udp: Arc::clone(&udp), relay: Arc::clone(relay), bound });
+    tracing::info!(port, sockets = pairs.len(), what = "UDP relay", "listening");
+    for pair in pairs.into_iter().map(Arc::new) {
+        for family in [Family::V4, Family::V6] {
+            tasks.spawn(Arc::clone(&service).serve(Arc::clone(&pair), family));
+        }
+    }
+    let endpoints = Endpoints { fixed: serve.relay_server_static_endpoints.clone(), port };
+    Ok(admin::Udp { relay: udp, endpoints, limits })
+}

@@ -1,0 +1,192 @@
+//! The command line: derper's flags with their names, defaults and meaning, and relayd's own.
+
+pub mod derper;
+pub mod duration;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use relay_common::fastpath::DEFAULT_MAX_SESSIONS;
+
+use crate::fastpath::Mode;
+
+/// A relay for peers that cannot reach each other: DERP over TLS, UDP sessions through XDP, STUN.
+#[derive(Debug, Parser)]
+#[command(name = "relayd", version = VERSION, disable_help_subcommand = true)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// `relayd --version`: the release, and whether the fast path is in it.
+const VERSION: &str = match crate::fastpath::OBJECT {
+    Some(_) => concat!(env!("CARGO_PKG_VERSION"), " (with the XDP program)"),
+    None => concat!(env!("CARGO_PKG_VERSION"), " (without the XDP program; `cargo xtask build` embeds it)"),
+};
+
+/// Questions to a running daemon.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// What the daemon is, and everything it has counted.
+    Status(Admin),
+    /// The connected DERP clients.
+    Clients(Admin),
+    /// The UDP sessions, with what userspace and XDP carried.
+    Sessions(Admin),
+    /// The pinned BPF maps by field name; the daemon need not run.
+    Inspect {
+        /// Pin directory; default: all below the BPF file system's `relayd`.
+        #[arg(long, value_name = "DIR")]
+        bpf_dir: Option<PathBuf>,
+    },
+}
+
+/// Where the daemon listens for questions.
+#[derive(Args, Clone, Debug)]
+pub struct Admin {
+    /// The daemon's admin socket.
+    #[arg(long, value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+    /// Print the daemon's JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// derper's certificate modes; one is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CertMode {
+    /// Files in `--certdir`.
+    Manual,
+    /// Not built yet.
+    Letsencrypt,
+    /// Not built yet.
+    Gcp,
+}
+
+/// Flags of the daemon.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// Development: plain TCP on :3340 unless -a is given, a fresh key each time
+    #[arg(long)]
+    pub dev: bool,
+    /// Address of the DERP listener; TLS with -certmode manual or on port 443, else plain TCP
+    #[arg(long = "a", value_name = "ADDR", default_value = ":443")]
+    pub addr: String,
+    /// Port of the plain HTTP companion of a TLS listener, on the same address; -1: none
+    #[arg(long, value_name = "PORT", default_value_t = 80, allow_negative_numbers = true)]
+    pub http_port: i32,
+    /// Serve STUN
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
+        default_missing_value = "true", require_equals = true)]
+    pub stun: bool,
+    /// UDP port of STUN, on the same address
+    #[arg(long, value_name = "PORT", default_value_t = 3478)]
+    pub stun_port: u16,
+    /// Key file; made where there is none. Root's default: /var/lib/derper/derper.key
+    #[arg(long = "c", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where certificates come from; `manual` is what this version can do
+    #[arg(long, value_enum, default_value_t = CertMode::Letsencrypt)]
+    pub certmode: CertMode,
+    /// Directory of HOSTNAME.crt and HOSTNAME.key
+    #[arg(long, value_name = "DIR")]
+    pub certdir: Option<PathBuf>,
+    /// Host name of the certificate; an IP address gets a self-signed one where there is none
+    #[arg(long, value_name = "NAME", default_value = "derp.tailscale.com")]
+    pub hostname: String,
+    /// TCP keepalive idle time
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
+    pub tcp_keepalive_time: Duration,
+    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged; 0s: the system's default
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration::parse)]
+    pub tcp_user_timeout: Duration,
+    /// A client that takes nothing for this long is cut; 0s: never
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
+    pub tcp_write_timeout: Duration,
+
+    /// UDP port of the peer relay; absent: no UDP relay, 0: any port
+    #[arg(long, value_name = "PORT")]
+    pub relay_server_port: Option<u16>,
+    /// Addresses to advertise for the UDP relay, in this order, instead of the host's own
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    pub relay_server_static_endpoints: Vec<SocketAddr>,
+    /// Sessions at most; sizes the table and the BPF maps
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_SESSIONS,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub relay_max_sessions: u32,
+    /// Forward bound UDP sessions in this interface's driver
+    #[arg(long, value_name = "IFACE", requires = "relay_server_port")]
+    pub xdp: Option<String>,
+    /// How the XDP program is attached: native, or generic where the driver cannot
+    #[arg(long, value_name = "MODE", default_value = "native", requires = "xdp")]
+    pub xdp_mode: Mode,
+    /// Where the BPF maps are pinned; default: relayd/v<schema>/<udp port> in the BPF file system
+    #[arg(long, value_name = "DIR", requires = "xdp")]
+    pub bpf_dir: Option<PathBuf>,
+    /// Worker threads; default: half the cores, at least one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+    /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime directory
+    #[arg(long, value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Cli, String> {
+        let args =
+            derper::normalize(args.iter().map(|arg| arg.to_string())).map_err(|error| error.to_string())?;
+        Cli::try_parse_from(std::iter::once("relayd".to_owned()).chain(args))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_are_taken_as_go_programs_take_them() {
+        let cli =
+            parse(&["-a=127.0.0.1:8443", "-http-port", "-1", "-stun=false", "--certmode", "manual", "-dev"]);
+        let serve = cli.expect("parses").serve;
+        assert_eq!((serve.addr.as_str(), serve.http_port, serve.stun), ("127.0.0.1:8443", -1, false));
+        assert!(serve.dev && serve.certmode == CertMode::Manual);
+    }
+
+    #[test]
+    fn derpers_defaults_are_ours() {
+        let serve = parse(&[]).expect("parses").serve;
+        assert_eq!(
+            (serve.addr.as_str(), serve.http_port, serve.stun, serve.stun_port),
+            (":443", 80, true, 3478)
+        );
+        assert_eq!(serve.tcp_write_timeout, Duration::from_secs(2));
+        assert_eq!(serve.tcp_keepalive_time, Duration::from_secs(600));
+    }
+
+    #[test]
+    fn flags_that_are_not_built_are_refused_by_name() {
+        for flag in ["-verify-clients", "-mesh-with=a", "--rate-config", "-home"] {
+            let error = parse(&[flag]).expect_err("refused");
+            assert!(error.contains(flag.trim_start_matches('-').split('=').next().expect("name")), "{error}");
+        }
+    }
+
+    #[test]
+    fn flags_of_the_fast_path_need_what_they_refine() {
+        assert!(parse(&["--xdp", "eth0"]).expect_err("refused").contains("--relay-server-port"));
+        assert!(parse(&["--xdp-mode", "fast", "--xdp", "e", "--relay-server-port", "1"]).is_err());
+        assert!(parse(&["--xdp", "e", "--relay-server-port", "1", "--bpf-dir", "/x"]).is_ok());
+    }
+
+    #[test]
+    fn questions_take_the_admin_socket() {
+        let cli = parse(&["sessions", "--admin-socket", "/x"]).expect("parses");
+        assert!(matches!(cli.command, Some(Command::Sessions(Admin { admin_socket: Some(_), json: false }))));
+    }
+}

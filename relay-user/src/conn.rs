@@ -1,0 +1,175 @@
+//! One client's connection, from its first byte to its last: one task that polls both directions.
+//!
+//! ```text
+//! stream -> reader -> router -> the receivers' mailboxes          own mailbox -> stream
+//! ```
+//! The task parks with no buffer and no timer of its own: scratch memory is the worker's, deadlines are the sweep's.
+
+pub mod bucket;
+pub mod login;
+pub mod mailbox;
+pub mod pool;
+pub mod reader;
+pub mod stream;
+pub mod sweep;
+
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use relay_common::derp::message::PeerGoneReason;
+use relay_common::derp::{HEADER_LEN, KEY_LEN};
+
+use self::mailbox::{Batch, Lane};
+use self::reader::{Fault, Reader};
+use self::stream::{Received, Stream};
+use crate::clock;
+use crate::observe::counters::Counter;
+use crate::relay::Relay;
+use crate::route::peer::{Ending, Peer};
+
+/// Socket reads per turn, so that one busy client does not keep its worker from the others.
+const READS_PER_TURN: usize = 4;
+
+/// Mailbox takes per turn, likewise.
+const WRITES_PER_TURN: usize = 4;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum End {
+    /// The client closed it.
+    #[error("closed by the client")]
+    Closed,
+    /// The transport failed.
+    #[error("transport: {0}")]
+    Io(#[from] std::io::Error),
+    /// The client broke the protocol.
+    #[error("protocol: {0}")]
+    Fault(#[from] Fault),
+    /// The relay ended it.
+    #[error("ended by the relay: {0:?}")]
+    Ending(Ending),
+}
+
+/// A logged-in connection. As a future, it resolves when the connection is over.
+#[derive(Debug)]
+pub struct Connection<S> {
+    stream: S,
+    reader: Reader,
+    peer: Arc<Peer>,
+    relay: Arc<Relay>,
+}
+
+impl<S: Stream> Connection<S> {
+    /// A connection whose login is done and whose peer is in the table.
+    pub fn new(stream: S, reader: Reader, peer: Arc<Peer>, relay: Arc<Relay>) -> Self {
+        Self { stream, reader, peer, relay }
+    }
+
+    /// Runs the connection to its end, and then tells everybody who must know.
+    pub async fn run(mut self) -> End {
+        let end = (&mut self).await;
+        let Self { reader, peer, relay, .. } = self;
+        let left = peer.mailbox.close();
+        relay.counters.add(Counter::DropGoneDisconnected, left as u64);
+        let gone = relay.router.leave(&peer, reader.into_audience(), clock::monotonic_ns());
+        for other in gone {
+            reader::tell_gone(&other, &peer.key, PeerGoneReason::Disconnected);
+        }
+        end
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        for _ in 0..READS_PER_TURN {
+            let Self { stream, reader, peer, relay } = self;
+            let mut turn = reader.turn(peer, relay, clock::monotonic_ns());
+            let mut fault = None;
+            let received = stream.poll_recv(cx, &mut |plaintext| match turn.feed(plaintext) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    fault = Some(error);
+                    ControlFlow::Break(())
+                }
+            });
+            turn.finish();
+            if let Some(fault) = fault {
+                return Poll::Ready(Err(fault.into()));
+            }
+            match received {
+                Poll::Ready(Ok(Received::Bytes)) => {}
+                Poll::Ready(Ok(Received::Closed)) => return Poll::Ready(Err(End::Closed)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        for _ in 0..WRITES_PER_TURN {
+            if self.stream.poll_flush(cx)?.is_pending() {
+                self.note_blocked();
+                return Poll::Pending;
+            }
+            self.peer.timers.blocked_since_ms.store(0, Ordering::Relaxed);
+            let batch = self.peer.mailbox.take();
+            if batch.is_empty() {
+                return Poll::Pending;
+            }
+            self.stream.send(cx, &batch.slices())?;
+            self.count_sent(&batch);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn note_blocked(&self) {
+        let blocked = &self.peer.timers.blocked_since_ms;
+        if blocked.load(Ordering::Relaxed) == 0 {
+            blocked.store(clock::monotonic_ms(), Ordering::Relaxed);
+        }
+    }
+
+    fn count_sent(&self, batch: &Batch) {
+        let packets = batch.frames(Lane::Data) + batch.frames(Lane::Disco);
+        let bytes = batch.bytes(Lane::Data) + batch.bytes(Lane::Disco) - packets * (HEADER_LEN + KEY_LEN);
+        let shard = self.relay.counters.shard();
+        shard.add(Counter::PacketsSent, packets as u64);
+        shard.add(Counter::BytesSent, bytes as u64);
+        let own = &self.peer.counters;
+        own.packets_out.fetch_add(packets as u64, Ordering::Relaxed);
+        own.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl<S: Stream> Future for &mut Connection<S> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        // Registered before the mailbox is looked into, so that no push falls in between.
+        self.peer.mailbox.register(cx.waker());
+        if let Some(ending) = self.peer.ending() {
+            self.stream.close(cx);
+            return Poll::Ready(End::Ending(ending));
+        }
+        let read = match self.read(cx) {
+            Poll::Ready(Err(end)) => {
+                self.stream.close(cx);
+                return Poll::Ready(end);
+            }
+            other => other,
+        };
+        let write = match self.write(cx) {
+            Poll::Ready(Err(end)) => return Poll::Ready(end),
+            other => other,
+        };
+        if read.is_ready() || write.is_ready() {
+            // A quantum is used up with work left: let the others have theirs first.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}

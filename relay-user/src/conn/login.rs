@@ -1,0 +1,142 @@
+//! From a stream at the start of DERP to a client in the table.
+//!
+//! The protocol is `relay_common`'s state machine; this drives it over a stream, under one deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_core::{OsRng, RngCore};
+use relay_common::derp::deframer::Deframer;
+use relay_common::derp::info::ServerInfo;
+use relay_common::derp::limits::{self, FrameError};
+use relay_common::derp::login::{self, ExpectInfo, LoginError, Ready};
+use relay_common::key::NONCE_LEN;
+
+use super::Connection;
+use super::reader::Reader;
+use super::stream::{Stream, recv_into, send_all};
+use super::sweep;
+use crate::clock;
+use crate::observe::counters::Counter;
+use crate::relay::Relay;
+use crate::route::peer::Peer;
+
+/// How long a client may take from ServerKey to ClientInfo, and to take ServerInfo (upstream's 10 s).
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why nobody was logged in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoginFailure {
+    /// The transport failed, or the client went away.
+    #[error("transport: {0}")]
+    Io(#[from] io::Error),
+    /// The client broke the protocol or could not prove its key.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// The client's first frame is none that a login starts with.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The client took too long.
+    #[error("not done within {} s", DEADLINE.as_secs())]
+    Timeout,
+    /// The table refused the connection.
+    #[error(transparent)]
+    Refused(#[from] crate::route::table::Refusal),
+}
+
+/// Greets the client, checks its key, puts it into the table and answers ServerInfo. `preamble` goes out first, in
+/// the same write; `read` holds bytes that came behind the request.
+///
+/// # Errors
+/// Nobody is logged in; the reason has been counted.
+pub async fn login<S: Stream>(
+    mut stream: S,
+    preamble: Vec<u8>,
+    read: Vec<u8>,
+    remote: SocketAddr,
+    relay: &Arc<Relay>,
+) -> Result<Connection<S>, LoginFailure> {
+    let result = match tokio::time::timeout(DEADLINE, handshake(&mut stream, preamble, read, relay)).await {
+        Ok(result) => result,
+        Err(_) => Err(LoginFailure::Timeout),
+    };
+    let (ready, rest) = result.inspect_err(|failure| count(relay, failure))?;
+    let peer = Arc::new(Peer::new(ready.key, relay.next_conn(), remote));
+    sweep::arm(&peer, clock::monotonic_ms());
+    let now_ns = clock::monotonic_ns();
+    relay.router.login(&peer, now_ns).inspect_err(|_| relay.counters.add(Counter::LoginRefused, 1))?;
+    relay.counters.add(Counter::Logins, 1);
+    tracing::debug!(client = %ready.key, %remote, protocol = stream.protocol(), "logged in");
+
+    let mut connection = Connection::new(stream, Reader::new(now_ns), Arc::clone(&peer), Arc::clone(relay));
+    // Packets may be queued by now, but nothing is written before ServerInfo: the mailbox is not looked into yet.
+    let greeted = tokio::time::timeout(DEADLINE, connection.greet(&ready, &rest)).await;
+    match greeted.unwrap_or(Err(LoginFailure::Timeout)) {
+        Ok(()) => Ok(connection),
+        Err(failure) => {
+            count(relay, &failure);
+            connection.abandon();
+            Err(failure)
+        }
+    }
+}
+
+async fn handshake<S: Stream>(
+    stream: &mut S,
+    mut preamble: Vec<u8>,
+    mut read: Vec<u8>,
+    relay: &Relay,
+) -> Result<(Ready, Vec<u8>), LoginFailure> {
+    preamble.extend_from_slice(&login::server_key_frame(&relay.key.public()));
+    send_all(stream, &preamble).await?;
+    let expect = ExpectInfo::new(clock::monotonic_ns());
+    let mut deframer = Deframer::new();
+    loop {
+        let mut input = read.as_slice();
+        let info = deframer.pull(&mut input, limits::login, |header, payload| {
+            expect.on_frame(header, payload, &relay.key, clock::monotonic_ns())
+        })?;
+        if let Some(ready) = info {
+            return Ok((ready?, input.to_vec()));
+        }
+        read.clear();
+        recv_into(stream, &mut read).await?;
+    }
+}
+
+impl<S: Stream> Connection<S> {
+    async fn greet(&mut self, ready: &Ready, rest: &[u8]) -> Result<(), LoginFailure> {
+        let mut nonce = [0; NONCE_LEN];
+        OsRng.fill_bytes(&mut nonce);
+        let info = login::server_info_frame(&self.relay.key, &ready.key, &ServerInfo::stock(), nonce);
+        let info = info.ok_or(LoginError::ZeroKey)?;
+        send_all(&mut self.stream, &info).await?;
+        // Clients send on without waiting for us: what came behind ClientInfo are frames already.
+        let mut turn = self.reader.turn(&self.peer, &self.relay, clock::monotonic_ns());
+        let fed = turn.feed(rest);
+        turn.finish();
+        fed.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
+        Ok(())
+    }
+
+    /// Takes a connection out of the table that never got to its frames.
+    fn abandon(self) {
+        let left = self.peer.mailbox.close();
+        self.relay.counters.add(Counter::DropGoneDisconnected, left as u64);
+        self.relay.router.leave(&self.peer, self.reader.into_audience(), clock::monotonic_ns());
+    }
+}
+
+fn count(relay: &Relay, failure: &LoginFailure) {
+    let counter = match failure {
+        LoginFailure::Io(_) => Counter::LoginTransport,
+        LoginFailure::Timeout | LoginFailure::Login(LoginError::Timeout) => Counter::LoginTimeout,
+        LoginFailure::Login(LoginError::BadBox) => Counter::LoginBadBox,
+        LoginFailure::Login(_) | LoginFailure::Frame(_) => Counter::LoginMalformed,
+        LoginFailure::Refused(_) => Counter::LoginRefused,
+    };
+    relay.counters.add(counter, 1);
+}

@@ -1,0 +1,202 @@
+//! From plaintext to the receivers' mailboxes: deframe, look up, copy once.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use relay_common::derp::deframer::{Deframer, PushError};
+use relay_common::derp::frame::{FrameType, Header};
+use relay_common::derp::limits::{self, Disposition, FrameError};
+use relay_common::derp::message::{FromClient, FromServer, MessageError, PeerGoneReason, recv_packet_header};
+use relay_common::derp::{KEY_LEN, NOT_HERE_BURST, NOT_HERE_PER_SECOND, is_disco_packet};
+use relay_common::key::NodePublic;
+
+use super::bucket::Bucket;
+use super::mailbox::Lane;
+use crate::observe::counters::{Counter, Tally};
+use crate::relay::Relay;
+use crate::route::cache::Cache;
+use crate::route::gone::Audience;
+use crate::route::peer::Peer;
+
+/// How a client broke the protocol. Ends its connection, and nobody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A frame of a length that its type does not allow.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame whose content is not what its type says.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// A frame that only a mesh peer may send.
+    #[error("frame type {0:#04x} needs the mesh key")]
+    NeedsMesh(u8),
+}
+
+thread_local! {
+    /// Receivers to wake at the end of the worker's current read.
+    static TOUCHED: RefCell<Vec<Arc<Peer>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The reading half of a connection.
+#[derive(Debug)]
+pub struct Reader {
+    deframer: Deframer,
+    cache: Cache,
+    not_here: Bucket,
+}
+
+impl Reader {
+    /// A reader at the start of the frame stream.
+    pub fn new(now_ns: u64) -> Self {
+        let not_here = Bucket::new(NOT_HERE_PER_SECOND, NOT_HERE_BURST, now_ns);
+        Self { deframer: Deframer::new(), cache: Cache::default(), not_here }
+    }
+
+    /// Starts on the bytes of one read. The clock is read once for all of them.
+    pub fn turn<'a>(&'a mut self, me: &'a Peer, relay: &'a Relay, now_ns: u64) -> Turn<'a> {
+        let touched = TOUCHED.with_borrow_mut(std::mem::take);
+        let Self { deframer, cache, not_here } = self;
+        let handler = Handler { cache, not_here, me, relay, now_ns, touched, tally: Tally::default() };
+        Turn { deframer, handler }
+    }
+
+    /// Everybody who has had packets from this connection.
+    pub fn into_audience(self) -> Audience {
+        self.cache.into_audience()
+    }
+}
+
+/// The handling of one read.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    deframer: &'a mut Deframer,
+    handler: Handler<'a>,
+}
+
+impl Turn<'_> {
+    /// Handles the frames in a run of plaintext, in place where they are whole.
+    ///
+    /// # Errors
+    /// The client broke the protocol; what came before has been handled.
+    pub fn feed(&mut self, plaintext: &[u8]) -> Result<(), Fault> {
+        let Self { deframer, handler } = self;
+        let (me, relay, now_ns) = (handler.me, handler.relay, handler.now_ns);
+        let skipped = Cell::new(0);
+        // Asked once for each frame, those that are skipped included: any of them makes a duplicate the active one.
+        let admit = |header| {
+            if me.is_shared() {
+                relay.router.frame_from_shared(me.id, now_ns);
+            }
+            let disposition = limits::server(header)?;
+            skipped.set(skipped.get() + u64::from(disposition == Disposition::Skip));
+            Ok(disposition)
+        };
+        let result = deframer.push(plaintext, admit, |header, payload| handler.frame(header, payload));
+        handler.tally.add(Counter::UnknownFrames, skipped.get());
+        result.map_err(|error| match error {
+            PushError::Frame(error) => Fault::Frame(error),
+            PushError::Sink(fault) => fault,
+        })
+    }
+
+    /// Wakes each receiver once and adds up the counters.
+    pub fn finish(self) {
+        let Handler { mut touched, tally, me, relay, .. } = self.handler;
+        touched.drain(..).for_each(|peer| peer.mailbox.wake());
+        TOUCHED.with_borrow_mut(|kept| *kept = touched);
+        if tally.is_empty() {
+            return;
+        }
+        me.counters.packets_in.fetch_add(tally.get(Counter::PacketsReceived), Ordering::Relaxed);
+        me.counters.bytes_in.fetch_add(tally.get(Counter::BytesReceived), Ordering::Relaxed);
+        relay.counters.shard().add_all(&tally);
+    }
+}
+
+#[derive(Debug)]
+struct Handler<'a> {
+    cache: &'a mut Cache,
+    not_here: &'a mut Bucket,
+    me: &'a Peer,
+    relay: &'a Relay,
+    now_ns: u64,
+    touched: Vec<Arc<Peer>>,
+    tally: Tally,
+}
+
+impl Handler<'_> {
+    fn frame(&mut self, header: Header, payload: &[u8]) -> Result<(), Fault> {
+        if header.kind == FrameType::SendPacket as u8
+            && let Some((dest, packet)) = payload.split_first_chunk::<KEY_LEN>()
+        {
+            self.packet(NodePublic::from_ref(dest), packet);
+            return Ok(());
+        }
+        match FromClient::parse(header, payload)? {
+            FromClient::NotePreferred(preferred) => {
+                self.me.timers.preferred.store(preferred.into(), Ordering::Relaxed);
+            }
+            FromClient::Ping(data) => {
+                self.tally.add(Counter::Pings, 1);
+                let mut pong = Vec::new();
+                FromServer::Pong(data).encode(&mut pong);
+                self.answer(&pong);
+            }
+            FromClient::ForwardPacket { .. } | FromClient::WatchConns | FromClient::ClosePeer(_) => {
+                return Err(Fault::NeedsMesh(header.kind));
+            }
+            // Admitted by its header, so of a type above; the rest has been skipped.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn packet(&mut self, dest: &NodePublic, packet: &[u8]) {
+        self.tally.add(Counter::PacketsReceived, 1);
+        self.tally.add(Counter::BytesReceived, packet.len() as u64);
+        let disco = is_disco_packet(packet);
+        let Some(peer) = self.cache.lookup(dest, &self.relay.router) else {
+            self.tally.add(Counter::DropUnknownDest, 1);
+            // Only disco is told: it is what asks whether a peer is here, and the limiter keeps it cheap.
+            if disco && self.not_here.take(self.now_ns) {
+                self.answer_gone(dest);
+            }
+            return;
+        };
+        let lane = if disco { Lane::Disco } else { Lane::Data };
+        let head = recv_packet_header(&self.me.key, packet.len());
+        match peer.mailbox.push(lane, &head, packet) {
+            Ok(pushed) => {
+                self.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+                if pushed.wake {
+                    self.touched.push(Arc::clone(peer));
+                }
+            }
+            Err(_) => self.tally.add(Counter::DropGoneDisconnected, 1),
+        }
+    }
+
+    fn answer_gone(&mut self, dest: &NodePublic) {
+        let mut frame = Vec::new();
+        FromServer::PeerGone { peer: dest, reason: PeerGoneReason::NotHere }.encode(&mut frame);
+        self.answer(&frame);
+    }
+
+    /// Queues a frame for the client that is being read; its own task is running and will look.
+    fn answer(&mut self, frame: &[u8]) {
+        if let Ok(pushed) = self.me.mailbox.push(Lane::Control, frame, &[]) {
+            self.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+        }
+    }
+}
+
+/// Tells `peer` that `key` has left, or is not here.
+pub fn tell_gone(peer: &Peer, key: &NodePublic, reason: PeerGoneReason) {
+    let mut frame = Vec::new();
+    FromServer::PeerGone { peer: key, reason }.encode(&mut frame);
+    if peer.mailbox.push(Lane::Control, &frame, &[]).is_ok_and(|pushed| pushed.wake) {
+        peer.mailbox.wake();
+    }
+}

@@ -1,0 +1,59 @@
+//! Plain TCP: derper's `-dev` transport, and the floor that TLS is measured against.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::{Outbox, Received, Stream};
+use crate::conn::pool;
+
+/// A TCP connection without TLS.
+#[derive(Debug)]
+pub struct PlainStream {
+    tcp: TcpStream,
+    outbox: Outbox,
+}
+
+impl PlainStream {
+    /// Takes over a connected socket.
+    pub fn new(tcp: TcpStream) -> Self {
+        Self { tcp, outbox: Outbox::default() }
+    }
+}
+
+impl Stream for PlainStream {
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Poll<io::Result<Received>> {
+        pool::with_scratch(|scratch| {
+            let mut read = ReadBuf::new(&mut scratch[..pool::SCRATCH_BYTES]);
+            ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(Received::Closed));
+            }
+            // Whether the sink wants more is its caller's business; there is no more here.
+            let _ = sink(read.filled());
+            Poll::Ready(Ok(Received::Bytes))
+        })
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, plaintext: &[&[u8]]) -> io::Result<()> {
+        plaintext.iter().try_for_each(|slice| self.outbox.send(cx, &mut self.tcp, slice))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox.poll_flush(cx, &mut self.tcp)
+    }
+
+    fn close(&mut self, _cx: &mut Context<'_>) {}
+
+    fn protocol(&self) -> &'static str {
+        "tcp"
+    }
+}

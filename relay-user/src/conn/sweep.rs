@@ -1,0 +1,54 @@
+//! Keep-alives and write deadlines, for all connections in one pass a second.
+//!
+//! Upstream gives each connection a timer; here a connection only keeps three numbers that the sweep compares.
+
+use std::sync::atomic::Ordering;
+
+use rand_core::{OsRng, RngCore};
+use relay_common::derp::frame::{FrameType, Header};
+use relay_common::derp::{KEEP_ALIVE_JITTER_NS, KEEP_ALIVE_NS};
+
+use super::mailbox::Lane;
+use crate::observe::counters::Counter;
+use crate::relay::Relay;
+use crate::route::peer::{Ending, Peer};
+
+/// Nanoseconds of a millisecond.
+const MS: u64 = 1_000_000;
+
+/// Starts a new connection's clocks.
+pub fn arm(peer: &Peer, now_ms: u64) {
+    peer.timers.connected_ms.store(now_ms, Ordering::Relaxed);
+    peer.timers.keepalive_due_ms.store(next_keepalive(now_ms), Ordering::Relaxed);
+}
+
+/// Looks at every connection once.
+pub fn sweep(relay: &Relay, now_ms: u64) {
+    let write_timeout_ms = relay.write_timeout.as_millis() as u64;
+    relay.router.for_each_peer(|peer| {
+        let blocked_since_ms = peer.timers.blocked_since_ms.load(Ordering::Relaxed);
+        let blocked_ms = if blocked_since_ms == 0 { 0 } else { now_ms.saturating_sub(blocked_since_ms) };
+        if write_timeout_ms > 0 && blocked_ms > write_timeout_ms {
+            relay.counters.add(Counter::WriteTimeouts, 1);
+            peer.end(Ending::WriteTimeout);
+        } else if now_ms >= peer.timers.keepalive_due_ms.load(Ordering::Relaxed) {
+            peer.timers.keepalive_due_ms.store(next_keepalive(now_ms), Ordering::Relaxed);
+            keep_alive(relay, peer);
+        }
+    });
+}
+
+fn keep_alive(relay: &Relay, peer: &Peer) {
+    let frame = Header::new(FrameType::KeepAlive, 0).encode();
+    if let Ok(pushed) = peer.mailbox.push(Lane::Control, &frame, &[]) {
+        relay.counters.add(Counter::KeepAlives, 1);
+        if pushed.wake {
+            peer.mailbox.wake();
+        }
+    }
+}
+
+fn next_keepalive(now_ms: u64) -> u64 {
+    // Drawn anew each time, so that clients that came together do not stay together.
+    now_ms + (KEEP_ALIVE_NS + OsRng.next_u64() % KEEP_ALIVE_JITTER_NS) / MS
+}

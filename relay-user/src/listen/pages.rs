@@ -1,0 +1,202 @@
+//! Which answer a request gets: DERP, a probe's, the captive-portal check's, a redirect.
+
+use relay_common::derp::PROTOCOL_VERSION;
+use relay_common::key::NodePublic;
+
+use super::http::{Head, HeadError};
+
+/// Longest challenge that is echoed, and which characters it may have (upstream's rule).
+const MAX_CHALLENGE: usize = 64;
+
+/// Where a request leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The connection speaks DERP from here on; with fast start, without any answer.
+    Derp {
+        /// The client waits for no answer.
+        fast_start: bool,
+    },
+    /// An answer.
+    Page(Answer),
+}
+
+/// An HTTP answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    status: u16,
+    reason: &'static str,
+    headers: Vec<(&'static str, String)>,
+    body: &'static str,
+    /// The connection ends with it.
+    pub close: bool,
+}
+
+impl Answer {
+    fn new(status: u16, reason: &'static str) -> Self {
+        Self { status, reason, ..Self::default() }
+    }
+
+    fn text(status: u16, reason: &'static str, body: &'static str) -> Self {
+        let headers = vec![
+            ("Content-Type", "text/plain; charset=utf-8".to_owned()),
+            ("X-Content-Type-Options", "nosniff".to_owned()),
+        ];
+        Self { headers, body, ..Self::new(status, reason) }
+    }
+
+    /// The bytes to send; `keep`: another request may follow; `head`: without the body.
+    pub fn encode(&self, keep: bool, head: bool) -> Vec<u8> {
+        let mut text = format!("HTTP/1.1 {} {}\r\n", self.status, self.reason);
+        for (name, value) in &self.headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        if self.status != 204 {
+            text += &format!("Content-Length: {}\r\n", self.body.len());
+        }
+        if !keep {
+            text += "Connection: close\r\n";
+        }
+        text += "\r\n";
+        if !head {
+            text += self.body;
+        }
+        text.into_bytes()
+    }
+}
+
+/// The answer on a DERP listener.
+pub fn route(head: &Head) -> Route {
+    match head.path.as_str() {
+        "/derp" => derp(head),
+        "/derp/probe" | "/derp/latency-check" => Route::Page(probe(head)),
+        "/generate_204" => Route::Page(generate_204(head)),
+        _ => {
+            Route::Page(Answer::text(404, "Not Found", "This is a DERP relay; there is nothing else here.\n"))
+        }
+    }
+}
+
+/// The answer on the plain companion of a TLS listener.
+pub fn companion_route(head: &Head) -> Route {
+    Route::Page(match head.path.as_str() {
+        "/generate_204" => generate_204(head),
+        _ if head.method != "GET" && !head.is_head() => Answer::text(400, "Bad Request", "Use HTTPS\n"),
+        _ if head.host.is_empty() => Answer::text(400, "Bad Request", "missing Host header\n"),
+        _ => {
+            let mut answer = Answer::new(302, "Found");
+            answer.headers.push(("Location", format!("https://{}{}", head.host, head.target)));
+            answer
+        }
+    })
+}
+
+/// The answer to what is no request; `None`: nobody is listening any more.
+pub fn refusal(error: &HeadError) -> Option<Answer> {
+    let answer = match error {
+        HeadError::Io(_) => return None,
+        HeadError::Malformed(_) => Answer::text(400, "Bad Request", "not an HTTP/1 request\n"),
+        HeadError::TooLong => {
+            Answer::text(431, "Request Header Fields Too Large", "the request head is too long\n")
+        }
+        HeadError::Body => Answer::text(413, "Content Too Large", "no page here takes a request body\n"),
+    };
+    Some(Answer { close: true, ..answer })
+}
+
+/// The answer that turns the connection into DERP, in a normal start.
+pub fn switching(key: &NodePublic) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\
+         Derp-Version: {PROTOCOL_VERSION}\r\nDerp-Public-Key: {}\r\n\r\n",
+        key.hex()
+    )
+    .into_bytes()
+}
+
+fn derp(head: &Head) -> Route {
+    match head.upgrade.as_str() {
+        // Ancient clients said WebSocket while they spoke DERP; real WebSocket names a subprotocol, and is not built.
+        "derp" => Route::Derp { fast_start: head.fast_start },
+        _ => Route::Page(Answer::text(426, "Upgrade Required", "DERP requires connection upgrade\n")),
+    }
+}
+
+fn probe(head: &Head) -> Answer {
+    if head.method != "GET" && !head.is_head() {
+        return Answer::text(405, "Method Not Allowed", "bogus probe method\n");
+    }
+    let mut answer = Answer::new(200, "OK");
+    answer.headers.push(("Access-Control-Allow-Origin", "*".to_owned()));
+    answer
+}
+
+fn generate_204(head: &Head) -> Answer {
+    let mut answer = Answer::new(204, "No Content");
+    let uncached = "no-cache, no-store, must-revalidate, no-transform, max-age=0";
+    answer.headers.push(("Cache-Control", uncached.to_owned()));
+    if is_challenge(&head.challenge) {
+        answer.headers.push(("X-Tailscale-Response", format!("response {}", head.challenge)));
+    }
+    answer
+}
+
+fn is_challenge(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    (1..=MAX_CHALLENGE).contains(&text.len()) && text.chars().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, path: &str) -> Head {
+        Head {
+            method: method.into(),
+            path: path.into(),
+            target: path.into(),
+            host: "h".into(),
+            ..Head::default()
+        }
+    }
+
+    fn answer(route: Route) -> String {
+        let Route::Page(answer) = route else { return "derp".into() };
+        String::from_utf8(answer.encode(true, false)).expect("text")
+    }
+
+    #[test]
+    fn derp_needs_its_upgrade() {
+        let request = head("GET", "/derp");
+        assert!(answer(route(&request)).starts_with("HTTP/1.1 426 "));
+        let request = Head { upgrade: "derp".into(), ..request };
+        assert_eq!(route(&request), Route::Derp { fast_start: false });
+        let request = Head { fast_start: true, ..request };
+        assert_eq!(route(&request), Route::Derp { fast_start: true });
+    }
+
+    #[test]
+    fn a_challenge_is_echoed_only_when_well_formed() {
+        let good = Head { challenge: "ts_192.0.2.1".into(), ..head("GET", "/generate_204") };
+        assert!(answer(route(&good)).contains("X-Tailscale-Response: response ts_192.0.2.1\r\n"));
+        for challenge in ["", "a b", "x\r\nSet-Cookie: y", &"a".repeat(65)] {
+            let bad = Head { challenge: challenge.into(), ..head("GET", "/generate_204") };
+            assert!(!answer(companion_route(&bad)).contains("X-Tailscale-Response"), "{challenge}");
+        }
+    }
+
+    #[test]
+    fn probes_answer_get_and_head_only() {
+        for path in ["/derp/probe", "/derp/latency-check"] {
+            assert!(answer(route(&head("GET", path))).starts_with("HTTP/1.1 200 "));
+            assert!(answer(route(&head("HEAD", path))).contains("Access-Control-Allow-Origin: *\r\n"));
+            assert!(answer(route(&head("PUT", path))).starts_with("HTTP/1.1 405 "));
+        }
+    }
+
+    #[test]
+    fn the_companion_never_speaks_derp() {
+        let upgrade = Head { upgrade: "derp".into(), ..head("GET", "/derp") };
+        assert!(answer(companion_route(&upgrade)).contains("Location: https://h/derp\r\n"));
+        assert!(answer(companion_route(&head("POST", "/x"))).starts_with("HTTP/1.1 400 "));
+    }
+}

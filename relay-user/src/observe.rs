@@ -1,0 +1,3 @@
+//! What the daemon can say about itself. Written by all, read by [`crate::admin`] only.
+
+pub mod counters;

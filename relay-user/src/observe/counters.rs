@@ -1,0 +1,240 @@
+//! Counters that packets may touch: one padded shard per thread, summed when somebody asks.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Threads beyond this share shards.
+const SHARDS: usize = 16;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $label:literal;)*) => {
+        /// Everything that is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter { $($(#[$doc])* $name,)* }
+
+        impl Counter {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name in status answers and metrics.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// TCP connections accepted.
+    Accepts = "accepts";
+    /// Connections whose request head was no HTTP, too long, or too slow.
+    HttpMalformed = "http_malformed";
+    /// Connections that failed before a request arrived, TLS handshakes above all.
+    HttpTransport = "http_transport";
+    /// Requests answered that were not for DERP.
+    HttpRequests = "http_requests";
+    /// Clients logged in.
+    Logins = "logins";
+    /// Logins that lost their transport.
+    LoginTransport = "login_transport";
+    /// Logins that took too long.
+    LoginTimeout = "login_timeout";
+    /// Logins whose box did not open: the key was not proved.
+    LoginBadBox = "login_bad_box";
+    /// Logins with a wrong frame, length, key or JSON.
+    LoginMalformed = "login_malformed";
+    /// Logins that the table refused.
+    LoginRefused = "login_refused";
+    /// Connections ended for breaking the protocol.
+    ProtocolFaults = "protocol_faults";
+    /// Packets received from clients.
+    PacketsReceived = "packets_received";
+    /// Payload bytes of those.
+    BytesReceived = "bytes_received";
+    /// Packets written to clients.
+    PacketsSent = "packets_sent";
+    /// Payload bytes of those.
+    BytesSent = "bytes_sent";
+    /// Packets for a key that is not here.
+    DropUnknownDest = "drop_unknown_dest";
+    /// Packets for a connection that ended before they were written.
+    DropGoneDisconnected = "drop_gone_disconnected";
+    /// Packets pushed out of a full lane.
+    DropQueueHead = "drop_queue_head";
+    /// Pings answered.
+    Pings = "pings";
+    /// KeepAlive frames sent.
+    KeepAlives = "keepalives";
+    /// Frames of a type that means nothing to the relay.
+    UnknownFrames = "unknown_frames";
+    /// Clients cut for taking nothing.
+    WriteTimeouts = "write_timeouts";
+    /// STUN requests answered.
+    StunAnswered = "stun_answered";
+    /// Datagrams on the STUN port that were no STUN request.
+    StunNotStun = "stun_not_stun";
+    /// Sessions allocated or found again.
+    UdpAllocations = "udp_allocations";
+    /// Sessions that expired.
+    UdpExpired = "udp_expired";
+    /// Bind requests answered with a challenge.
+    UdpChallenges = "udp_challenges";
+    /// Answers that bound a leg.
+    UdpBinds = "udp_binds";
+    /// Session packets forwarded by userspace.
+    UdpForwarded = "udp_forwarded";
+    /// UDP payload bytes of those, Geneve header included.
+    UdpForwardedBytes = "udp_forwarded_bytes";
+    /// Session packets that the socket would not take.
+    UdpSendFailed = "udp_send_failed";
+    /// Datagrams longer than the receive slot.
+    UdpTruncated = "udp_drop_too_long";
+    /// Shorter than a Geneve header.
+    UdpShort = "udp_drop_short";
+    /// A Geneve version other than 0.
+    UdpVersion = "udp_drop_version";
+    /// Geneve options.
+    UdpOptions = "udp_drop_options";
+    /// Geneve critical bit, reserved bits, reserved byte or VNI 0.
+    UdpReserved = "udp_drop_reserved";
+    /// A protocol other than disco and WireGuard, or control that is not disco.
+    UdpProtocol = "udp_drop_protocol";
+    /// No session with this VNI.
+    UdpUnknownVni = "udp_drop_unknown_vni";
+    /// Data before both legs are bound.
+    UdpNotBound = "udp_drop_not_bound";
+    /// Data from an address that is no leg's, or to another address than the leg's.
+    UdpNotALeg = "udp_drop_not_a_leg";
+    /// A control packet that is no disco message.
+    UdpNotDisco = "udp_drop_not_disco";
+    /// A control packet from neither client's disco key.
+    UdpUnknownSender = "udp_drop_unknown_sender";
+    /// A control packet whose box does not open.
+    UdpBadBox = "udp_drop_bad_box";
+    /// A control message that does not parse, or of a type that is not for the relay.
+    UdpBadMessage = "udp_drop_bad_message";
+    /// A control message for another VNI or about another client than its session's.
+    UdpMismatch = "udp_drop_mismatch";
+    /// A generation of zero, or not the one in progress.
+    UdpGeneration = "udp_drop_generation";
+    /// An answer without the challenge that was given to its address.
+    UdpBadChallenge = "udp_drop_bad_challenge";
+    /// An answer from the other client's address.
+    UdpSameAddress = "udp_drop_same_address";
+}
+
+const COUNT: usize = Counter::ALL.len();
+
+/// One thread's counters, on cache lines of their own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Shard([AtomicU64; COUNT]);
+
+/// All shards.
+#[derive(Debug)]
+pub struct Counters {
+    shards: Box<[Shard]>,
+}
+
+/// What one batch of packets adds: plain numbers, added to a shard at its end.
+#[derive(Debug)]
+pub struct Tally([u64; COUNT]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Shard([const { AtomicU64::new(0) }; COUNT])).collect() }
+    }
+}
+
+impl Counters {
+    /// The calling thread's shard.
+    pub fn shard(&self) -> &Shard {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static MINE: Cell<Option<usize>> = const { Cell::new(None) };
+        }
+        let mine = MINE.get().unwrap_or_else(|| {
+            let mine = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            MINE.set(Some(mine));
+            mine
+        });
+        &self.shards[mine]
+    }
+
+    /// Adds to one counter.
+    pub fn add(&self, counter: Counter, n: u64) {
+        self.shard().add(counter, n);
+    }
+
+    /// One counter's sum.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.shards.iter().map(|shard| shard.0[counter as usize].load(Ordering::Relaxed)).sum()
+    }
+
+    /// Every counter's label and sum.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Counter::ALL.iter().map(|counter| (counter.label(), self.get(*counter)))
+    }
+}
+
+impl Shard {
+    /// Adds to one counter.
+    pub fn add(&self, counter: Counter, n: u64) {
+        self.0[counter as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Adds a batch.
+    pub fn add_all(&self, tally: &Tally) {
+        for (counter, n) in self.0.iter().zip(tally.0).filter(|(_, n)| *n > 0) {
+            counter.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self([0; COUNT])
+    }
+}
+
+impl Tally {
+    /// Adds to one counter.
+    pub fn add(&mut self, counter: Counter, n: u64) {
+        self.0[counter as usize] += n;
+    }
+
+    /// One counter of the batch.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|n| *n == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_over_threads_is_what_all_of_them_added() {
+        let counters = Counters::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| counters.add(Counter::Accepts, 2)));
+            }
+        });
+        assert_eq!(counters.get(Counter::Accepts), 8000);
+    }
+
+    #[test]
+    fn labels_are_unique() {
+        let mut labels: Vec<_> = Counter::ALL.iter().map(|counter| counter.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), COUNT);
+    }
+}

@@ -1,0 +1,241 @@
+//! Where a packet goes: the client table, its two mirrors, and the look-ups that packets make.
+//!
+//! [`Router`] owns the table's one mutex. Whoever changes the table writes the changes to both mirrors before letting
+//! the mutex go; packets read the mirrors and never take it.
+
+pub mod cache;
+mod clients;
+pub mod gone;
+mod mirror;
+pub mod peer;
+pub mod session;
+pub mod sessions;
+pub mod table;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dashmap::DashMap;
+use relay_common::fastpath::SessionStats;
+use relay_common::key::{DiscoPublic, NodePublic};
+
+use self::gone::Audience;
+use self::mirror::Kernel;
+pub use self::mirror::KernelHealth;
+use self::peer::Peer;
+use self::session::{SessionRoute, Side};
+use self::sessions::{Limits, Session};
+use self::table::{Change, ConnId, Event, LegIndex, LegPath, Refusal, Table};
+use crate::fastpath::nexthop::NextHop;
+use crate::fastpath::sessions::SessionMap;
+
+/// Sessions handled per hold of the table's mutex, by anything that walks all of them.
+const WALK: usize = 128;
+
+type Hasher = foldhash::fast::RandomState;
+type Map<K, V> = DashMap<K, V, Hasher>;
+
+/// The table behind its mutex, and the in-process mirror in front of it.
+#[derive(Debug)]
+pub struct Router {
+    inner: Mutex<Inner>,
+    peers: Map<NodePublic, Arc<Peer>>,
+    conns: Map<ConnId, Arc<Peer>>,
+    sessions: Map<u32, Arc<SessionRoute>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    table: Table,
+    kernel: Kernel,
+    audiences: gone::Audiences,
+    changes: Vec<Change>,
+}
+
+impl Router {
+    /// An empty router. `kernel`: the BPF map to keep in step, where there is one.
+    pub fn new(limits: Limits, kernel: Option<Box<dyn SessionMap>>) -> Self {
+        let inner = Inner {
+            table: Table::new(limits),
+            kernel: Kernel::new(kernel),
+            audiences: gone::Audiences::default(),
+            changes: Vec::new(),
+        };
+        Self {
+            inner: Mutex::new(inner),
+            peers: Map::default(),
+            conns: Map::default(),
+            sessions: Map::default(),
+        }
+    }
+
+    /// The connection that packets for `key` go to. Takes no table lock; a miss is final.
+    pub fn peer(&self, key: &NodePublic) -> Option<Arc<Peer>> {
+        self.peers.get(key).map(|peer| Arc::clone(&peer))
+    }
+
+    /// The session with this VNI. Takes no table lock; a miss is final.
+    pub fn session(&self, vni: u32) -> Option<Arc<SessionRoute>> {
+        self.sessions.get(&vni).map(|session| Arc::clone(&session))
+    }
+
+    /// Makes a connection known under its key, and the one that packets for the key go to.
+    pub fn login(&self, peer: &Arc<Peer>, now_ns: u64) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        // Before the table tells anybody of the connection, the mirror must be able to find it.
+        self.conns.insert(peer.id, Arc::clone(peer));
+        self.apply(&mut inner, Event::Login { conn: peer.id, key: peer.key }, now_ns)
+    }
+
+    /// A connection that shares its key sent a frame, and becomes the active one.
+    pub fn frame_from_shared(&self, conn: ConnId, now_ns: u64) {
+        // Refused only when the connection has just left; then there is nothing to move.
+        let _ = self.apply(&mut self.lock(), Event::Frame { conn }, now_ns);
+    }
+
+    /// Forgets a connection. When its key left with it, returns who must hear so.
+    pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) -> Vec<Arc<Peer>> {
+        let mut inner = self.lock();
+        if self.apply(&mut inner, Event::Leave { conn: peer.id }, now_ns).is_err() {
+            return Vec::new();
+        }
+        self.conns.remove(&peer.id);
+        let left = !self.peers.contains_key(&peer.key);
+        inner.audiences.leave(peer.key, audience, left)
+    }
+
+    /// Every logged-in connection, one after the other; `visit` must not block.
+    pub fn for_each_peer(&self, mut visit: impl FnMut(&Arc<Peer>)) {
+        self.conns.iter().for_each(|peer| visit(&peer));
+    }
+
+    /// Connections logged in.
+    pub fn client_count(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Gives the pair its session. `side` is what packets need beyond the table's knowledge; it is dropped when the
+    /// pair has a session already.
+    pub fn allocate(&self, pair: [DiscoPublic; 2], side: Side, now_ns: u64) -> Result<Session, Refusal> {
+        let mut inner = self.lock();
+        inner.kernel.offer_side(side);
+        self.apply(&mut inner, Event::Allocate { pair }, now_ns)?;
+        inner.table.session_of(pair).cloned().ok_or(Refusal::UnknownSession)
+    }
+
+    /// An authenticated client opened its handshake.
+    pub fn bind(&self, vni: u32, leg: LegIndex, generation: u32, now_ns: u64) -> Result<(), Refusal> {
+        self.apply(&mut self.lock(), Event::Bind { vni, leg, generation }, now_ns)
+    }
+
+    /// An authenticated client answered its challenge from `path`.
+    pub fn answer(
+        &self,
+        vni: u32,
+        leg: LegIndex,
+        generation: u32,
+        path: LegPath,
+        now_ns: u64,
+    ) -> Result<(), Refusal> {
+        self.apply(&mut self.lock(), Event::Answer { vni, leg, generation, path }, now_ns)
+    }
+
+    /// What the kernel's routing says about a leg.
+    pub fn next_hop(&self, vni: u32, leg: LegIndex, path: LegPath, hop: Option<NextHop>, now_ns: u64) {
+        // Refused only when the leg has moved on; its new path has a resolution of its own under way.
+        let _ = self.apply(&mut self.lock(), Event::NextHop { vni, leg, path, hop }, now_ns);
+    }
+
+    /// Brings every session's liveness up to date and ends those that are over; returns how many ended.
+    pub fn sweep(&self, now_ns: impl Fn() -> u64) -> usize {
+        let before = self.sessions.len();
+        self.walk(|inner, vni| {
+            let Some(session) = inner.table.session(vni) else { return };
+            let kernel =
+                session.installed.is_some().then(|| inner.kernel.stats(session.stats_slot)).flatten();
+            let Some(route) = self.session(vni) else { return };
+            let last_seen_ns = route.last_seen_ns(kernel.as_ref());
+            let _ = self.apply(inner, Event::Tick { vni, last_seen_ns }, now_ns());
+        });
+        before.saturating_sub(self.sessions.len())
+    }
+
+    /// Every session with what both packet paths counted for it.
+    pub fn sessions(&self) -> Vec<(Session, Arc<SessionRoute>, Option<SessionStats>)> {
+        let mut all = Vec::new();
+        self.walk(|inner, vni| {
+            let Some(session) = inner.table.session(vni).cloned() else { return };
+            let kernel = inner.kernel.stats(session.stats_slot).filter(|_| session.generation > 0);
+            if let Some(route) = self.session(vni) {
+                all.push((session, route, kernel));
+            }
+        });
+        all
+    }
+
+    /// Every bound leg's path: what next hops are wanted for.
+    pub fn leg_paths(&self) -> Vec<(u32, LegIndex, LegPath)> {
+        let mut all = Vec::new();
+        self.walk(|inner, vni| {
+            let Some(session) = inner.table.session(vni) else { return };
+            let bound = session.legs.iter().enumerate();
+            all.extend(bound.filter_map(|(leg, state)| Some((vni, leg, state.path?))));
+        });
+        all
+    }
+
+    /// Compares the BPF map with the table, repairs it, and says how far apart they were.
+    pub fn audit(&self) -> KernelHealth {
+        let mut inner = self.lock();
+        let Inner { table, kernel, .. } = &mut *inner;
+        kernel.audit(table.sessions().filter_map(|session| Some((session.vni, session.installed?))))
+    }
+
+    /// How the BPF map has been keeping up.
+    pub fn kernel_health(&self) -> KernelHealth {
+        self.lock().kernel.health()
+    }
+
+    /// Sessions that the kernel should be forwarding.
+    pub fn installed_count(&self) -> usize {
+        self.lock().table.sessions().filter(|session| session.installed.is_some()).count()
+    }
+
+    /// Sessions allocated.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Holds the table's mutex until dropped. For tests and the benchmark, which show that packets do not wait.
+    pub fn hold(&self) -> impl Sized + '_ {
+        self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under the lock is a bug in the table; the packets of everybody else still have to go on.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn walk(&self, mut visit: impl FnMut(&mut Inner, u32)) {
+        let mut last = 0;
+        loop {
+            let mut inner = self.lock();
+            let vnis = inner.table.vnis_after(last, WALK);
+            let Some(end) = vnis.last() else { return };
+            last = *end;
+            vnis.into_iter().for_each(|vni| visit(&mut inner, vni));
+        }
+    }
+
+    fn apply(&self, inner: &mut Inner, event: Event, now_ns: u64) -> Result<(), Refusal> {
+        let mut changes = std::mem::take(&mut inner.changes);
+        let result = inner.table.apply(event, now_ns, &mut changes);
+        for change in changes.drain(..) {
+            self.mirror(inner, change);
+        }
+        inner.changes = changes;
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! Which connection answers for which node key.
+//!
+//! Several connections may log in with one key (a restarted client, a cloned machine). All of them stay open and are
+//! read; packets for the key go to the active one: the newest, until another of them sends a frame. That is
+//! upstream's production policy, "last writer is active".
+
+use std::collections::HashMap;
+
+use relay_common::key::NodePublic;
+
+use super::table::{Change, ConnId, Refusal};
+
+/// The connections of every key, most recently active last.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    keys: HashMap<ConnId, NodePublic>,
+    conns_by_key: HashMap<NodePublic, Vec<ConnId>>,
+}
+
+impl Clients {
+    /// A connection proved `key`; it is the active one from now on.
+    pub(super) fn login(
+        &mut self,
+        conn: ConnId,
+        key: NodePublic,
+        out: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        if self.keys.contains_key(&conn) {
+            return Err(Refusal::ConnInUse);
+        }
+        self.keys.insert(conn, key);
+        let conns = self.conns_by_key.entry(key).or_default();
+        conns.push(conn);
+        if let [.., previous, _] = conns.as_slice() {
+            // The first duplicate flags the lonely one too: from now on its frames are events.
+            if conns.len() == 2 {
+                out.push(Change::Shared { conn: *previous, shared: true });
+            }
+            out.push(Change::Shared { conn, shared: true });
+        }
+        out.push(Change::Route { key, conn });
+        Ok(())
+    }
+
+    /// A connection that shares its key sent a frame.
+    pub(super) fn frame(&mut self, conn: ConnId, out: &mut Vec<Change>) -> Result<(), Refusal> {
+        let key = *self.keys.get(&conn).ok_or(Refusal::UnknownConn)?;
+        let conns = self.conns_by_key.get_mut(&key).ok_or(Refusal::UnknownConn)?;
+        if conns.last() != Some(&conn) {
+            conns.retain(|other| *other != conn);
+            conns.push(conn);
+            out.push(Change::Route { key, conn });
+        }
+        Ok(())
+    }
+
+    /// A connection ended.
+    pub(super) fn leave(&mut self, conn: ConnId, out: &mut Vec<Change>) -> Result<(), Refusal> {
+        let key = self.keys.remove(&conn).ok_or(Refusal::UnknownConn)?;
+        let Some(conns) = self.conns_by_key.get_mut(&key) else { return Err(Refusal::UnknownConn) };
+        let was_active = conns.last() == Some(&conn);
+        conns.retain(|other| *other != conn);
+        match conns.as_slice() {
+            [] => {
+                self.conns_by_key.remove(&key);
+                out.push(Change::Unroute { key });
+            }
+            [rest @ .., survivor] => {
+                if rest.is_empty() {
+                    out.push(Change::Shared { conn: *survivor, shared: false });
+                }
+                if was_active {
+                    out.push(Change::Route { key, conn: *survivor });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The active connection of every key.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (NodePublic, ConnId)> + '_ {
+        self.conns_by_key.iter().filter_map(|(key, conns)| conns.last().map(|conn| (*key, *conn)))
+    }
+
+    /// Whether more than one connection holds this connection's key.
+    pub(super) fn is_shared(&self, conn: ConnId) -> bool {
+        let key = self.keys.get(&conn);
+        key.and_then(|key| self.conns_by_key.get(key)).is_some_and(|conns| conns.len() > 1)
+    }
+
+    /// Connections logged in.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+}

@@ -1,0 +1,13 @@
+//! The UDP services in userspace: the relay's slow path, which is always correct, and STUN.
+//!
+//! ```text
+//! socket -> batch (recvmmsg) -> relay: decide -> batch (sendmmsg), payload where it was received
+//! ```
+
+pub mod batch;
+pub mod cmsg;
+pub mod endpoints;
+pub mod relay;
+pub mod service;
+pub mod socket;
+pub mod stun;

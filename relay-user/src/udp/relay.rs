@@ -1,0 +1,175 @@
+//! What the UDP relay does with a datagram. No socket in here, and the clock is a parameter.
+//!
+//! Wire-compatible with Tailscale's peer relay (`net/udprelay`), and stricter than it where that costs no client:
+//! Geneve is checked whole, a leg is the pair of addresses it bound with, and every drop has a reason.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rand_core::{OsRng, RngCore};
+use relay_common::challenge::Secrets;
+use relay_common::disco::message::{Bind, BindKind};
+use relay_common::disco::{Envelope, seal_control};
+use relay_common::geneve::{self, Geneve, GeneveError, Protocol, Vni};
+use relay_common::key::{DiscoPrivate, DiscoPublic, NONCE_LEN};
+
+use crate::observe::counters::Counter;
+use crate::route::Router;
+use crate::route::session::{SessionRoute, Side};
+use crate::route::table::{LegIndex, LegPath, Refusal};
+
+/// What to do with a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send it, as it is, to this leg.
+    Forward(LegPath),
+    /// Answer this to its sender.
+    Challenge(Vec<u8>),
+    /// The leg is bound to this path now. Nothing is sent.
+    Bound {
+        /// The session.
+        vni: u32,
+        /// Which leg.
+        leg: LegIndex,
+        /// Where it is bound.
+        path: LegPath,
+    },
+    /// Nothing, for this reason.
+    Drop(Counter),
+}
+
+/// The relay's key and challenge secrets.
+#[derive(Debug)]
+pub struct UdpRelay {
+    key: DiscoPrivate,
+    public: DiscoPublic,
+    secrets: ArcSwap<Secrets>,
+}
+
+impl UdpRelay {
+    /// A relay with a key of its own. Clients tell relays apart by it, so it lasts as long as the sessions do.
+    pub fn new(key: DiscoPrivate, secret: [u8; 32], now_ns: u64) -> Self {
+        let public = key.public();
+        Self { key, public, secrets: ArcSwap::from_pointee(Secrets::new(now_ns, secret)) }
+    }
+
+    /// The disco key that clients seal their handshakes for.
+    pub fn public(&self) -> DiscoPublic {
+        self.public
+    }
+
+    /// The boxes with a pair of clients, ascending by key; `None` if one of them is no key to seal for.
+    pub fn side(&self, pair: [DiscoPublic; 2]) -> Option<Side> {
+        let [a, b] = if pair[0] <= pair[1] { pair } else { [pair[1], pair[0]] };
+        Some(Side::new([self.key.shared(&a)?, self.key.shared(&b)?]))
+    }
+
+    /// Swaps in a fresh challenge secret when it is time for one.
+    pub fn rotate_secrets(&self, now_ns: u64, mut draw: impl FnMut() -> [u8; 32]) {
+        let current = self.secrets.load();
+        if current.is_due(now_ns)
+            && let Some(next) = current.rotated(now_ns, draw())
+        {
+            self.secrets.store(Arc::new(next));
+        }
+    }
+
+    /// Decides about one datagram that came by `path` (its source, and the address of ours that it was sent to).
+    pub fn decide(&self, router: &Router, datagram: &[u8], path: LegPath, now_ns: u64) -> Action {
+        let (header, rest) = match geneve::parse(datagram) {
+            Ok(parsed) => parsed,
+            Err(error) => return Action::Drop(malformed(error)),
+        };
+        let Some(session) = router.session(header.vni.get()) else {
+            return Action::Drop(Counter::UdpUnknownVni);
+        };
+        let result = match header {
+            Geneve { control: true, protocol: Protocol::Disco, vni } => {
+                self.control(router, &session, vni, rest, path, now_ns)
+            }
+            Geneve { control: true, .. } => Err(Counter::UdpProtocol),
+            Geneve { .. } => data(&session, datagram.len(), path, now_ns),
+        };
+        result.unwrap_or_else(Action::Drop)
+    }
+
+    fn control(
+        &self,
+        router: &Router,
+        session: &SessionRoute,
+        vni: Vni,
+        packet: &[u8],
+        path: LegPath,
+        now_ns: u64,
+    ) -> Result<Action, Counter> {
+        let envelope = Envelope::parse(packet).map_err(|_| Counter::UdpNotDisco)?;
+        let leg = session.clients.iter().position(|client| client == envelope.sender);
+        let leg = leg.ok_or(Counter::UdpUnknownSender)?;
+        let shared = &session.side.boxes[leg];
+        let plain = shared.open(envelope.nonce, envelope.sealed).ok_or(Counter::UdpBadBox)?;
+        let (kind, bind) = Bind::parse(&plain).map_err(|_| Counter::UdpBadMessage)?;
+        let other = session.clients[1 - leg];
+        if bind.vni != vni || bind.remote_key != other {
+            return Err(Counter::UdpMismatch);
+        }
+        match kind {
+            BindKind::Bind => {
+                router.bind(vni.get(), leg, bind.generation, now_ns).map_err(refused)?;
+                let challenge =
+                    self.secrets.load().challenge(vni, bind.generation, &bind.remote_key, path.remote);
+                let mut nonce = [0; NONCE_LEN];
+                OsRng.fill_bytes(&mut nonce);
+                let answer = Bind { challenge, ..bind };
+                Ok(Action::Challenge(seal_control(
+                    BindKind::Challenge,
+                    &answer,
+                    &self.public,
+                    shared,
+                    &nonce,
+                )))
+            }
+            BindKind::Answer => {
+                let secrets = self.secrets.load();
+                if !secrets.verify(vni, bind.generation, &bind.remote_key, path.remote, &bind.challenge) {
+                    return Err(Counter::UdpBadChallenge);
+                }
+                router.answer(vni.get(), leg, bind.generation, path, now_ns).map_err(refused)?;
+                Ok(Action::Bound { vni: vni.get(), leg, path })
+            }
+            BindKind::Challenge => Err(Counter::UdpBadMessage),
+        }
+    }
+}
+
+/// A datagram of a bound session goes to the other leg, unread.
+fn data(session: &SessionRoute, len: usize, path: LegPath, now_ns: u64) -> Result<Action, Counter> {
+    let [Some(a), Some(b)] = session.legs else { return Err(Counter::UdpNotBound) };
+    let (leg, to) = match path {
+        path if path == a => (0, b),
+        path if path == b => (1, a),
+        _ => return Err(Counter::UdpNotALeg),
+    };
+    session.side.counters[leg].count(len, now_ns);
+    Ok(Action::Forward(to))
+}
+
+fn malformed(error: GeneveError) -> Counter {
+    match error {
+        GeneveError::TooShort => Counter::UdpShort,
+        GeneveError::Version => Counter::UdpVersion,
+        GeneveError::Options => Counter::UdpOptions,
+        GeneveError::Reserved | GeneveError::ZeroVni => Counter::UdpReserved,
+        GeneveError::Protocol | GeneveError::ControlNotDisco => Counter::UdpProtocol,
+    }
+}
+
+fn refused(refusal: Refusal) -> Counter {
+    match refusal {
+        Refusal::SameAddress => Counter::UdpSameAddress,
+        Refusal::UnknownSession => Counter::UdpUnknownVni,
+        _ => Counter::UdpGeneration,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! The UDP relay's socket tasks: receive a batch, decide about each datagram, send what is to be sent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::batch::{Datagram, Outgoing, Received};
+use super::relay::{Action, UdpRelay};
+use super::socket::{Pair, UdpSocket};
+use crate::clock;
+use crate::observe::counters::{Counter, Tally};
+use crate::relay::Relay;
+use crate::route::table::{LegIndex, LegPath};
+
+/// A leg was bound: its next hop is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The session.
+    pub vni: u32,
+    /// Which leg.
+    pub leg: LegIndex,
+    /// Where it is bound.
+    pub path: LegPath,
+}
+
+/// What the socket tasks share.
+#[derive(Debug)]
+pub struct UdpService {
+    /// Decides.
+    pub udp: Arc<UdpRelay>,
+    /// Table and counters.
+    pub relay: Arc<Relay>,
+    /// Who looks up next hops, where there is a fast path. When it is behind, its own timer makes up for it.
+    pub bound: Option<mpsc::Sender<Bound>>,
+}
+
+/// Which of a pair's sockets a task receives from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// The IPv4 socket.
+    V4,
+    /// The IPv6 socket.
+    V6,
+}
+
+impl UdpService {
+    /// Serves one socket of `pair` for ever; answers and forwarded datagrams leave by the socket of their family.
+    pub async fn serve(self: Arc<Self>, pair: Arc<Pair>, family: Family) {
+        let socket = match (family, &pair.v6) {
+            (Family::V4, _) => &pair.v4,
+            (Family::V6, Some(v6)) => v6,
+            (Family::V6, None) => return,
+        };
+        let mut received = Received::default();
+        loop {
+            match socket.recv(&mut received).await {
+                Ok(_) => self.batch(&pair, socket, &received),
+                // An error on a UDP socket is about some past datagram; upstream closes its server over one.
+                Err(error) => tracing::debug!(%error, "UDP receive failed"),
+            }
+        }
+    }
+
+    fn batch(&self, pair: &Pair, socket: &UdpSocket, received: &Received) {
+        let now_ns = clock::monotonic_ns();
+        let mut tally = Tally::default();
+        let decided: Vec<_> = received
+            .iter()
+            .filter_map(|datagram| {
+                let path = path(&datagram, socket.local());
+                let action = match (datagram.truncated, path) {
+                    (true, _) => Action::Drop(Counter::UdpTruncated),
+                    (false, path) => self.udp.decide(&self.relay.router, datagram.payload, path, now_ns),
+                };
+                self.count(&action, datagram.payload.len(), &mut tally);
+                Planned::new(action, datagram.payload, path)
+            })
+            .collect();
+        for family in [Family::V4, Family::V6] {
+            let wanted = |out: &Outgoing<'_>| out.to.is_ipv4() == (family == Family::V4);
+            let batch: Vec<_> = decided.iter().map(Planned::outgoing).filter(wanted).collect();
+            let Some(first) = batch.first() else { continue };
+            let failed = match pair.of(first.to) {
+                Some(socket) => socket.send(&batch).failed,
+                None => batch.len(),
+            };
+            tally.add(Counter::UdpSendFailed, failed as u64);
+        }
+        self.relay.counters.shard().add_all(&tally);
+    }
+
+    fn count(&self, action: &Action, bytes: usize, tally: &mut Tally) {
+        match action {
+            Action::Forward(_) => {
+                tally.add(Counter::UdpForwarded, 1);
+                tally.add(Counter::UdpForwardedBytes, bytes as u64);
+            }
+            Action::Challenge(_) => tally.add(Counter::UdpChallenges, 1),
+            Action::Bound { vni, leg, path } => {
+                tally.add(Counter::UdpBinds, 1);
+                tracing::debug!(vni, leg, remote = %path.remote, local = %path.local, "leg bound");
+                if let Some(bound) = &self.bound {
+                    // Full: the refresh timer of the other end will come to this leg, too.
+                    let _ = bound.try_send(Bound { vni: *vni, leg: *leg, path: *path });
+                }
+            }
+            Action::Drop(reason) => tally.add(*reason, 1),
+        }
+    }
+}
+
+/// A datagram to send, and what it borrows.
+enum Planned<'a> {
+    Forward { payload: &'a [u8], to: LegPath },
+    Answer { payload: Vec<u8>, to: LegPath },
+}
+
+impl<'a> Planned<'a> {
+    fn new(action: Action, payload: &'a [u8], from: LegPath) -> Option<Self> {
+        match action {
+            Action::Forward(to) => Some(Self::Forward { payload, to }),
+            Action::Challenge(answer) => Some(Self::Answer { payload: answer, to: from }),
+            Action::Bound { .. } | Action::Drop(_) => None,
+        }
+    }
+
+    fn outgoing(&self) -> Outgoing<'_> {
+        let (payload, to) = match self {
+            Self::Forward { payload, to } => (*payload, to),
+            Self::Answer { payload, to } => (payload.as_slice(), to),
+        };
+        // From the address that this client talks to, so that it and the NATs before it know the answer.
+        Outgoing { payload, to: to.remote, from: Some(to.local.ip()) }
+    }
+}
+
+/// The way a datagram came.
+fn path(datagram: &Datagram<'_>, bound: SocketAddr) -> LegPath {
+    let ip = datagram.local_ip.unwrap_or_else(|| bound.ip());
+    LegPath { remote: datagram.from, local: SocketAddr::new(ip, bound.port()) }
+}

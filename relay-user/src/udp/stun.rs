@@ -1,0 +1,47 @@
+//! STUN in userspace: tells clients the address they are seen with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use relay_common::stun;
+
+use super::batch::{Outgoing, Received};
+use super::socket::UdpSocket;
+use crate::listen::tcp::unmapped;
+use crate::observe::counters::{Counter, Tally};
+use crate::relay::Relay;
+
+/// Answers requests on one socket for ever.
+pub async fn serve(socket: UdpSocket, relay: Arc<Relay>) {
+    let mut received = Received::default();
+    loop {
+        if let Err(error) = socket.recv(&mut received).await {
+            tracing::debug!(%error, "STUN receive failed");
+            continue;
+        }
+        let mut tally = Tally::default();
+        let answers: Vec<_> = received
+            .iter()
+            .filter_map(|datagram| {
+                let answer = answer(datagram.payload, datagram.from);
+                tally.add(if answer.is_some() { Counter::StunAnswered } else { Counter::StunNotStun }, 1);
+                // From the address that was asked: a client drops an answer from any other.
+                answer.map(|(bytes, len)| (bytes, len, datagram.from, datagram.local_ip))
+            })
+            .collect();
+        let batch: Vec<_> = answers
+            .iter()
+            .map(|(bytes, len, to, from)| Outgoing { payload: &bytes[..*len], to: *to, from: *from })
+            .collect();
+        socket.send(&batch);
+        relay.counters.shard().add_all(&tally);
+    }
+}
+
+/// The answer to a datagram, unless it is no STUN binding request.
+fn answer(datagram: &[u8], from: SocketAddr) -> Option<([u8; stun::MAX_RESPONSE_LEN], usize)> {
+    let transaction = stun::parse_binding_request(datagram).ok()?;
+    let mut bytes = [0; stun::MAX_RESPONSE_LEN];
+    let len = stun::binding_response(transaction, unmapped(from), &mut bytes);
+    Some((bytes, len))
+}

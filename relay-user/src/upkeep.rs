@@ -1,0 +1,119 @@
+//! What has to be done again and again: sweeps, the heartbeat, audits, next hops.
+//!
+//! The packet paths keep no timers; these few tasks look at everything in turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_core::{OsRng, RngCore};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::clock;
+use crate::conn;
+use crate::fastpath::FastPath;
+use crate::fastpath::nexthop::NextHops;
+use crate::observe::counters::Counter;
+use crate::relay::Relay;
+use crate::udp::relay::UdpRelay;
+use crate::udp::service::Bound;
+
+/// Keep-alives and write deadlines are looked at this often.
+const CONNECTION_SWEEP: Duration = Duration::from_millis(500);
+
+/// Sessions' liveness, and with it their expiry.
+const SESSION_SWEEP: Duration = Duration::from_secs(5);
+
+/// Well within [`relay_common::fastpath::HEARTBEAT_LIMIT_NS`], also when a beat or two is late.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The BPF map is compared with the table.
+const AUDIT: Duration = Duration::from_secs(30);
+
+/// Every leg's next hop is looked up afresh, whatever netlink says, and its neighbour kept confirmed.
+const NEXT_HOP_REFRESH: Duration = Duration::from_secs(20);
+
+/// Keeps connections alive, and ends those that take nothing.
+pub async fn connections(relay: Arc<Relay>) {
+    let mut ticks = ticks(CONNECTION_SWEEP);
+    loop {
+        ticks.tick().await;
+        conn::sweep::sweep(&relay, clock::monotonic_ms());
+    }
+}
+
+/// Ends sessions that are over, and renews the challenge secret.
+pub async fn sessions(relay: Arc<Relay>, udp: Arc<UdpRelay>) {
+    let mut ticks = ticks(SESSION_SWEEP);
+    loop {
+        ticks.tick().await;
+        let ended = relay.router.sweep(clock::monotonic_ns);
+        relay.counters.add(Counter::UdpExpired, ended as u64);
+        udp.rotate_secrets(clock::monotonic_ns(), || {
+            let mut secret = [0; 32];
+            OsRng.fill_bytes(&mut secret);
+            secret
+        });
+    }
+}
+
+/// Tells the XDP program that the daemon lives, and audits its session map.
+pub async fn kernel(relay: Arc<Relay>, fast: Arc<FastPath>) {
+    let (mut beats, mut audits) = (ticks(HEARTBEAT), ticks(AUDIT));
+    loop {
+        tokio::select! {
+            _ = beats.tick() => {
+                if let Err(error) = fast.heartbeat(clock::monotonic_ns()) {
+                    tracing::warn!(%error, "cannot write the heartbeat; the program will pass everything");
+                }
+            }
+            _ = audits.tick() => {
+                let before = relay.router.kernel_health().drift;
+                let health = relay.router.audit();
+                if health.drift > before {
+                    tracing::warn!(drift = health.drift - before, "the session map had drifted; repaired");
+                }
+            }
+        }
+    }
+}
+
+/// Looks up the next hop of each leg as it is bound, and of all legs when the host's routing changes.
+pub async fn next_hops(
+    relay: Arc<Relay>,
+    hops: NextHops,
+    mut changes: mpsc::Receiver<()>,
+    mut bound: mpsc::Receiver<Bound>,
+) {
+    let mut refresh = ticks(NEXT_HOP_REFRESH);
+    loop {
+        tokio::select! {
+            leg = bound.recv() => match leg {
+                Some(leg) => resolve(&relay, &hops, leg),
+                None => return,
+            },
+            _ = changes.recv() => resolve_all(&relay, &hops),
+            _ = refresh.tick() => resolve_all(&relay, &hops),
+        }
+    }
+}
+
+fn resolve_all(relay: &Relay, hops: &NextHops) {
+    for (vni, leg, path) in relay.router.leg_paths() {
+        resolve(relay, hops, Bound { vni, leg, path });
+    }
+}
+
+fn resolve(relay: &Relay, hops: &NextHops, Bound { vni, leg, path }: Bound) {
+    let hop = hops.resolve(path.local.ip(), path.remote.ip());
+    if let Err(error) = &hop {
+        tracing::debug!(vni, leg, remote = %path.remote, %error, "no next hop; userspace carries the session");
+    }
+    relay.router.next_hop(vni, leg, path, hop.ok(), clock::monotonic_ns());
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

@@ -1,0 +1,98 @@
+//! The eBPF objects as a test holds them: found, loaded, their maps read and written as the shared values.
+//!
+//! It does not use the daemon's loader on purpose: two readings of the same contract are worth more than one.
+
+mod far;
+mod maps;
+mod relayd;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramType, TestRun as _, TestRunOptions, Xdp},
+    sys::is_program_supported,
+};
+use nix::time::{ClockId, clock_gettime};
+
+pub use far::Far;
+pub use maps::{array_value, own_values, set_array_value};
+pub use relayd::Relayd;
+
+/// The two objects, or why this machine cannot run them.
+#[derive(Debug)]
+pub struct Objects {
+    /// relayd's program.
+    pub relayd: PathBuf,
+    /// The lab's programs.
+    pub lab: PathBuf,
+}
+
+impl Objects {
+    /// Finds the objects where `RELAYD_XDP_OBJECT` and `RELAYD_LAB_OBJECT` say, or where `cargo xtask build` puts them.
+    ///
+    /// # Errors
+    /// What is missing, for the list of skipped tests.
+    pub fn find() -> Result<Self, String> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err("needs root to load BPF programs".to_owned());
+        }
+        match is_program_supported(ProgramType::Xdp) {
+            Ok(true) => {}
+            Ok(false) => return Err("the kernel has no XDP".to_owned()),
+            Err(error) => return Err(format!("BPF is not available: {error}")),
+        }
+        Ok(Self {
+            relayd: object("RELAYD_XDP_OBJECT", "relayd-xdp.o")?,
+            lab: object("RELAYD_LAB_OBJECT", "lab-xdp.o")?,
+        })
+    }
+}
+
+fn object(variable: &str, name: &str) -> Result<PathBuf, String> {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf").join(name);
+    let path = env::var_os(variable).map_or_else(built, PathBuf::from);
+    if path.is_file() { Ok(path) } else { Err(format!("{name} is not built (`cargo xtask build`)")) }
+}
+
+/// Creates the maps of an object, of their compiled sizes, and relocates its programs.
+pub fn load_object(path: &Path) -> Result<Ebpf> {
+    // aya wants the object aligned, which a file read into a vector of bytes by it is.
+    EbpfLoader::new().load_file(path).with_context(|| format!("loading {}", path.display()))
+}
+
+/// Loads one program of an object into the kernel: this is where the verifier speaks.
+pub fn load_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
+    let program: &mut Xdp = loaded_program(ebpf, name)?;
+    program.load().with_context(|| format!("the kernel refuses {name}"))?;
+    Ok(program)
+}
+
+/// A program of an object.
+pub fn loaded_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
+    Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+}
+
+/// Runs a program once on `frame`, as if it had come in by the loopback interface; returns its action and the frame as it left it.
+pub fn run(program: &Xdp, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+    let mut out = vec![0; frame.len() + 64];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ..TestRunOptions::new()
+    })?;
+    out.truncate(usize::try_from(result.data_size_out)?);
+    Ok((result.return_value, out))
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, as the programs read it.
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
+    let [seconds, nanoseconds] =
+        [now.tv_sec(), now.tv_nsec()].map(|part| u64::try_from(part).expect("after boot"));
+    seconds * 1_000_000_000 + nanoseconds
+}

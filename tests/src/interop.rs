@@ -1,0 +1,49 @@
+//! Holds a running relay against upstream's own client packages, by way of the Go program in `tests/interop`.
+//!
+//! Here is what starts things and cleans up; what is judged, and how, is in the Go program's files.
+
+mod judge;
+mod site;
+
+use anyhow::{Context as _, bail};
+pub use judge::{Judge, Verdict};
+pub use site::{Server, Site};
+
+/// Judges one case on the shared site and panics unless it passed; skips by name where this machine cannot.
+///
+/// # Panics
+/// If the judge cannot be built, the relay does not come up, or the case fails.
+pub fn judge_case(case: &str) {
+    match try_case(case) {
+        Ok(Verdict::Passed(line)) => println!("{line}"),
+        Ok(Verdict::Skipped(reason)) => crate::skip(&format!("interop {case}"), &reason),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Panics unless these are the judge's cases, each once.
+///
+/// # Panics
+/// If the judge cannot be built or knows other cases.
+pub fn check_cases(cases: &[&str]) {
+    let judge = match Judge::built() {
+        Ok(judge) => judge,
+        Err(judge::Missing::Go(reason)) => return crate::skip("interop list of cases", reason),
+        Err(judge::Missing::Build(output)) => panic!("the judge does not build:\n{output}"),
+    };
+    assert_eq!(cases, judge.cases().expect("the judge lists its cases"));
+}
+
+fn try_case(case: &str) -> anyhow::Result<Verdict> {
+    let judge = match Judge::built() {
+        Ok(judge) => judge,
+        Err(judge::Missing::Go(reason)) => return Ok(Verdict::Skipped(reason.clone())),
+        Err(judge::Missing::Build(output)) => bail!("the judge does not build:\n{output}"),
+    };
+    let server = match Server::chosen()? {
+        Ok(server) => server,
+        Err(reason) => return Ok(Verdict::Skipped(reason)),
+    };
+    let site = Site::shared(&server, judge).context("starting the relay to be judged")?;
+    judge.case(&site, case).with_context(|| format!("the relay's log ends:\n{}", site.log_tail()))
+}

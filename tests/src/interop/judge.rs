@@ -1,0 +1,124 @@
+//! The Go program that judges: building it once, and running one case of it.
+//!
+//! Its module asks for a newer Go than most machines have; `GOTOOLCHAIN=auto` lets any Go since 1.21 fetch
+//! that one through the module proxy, once.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, bail};
+
+use super::site::Site;
+
+/// A built judge.
+#[derive(Debug)]
+pub struct Judge {
+    program: PathBuf,
+}
+
+/// What became of one case.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The judge's own line.
+    Passed(String),
+    /// Why it could not be judged here.
+    Skipped(String),
+}
+
+/// Why there is no judge.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// No Go on this machine.
+    Go(String),
+    /// Go is there, and failed: its output.
+    Build(String),
+}
+
+impl Judge {
+    /// The judge, built on the first call.
+    pub(super) fn built() -> Result<&'static Judge, &'static Missing> {
+        static JUDGE: OnceLock<Result<Judge, Missing>> = OnceLock::new();
+        JUDGE.get_or_init(build).as_ref()
+    }
+
+    /// Builds another program of the judge's module beside it, such as `tailscale.com/cmd/derper`.
+    pub(super) fn build_beside(&self, package: &str) -> anyhow::Result<PathBuf> {
+        let name = package.rsplit('/').next().unwrap_or(package);
+        let program = self.program.with_file_name(name);
+        go_build(&program, package).map_err(anyhow::Error::msg)?;
+        Ok(program)
+    }
+
+    /// A command that runs the judge.
+    pub(super) fn command(&self) -> Command {
+        Command::new(&self.program)
+    }
+
+    /// Names of all cases, in the judge's order.
+    pub fn cases(&self) -> anyhow::Result<Vec<String>> {
+        let output = self.command().arg("-list").output().context("running the judge")?;
+        Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+    }
+
+    /// Starts a process that ends well once every service of the site answers, or badly after 20 seconds.
+    pub(super) fn awaiting(&self, flags: &[String]) -> anyhow::Result<Child> {
+        let mut command = self.command();
+        command.args(flags).args(["-await", "20s"]).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().context("running the judge")
+    }
+
+    /// Judges one case. The judge bounds its own time.
+    pub fn case(&self, site: &Site, case: &str) -> anyhow::Result<Verdict> {
+        let output =
+            self.command().args(site.flags()).args(["-case", case]).output().context("running the judge")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let line = said.trim();
+        if let Some(reason) = line.strip_prefix(&format!("SKIP {case} ")) {
+            return Ok(Verdict::Skipped(reason.to_owned()));
+        }
+        let passed = output.status.success() && line.starts_with(&format!("PASS {case} "));
+        if passed == site.must_fail(case) {
+            bail!("{}", text(&output));
+        }
+        Ok(Verdict::Passed(line.to_owned()))
+    }
+}
+
+fn build() -> Result<Judge, Missing> {
+    if let Err(error) = Command::new("go").arg("version").output() {
+        return Err(Missing::Go(format!("cannot run `go`: {error}")));
+    }
+    let program = module().join("bin").join("judge");
+    match go_build(&program, ".") {
+        Ok(()) => Ok(Judge { program }),
+        Err(output) => Err(Missing::Build(output)),
+    }
+}
+
+fn module() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("interop")
+}
+
+/// Builds one package of the judge's module; the error is what Go said.
+fn go_build(program: &Path, package: &str) -> Result<(), String> {
+    let built = Command::new("go")
+        .current_dir(module())
+        .env("GOTOOLCHAIN", "auto")
+        // No version stamp: it would ask git about a checkout that may belong to another user.
+        .env("GOFLAGS", "-mod=mod -buildvcs=false")
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-o"])
+        .args([program.as_os_str(), package.as_ref()])
+        .output();
+    match built {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(text(&output)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+pub(super) fn text(output: &Output) -> String {
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    format!("{stdout}{stderr}").trim().to_owned()
+}

@@ -1,0 +1,288 @@
+//! One relay to be judged, on loopback ports of its own, with every service the judge can ask: DERP over
+//! TLS, a second relay without TLS, the plain HTTP companion, STUN, and the UDP relay behind the admin
+//! socket.
+//!
+//! Cases share one site while any of them runs. It is held by the cases alone (a `static` would never be
+//! dropped), so the last one to end takes the processes and their files with it.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::judge::{Judge, text};
+
+/// Cases that upstream fails, by intent of ours: see the case's own comment.
+const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];
+
+/// How often a start is tried: another process may take a port between our choosing it and the relay's
+/// binding it.
+const START_ATTEMPTS: usize = 3;
+
+/// How often a starting site is looked at: a child's end is no event that can be waited for beside another's.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Which relay is judged.
+#[derive(Clone, Debug)]
+pub enum Server {
+    /// relayd, by path.
+    Relayd(PathBuf),
+    /// Upstream's derper and its UDP relay: judges the judge. Chosen by `JUDGE_SERVER=upstream`.
+    Upstream,
+}
+
+impl Server {
+    /// What the environment asks for. The inner error is why there is nothing to judge.
+    ///
+    /// # Errors
+    /// If `RELAYD_BIN` names no file, or `JUDGE_SERVER` says something unknown.
+    pub fn chosen() -> anyhow::Result<Result<Server, String>> {
+        match std::env::var("JUDGE_SERVER").as_deref() {
+            Ok("upstream") => return Ok(Ok(Server::Upstream)),
+            Ok("relayd") | Err(_) => {}
+            Ok(other) => bail!("JUDGE_SERVER={other}: want relayd or upstream"),
+        }
+        if let Some(path) = std::env::var_os("RELAYD_BIN").map(PathBuf::from) {
+            if !path.is_file() {
+                bail!("RELAYD_BIN: there is no {}", path.display());
+            }
+            return Ok(Ok(Server::Relayd(path)));
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/relayd");
+        if !path.is_file() {
+            return Ok(Err("no relayd built: `cargo build`, or name one in RELAYD_BIN".to_owned()));
+        }
+        Ok(Ok(Server::Relayd(path)))
+    }
+}
+
+/// A running relay; dropped, it is gone with its files.
+#[derive(Debug)]
+pub struct Site {
+    children: Vec<Child>,
+    dir: PathBuf,
+    flags: Vec<String>,
+    must_fail: &'static [&'static str],
+}
+
+impl Site {
+    /// The site of all cases that run now; started if none does.
+    pub(super) fn shared(server: &Server, judge: &Judge) -> anyhow::Result<Arc<Site>> {
+        static SHARED: Mutex<Result<Weak<Site>, String>> = Mutex::new(Ok(Weak::new()));
+        // A poisoned lock means that a start panicked; the next case may try again.
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shared {
+            Ok(running) => {
+                if let Some(site) = running.upgrade() {
+                    return Ok(site);
+                }
+            }
+            // What did not come up for one case will not for forty more.
+            Err(reason) => bail!("{reason}"),
+        }
+        match Site::start(server, judge) {
+            Ok(site) => {
+                let site = Arc::new(site);
+                *shared = Ok(Arc::downgrade(&site));
+                Ok(site)
+            }
+            Err(error) => {
+                *shared = Err(format!("{error:#}"));
+                Err(error)
+            }
+        }
+    }
+
+    fn start(server: &Server, judge: &Judge) -> anyhow::Result<Site> {
+        let mut attempt = 1;
+        loop {
+            let error = match Site::try_start(server, judge) {
+                Ok(site) => return Ok(site),
+                Err(error) => error,
+            };
+            if attempt == START_ATTEMPTS {
+                return Err(error.context(format!("{attempt} attempts")));
+            }
+            attempt += 1;
+        }
+    }
+
+    fn try_start(server: &Server, judge: &Judge) -> anyhow::Result<Site> {
+        let ports = Ports::free()?;
+        let dir = new_dir()?;
+        let socket = dir.join("admin.sock");
+        let flags = [
+            ("-url", format!("https://127.0.0.1:{}/derp", ports.tls)),
+            ("-plain-url", format!("http://127.0.0.1:{}/derp", ports.plain)),
+            ("-http-url", format!("http://127.0.0.1:{}", ports.http)),
+            ("-stun-addr", format!("127.0.0.1:{}", ports.stun)),
+            ("-admin-socket", socket.display().to_string()),
+        ];
+        let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let must_fail = match server {
+            Server::Relayd(_) => &[],
+            Server::Upstream => STRICTER_THAN_UPSTREAM,
+        };
+        // From here on dropping the site cleans up whatever was started.
+        let mut site = Site { children: Vec::new(), dir, flags, must_fail };
+        match server {
+            Server::Relayd(program) => {
+                let mut relayd = site.tls(program, &ports);
+                relayd.arg("--admin-socket").arg(&socket);
+                relayd.args(["--relay-server-port", &ports.relay.to_string()]);
+                relayd.args(["--relay-server-static-endpoints", &ports.relay_endpoints()]);
+                site.run(relayd)?;
+                let mut plain = site.plain(program, &ports);
+                plain.arg("--admin-socket").arg(site.dir.join("plain.sock"));
+                site.run(plain)?;
+            }
+            Server::Upstream => {
+                let derper = judge.build_beside("tailscale.com/cmd/derper")?;
+                let mut tls = site.tls(&derper, &ports);
+                // Upstream's 32 packets a client are less than the judge's window.
+                tls.env("TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH", "256");
+                site.run(tls)?;
+                site.run(site.plain(&derper, &ports))?;
+                let mut udp = judge.command();
+                udp.arg("-admin-socket").arg(&socket).args(["-serve-udp-double", &ports.relay_endpoints()]);
+                site.run(udp)?;
+            }
+        }
+        let answered = site.await_services(judge);
+        answered.with_context(|| format!("the relay's log ends:\n{}", site.log_tail()))?;
+        Ok(site)
+    }
+
+    /// Returns once every service answers; fails at once when a process of the site has ended.
+    fn await_services(&mut self, judge: &Judge) -> anyhow::Result<()> {
+        let mut awaiting = judge.awaiting(&self.flags)?;
+        loop {
+            if awaiting.try_wait()?.is_some() {
+                let output = awaiting.wait_with_output()?;
+                if !output.status.success() {
+                    bail!("{}", text(&output));
+                }
+                return Ok(());
+            }
+            for child in &mut self.children {
+                if let Some(status) = child.try_wait()? {
+                    awaiting.kill()?;
+                    awaiting.wait()?;
+                    bail!("a process of the relay ended as it started: {status}");
+                }
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The relay that speaks TLS, with a certificate it makes itself.
+    fn tls(&self, program: &Path, ports: &Ports) -> Command {
+        let mut command = Command::new(program);
+        command.args([
+            "-a",
+            &format!("127.0.0.1:{}", ports.tls),
+            "-certmode",
+            "manual",
+            "-hostname",
+            "127.0.0.1",
+        ]);
+        command.arg("-certdir").arg(self.dir.join("certs")).arg("-c").arg(self.dir.join("tls.key"));
+        command.args(["-http-port", &ports.http.to_string(), "-stun-port", &ports.stun.to_string()]);
+        command
+    }
+
+    /// The relay without TLS: as derper, that is what another port than 443 means without manual
+    /// certificates.
+    fn plain(&self, program: &Path, ports: &Ports) -> Command {
+        let mut command = Command::new(program);
+        command.args(["-a", &format!("127.0.0.1:{}", ports.plain), "-http-port", "-1", "-stun=false"]);
+        command.arg("-c").arg(self.dir.join("plain.key"));
+        command
+    }
+
+    fn run(&mut self, mut command: Command) -> anyhow::Result<()> {
+        let log = File::options().create(true).append(true).open(self.dir.join("log"))?;
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        self.children.push(child.with_context(|| format!("starting {command:?}"))?);
+        Ok(())
+    }
+
+    /// The judge's flags that name this site's services.
+    pub(super) fn flags(&self) -> &[String] {
+        &self.flags
+    }
+
+    /// Whether this case must fail here, which shows that it can.
+    pub(super) fn must_fail(&self, case: &str) -> bool {
+        self.must_fail.contains(&case)
+    }
+
+    /// The last lines that the site's processes wrote.
+    pub(super) fn log_tail(&self) -> String {
+        let log = fs::read(self.dir.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            // Either may fail only because the child is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Ports that were free a moment ago.
+struct Ports {
+    tls: u16,
+    plain: u16,
+    http: u16,
+    stun: u16,
+    relay: u16,
+    has_ipv6: bool,
+}
+
+impl Ports {
+    fn free() -> anyhow::Result<Ports> {
+        // All are held until all are chosen, so that they differ.
+        let tcp = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let [tls, plain, http] = tcp.map(|listener| listener.context("no free TCP port"));
+        let stun = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no free UDP port")?;
+        let relay = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("no free UDP port")?;
+        let (tls, plain, http) = (tls?, plain?, http?);
+        Ok(Ports {
+            tls: tls.local_addr()?.port(),
+            plain: plain.local_addr()?.port(),
+            http: http.local_addr()?.port(),
+            stun: stun.local_addr()?.port(),
+            relay: relay.local_addr()?.port(),
+            has_ipv6: UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),
+        })
+    }
+
+    /// Loopback is never advertised of itself.
+    fn relay_endpoints(&self) -> String {
+        let port = self.relay;
+        if self.has_ipv6 { format!("127.0.0.1:{port},[::1]:{port}") } else { format!("127.0.0.1:{port}") }
+    }
+}
+
+/// A directory of this process and this site only; short, as a socket's path must be.
+fn new_dir() -> anyhow::Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("relayd-interop-{}-{number}", std::process::id()));
+    fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    fs::create_dir(dir.join("certs"))?;
+    Ok(dir)
+}

@@ -1,0 +1,135 @@
+//! Network namespaces and veth pairs of a test's own, gone when it is.
+
+use std::{
+    fs::{self, File},
+    io,
+    process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, setns},
+};
+
+/// A network namespace with its loopback up and without IPv6, whose own traffic would move counters.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes a namespace whose name holds this process's id and `label`.
+    pub fn new(label: &str) -> Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let name = format!("relayd-{}-{}-{label}", process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        command("ip", &["netns", "add", &name])?;
+        let netns = Self { name };
+        netns.enter(|| match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })??;
+        netns.ip(&["link", "set", "lo", "up"])?;
+        Ok(netns)
+    }
+
+    /// Its name, as `ip netns` and `nsenter --net=/run/netns/NAME` take it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `ip` on this namespace.
+    pub fn ip(&self, arguments: &[&str]) -> Result<()> {
+        command("ip", &[&["-n", &self.name], arguments].concat())
+    }
+
+    /// Runs a command inside. Unlike `ip netns exec` it keeps the host's /sys, and so the BPF file system.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Result<()> {
+        self.enter(|| command(program, arguments))?
+    }
+
+    /// Stops the interface from leaving checksums to a device that is none: what leaves it is whole on the wire.
+    pub fn complete_checksums(&self, interface: &str) -> Result<()> {
+        self.command("ethtool", &["-K", interface, "tx", "off"])
+    }
+
+    /// The index of an interface.
+    pub fn index(&self, interface: &str) -> Result<u32> {
+        self.enter(|| if_nametoindex(interface))?.with_context(|| format!("no {interface} in {}", self.name))
+    }
+
+    /// Calls `inside` on a thread of its own that has entered the namespace. Sockets opened, programs attached and processes
+    /// started there belong to it.
+    pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> Result<T> {
+        let path = format!("/run/netns/{}", self.name);
+        let namespace = File::open(&path).with_context(|| format!("opening {path}"))?;
+        thread::scope(|scope| {
+            let entered = scope.spawn(move || -> Result<T> {
+                setns(namespace, CloneFlags::CLONE_NEWNET).context("entering a namespace")?;
+                Ok(inside())
+            });
+            entered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if let Err(error) = command("ip", &["netns", "delete", &self.name]) {
+            eprintln!("left behind: {error:#}");
+        }
+    }
+}
+
+/// One end of a veth pair.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'n> {
+    /// Where it lies.
+    pub netns: &'n Netns,
+    /// Its name there.
+    pub name: &'n str,
+    /// Its link-layer address.
+    pub mac: [u8; 6],
+}
+
+/// Makes a veth pair and brings both ends up. It goes with either namespace.
+pub fn veth(one: End<'_>, other: End<'_>) -> Result<()> {
+    let [one_mac, other_mac] = [one.mac, other.mac].map(mac_text);
+    one.netns.ip(&[
+        "link",
+        "add",
+        one.name,
+        "address",
+        &one_mac,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        other.name,
+        "netns",
+        other.netns.name(),
+        "address",
+        &other_mac,
+    ])?;
+    for end in [one, other] {
+        end.netns.ip(&["link", "set", end.name, "up"])?;
+    }
+    Ok(())
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Runs a command to its end; what it printed is told only if it failed.
+fn command(program: &str, arguments: &[&str]) -> Result<()> {
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| format!("starting {program}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let told = String::from_utf8_lossy(&output.stderr);
+    bail!("`{program} {}` failed ({}): {}", arguments.join(" "), output.status, told.trim());
+}
