@@ -92,7 +92,8 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SIGTERM and SIGINT end the daemon; derper without `-rate-config` dies of SIGHUP, and so do we, but cleanly.
+/// SIGTERM and SIGINT end the daemon; derper without `-rate-config` dies of SIGHUP, and so do we, but
+/// cleanly.
 async fn stopped() -> anyhow::Result<&'static str> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -113,7 +114,8 @@ fn derp_key(serve: &Serve) -> anyhow::Result<NodePrivate> {
     }
 }
 
-/// One worker for every two cores: more share each batch, and wake each other (measured; see the design notes).
+/// One worker for every two cores: more share each batch, and wake each other (measured; see the design
+/// notes).
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }

@@ -133,7 +133,8 @@ pub struct Serve {
     /// Worker threads; default: half the cores, at least one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
-    /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime directory
+    /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime
+    /// directory
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! stream -> reader -> router -> the receivers' mailboxes          own mailbox -> stream
 //! ```
-//! The task parks with no buffer and no timer of its own: scratch memory is the worker's, deadlines are the sweep's.
+//! The task parks with no buffer and no timer of its own: scratch memory is the worker's, deadlines are the
+//! sweep's.
 
 pub mod bucket;
 pub mod login;

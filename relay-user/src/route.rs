@@ -1,7 +1,7 @@
 //! Where a packet goes: the client table, its two mirrors, and the look-ups that packets make.
 //!
-//! [`Router`] owns the table's one mutex. Whoever changes the table writes the changes to both mirrors before letting
-//! the mutex go; packets read the mirrors and never take it.
+//! [`Router`] owns the table's one mutex. Whoever changes the table writes the changes to both mirrors before
+//! letting the mutex go; packets read the mirrors and never take it.
 
 pub mod cache;
 mod clients;
@@ -113,8 +113,8 @@ impl Router {
         self.conns.len()
     }
 
-    /// Gives the pair its session. `side` is what packets need beyond the table's knowledge; it is dropped when the
-    /// pair has a session already.
+    /// Gives the pair its session. `side` is what packets need beyond the table's knowledge; it is dropped
+    /// when the pair has a session already.
     pub fn allocate(&self, pair: [DiscoPublic; 2], side: Side, now_ns: u64) -> Result<Session, Refusal> {
         let mut inner = self.lock();
         inner.kernel.offer_side(side);
@@ -205,7 +205,8 @@ impl Router {
         self.sessions.len()
     }
 
-    /// Holds the table's mutex until dropped. For tests and the benchmark, which show that packets do not wait.
+    /// Holds the table's mutex until dropped. For tests and the benchmark, which show that packets do not
+    /// wait.
     pub fn hold(&self) -> impl Sized + '_ {
         self.lock()
     }

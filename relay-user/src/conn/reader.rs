@@ -84,7 +84,8 @@ impl Turn<'_> {
         let Self { deframer, handler } = self;
         let (me, relay, now_ns) = (handler.me, handler.relay, handler.now_ns);
         let skipped = Cell::new(0);
-        // Asked once for each frame, those that are skipped included: any of them makes a duplicate the active one.
+        // Asked once for each frame, those that are skipped included: any of them makes a duplicate the
+        // active one.
         let admit = |header| {
             if me.is_shared() {
                 relay.router.frame_from_shared(me.id, now_ns);

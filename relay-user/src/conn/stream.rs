@@ -1,7 +1,7 @@
 //! The byte stream under a connection, as small as the relay needs it.
 //!
-//! Reading hands each run of plaintext to a sink where it lies, in the worker's scratch; writing takes the whole
-//! mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no buffer.
+//! Reading hands each run of plaintext to a sink where it lies, in the worker's scratch; writing takes the
+//! whole mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no buffer.
 
 pub mod plain;
 
@@ -27,16 +27,16 @@ pub enum Received {
 
 /// A transport.
 pub trait Stream: Send + Unpin {
-    /// Reads the socket once and hands `sink` each plaintext slice, in order. Once the sink breaks, it is not called
-    /// again, and what it has not seen is lost: the caller is about to end the connection.
+    /// Reads the socket once and hands `sink` each plaintext slice, in order. Once the sink breaks, it is not
+    /// called again, and what it has not seen is lost: the caller is about to end the connection.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Poll<io::Result<Received>>;
 
-    /// Takes all of `plaintext`, seals it and writes what the socket will have; [`Stream::poll_flush`] does the rest.
-    /// To be called only when nothing is left to flush.
+    /// Takes all of `plaintext`, seals it and writes what the socket will have; [`Stream::poll_flush`] does
+    /// the rest. To be called only when nothing is left to flush.
     fn send(&mut self, cx: &mut Context<'_>, plaintext: &[&[u8]]) -> io::Result<()>;
 
     /// Writes what is left of earlier sends. Ready when nothing is.
@@ -102,7 +102,8 @@ impl Outbox {
 /// The transport's, and `UnexpectedEof` when the peer has closed.
 pub async fn recv_into<S: Stream>(stream: &mut S, into: &mut Vec<u8>) -> io::Result<()> {
     let received = poll_fn(|cx| {
-        // An answer that does not get away must not keep us from reading: the peer may be waiting for neither.
+        // An answer that does not get away must not keep us from reading: the peer may be waiting for
+        // neither.
         if let Poll::Ready(Err(error)) = stream.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }

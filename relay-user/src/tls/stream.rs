@@ -1,7 +1,7 @@
 //! TLS in place: records are opened where they were read and sealed straight into the write buffer.
 //!
-//! rustls' unbuffered API carries the connection, handshake included. Between reads the connection keeps only the
-//! ciphertext of a record that has not arrived whole.
+//! rustls' unbuffered API carries the connection, handshake included. Between reads the connection keeps only
+//! the ciphertext of a record that has not arrived whole.
 
 use std::fmt;
 use std::io;
