@@ -1,9 +1,9 @@
 //! `cargo xtask test`: every test program of the workspace, built once, in one profile, counted as one run.
 //!
-//! The programs are built by one cargo call and started from here, not by `cargo test`, because a lab test runs as root
-//! while it is built as the user, and because one call means one set of dependency features. A test that cannot run here
-//! appends `SKIPPED: <test name>: <reason>` to the file named by `RELAYD_SKIP_FILE` and returns; it is then counted as
-//! skipped and not as passed.
+//! The programs are built by one cargo call and started from here, not by `cargo test`, because a lab test
+//! runs as root while it is built as the user, and because one call means one set of dependency features. A
+//! test that cannot run here appends `SKIPPED: <test name>: <reason>` to the file named by `RELAYD_SKIP_FILE`
+//! and returns; it is then counted as skipped and not as passed.
 
 mod program;
 mod stream;

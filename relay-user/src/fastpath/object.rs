@@ -1,6 +1,7 @@
 //! The XDP program's object file, embedded at build time so that the daemon is one file.
 //!
-//! `build.rs` sets `have_bpf` when `cargo xtask build` handed it an object. Aligned for the ELF reader, which reads headers in place.
+//! `build.rs` sets `have_bpf` when `cargo xtask build` handed it an object. Aligned for the ELF reader, which
+//! reads headers in place.
 
 /// The object file, or `None` where the daemon was built without the fast path.
 #[cfg(have_bpf)]
