@@ -135,7 +135,8 @@ pub(crate) fn end_tree(root: u32) {
     end(host::descendants(root).into_iter().chain([root]));
 }
 
-fn end(pids: impl Iterator<Item = u32>) {
+/// Sends SIGTERM to each.
+pub(crate) fn end(pids: impl Iterator<Item = u32>) {
     let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
     if pids.is_empty() {
         return;
