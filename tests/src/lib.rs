@@ -1,4 +1,5 @@
-//! Harness of the tests that need more than one crate: the loaded XDP program, and network namespaces to run it in.
+//! Harness of the tests that need more than one crate: the loaded XDP program, and network namespaces to run
+//! it in.
 #![forbid(unsafe_code)]
 
 pub mod bpf;
