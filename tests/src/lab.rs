@@ -50,6 +50,11 @@ impl Netns {
         self.enter(|| command(program, arguments))?
     }
 
+    /// Runs a command inside, for what it prints.
+    pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        self.enter(|| output(program, arguments))?
+    }
+
     /// Stops the interface from leaving checksums to a device that is none: what leaves it is whole on the
     /// wire.
     pub fn complete_checksums(&self, interface: &str) -> Result<()> {
@@ -126,10 +131,15 @@ fn mac_text(mac: [u8; 6]) -> String {
 
 /// Runs a command to its end; what it printed is told only if it failed.
 fn command(program: &str, arguments: &[&str]) -> Result<()> {
+    output(program, arguments).map(drop)
+}
+
+/// Runs a command to its end, for what it prints.
+fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let output =
         Command::new(program).args(arguments).output().with_context(|| format!("starting {program}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8(output.stdout)?);
     }
     let told = String::from_utf8_lossy(&output.stderr);
     bail!("`{program} {}` failed ({}): {}", arguments.join(" "), output.status, told.trim());

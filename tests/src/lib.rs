@@ -1,13 +1,21 @@
-//! Harness of the tests that need more than one crate: real processes, the loaded XDP program, network namespaces,
-//! and judges that are not written in Rust.
+//! Harness of the tests that need more than one crate, and of the demo: real processes, judges that are not
+//! written in Rust, the loaded XDP program, network namespaces to run it in, clients, and a daemon of one's
+//! own.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod bpf;
+pub mod client;
+pub mod daemon;
+pub mod demo;
 pub mod fastpath;
 pub mod interop;
 pub mod lab;
 pub mod packet;
+pub mod raw;
 mod skip;
+pub mod topology;
+pub mod udp_client;
 pub mod wire;
 
 pub use skip::skip;

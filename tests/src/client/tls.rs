@@ -1,0 +1,104 @@
+//! TLS of the test client: one certificate is right, and all others are wrong.
+//!
+//! The relay of a test has a self-signed certificate for an address, so it is pinned by its bytes. The
+//! handshake's signature is verified all the same: that, and not the chain, is what proves the relay holds
+//! the key.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use relay_common::key::NodePublic;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+};
+
+/// What the meta certificate's common name starts with.
+const META_NAME: &[u8] = b"derpkey";
+/// Version 3, then the protocol version 2 as serial number.
+const META_HEAD: [u8; 8] = [0xa0, 3, 2, 1, 2, 2, 1, 2];
+/// Digits of a key in it.
+const HEX_LEN: usize = 64;
+
+/// The certificate that a relay must show first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned(CertificateDer<'static>);
+
+impl Pinned {
+    /// The first certificate of a PEM file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let certificate = CertificateDer::from_pem_file(path);
+        certificate.map(Self).with_context(|| format!("certificate {}", path.display()))
+    }
+
+    /// A configuration that takes this certificate, and speaks one version.
+    pub(super) fn config(&self, version: &'static SupportedProtocolVersion) -> Result<Arc<ClientConfig>> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = Verifier { pinned: self.0.clone(), provider: Arc::clone(&provider) };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    }
+}
+
+/// The relay's key from the meta certificate, which must be the last of the chain and of the protocol's
+/// version.
+pub(super) fn meta_key(chain: &[CertificateDer<'_>]) -> Option<NodePublic> {
+    let der = chain.last()?;
+    der.windows(META_HEAD.len()).find(|window| *window == META_HEAD)?;
+    let at = der.windows(META_NAME.len()).position(|window| window == META_NAME)? + META_NAME.len();
+    let digits = core::str::from_utf8(der.get(at..at + HEX_LEN)?).ok()?;
+    format!("{}{digits}", NodePublic::PREFIX).parse().ok()
+}
+
+#[derive(Debug)]
+struct Verifier {
+    pinned: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if *end_entity == self.pinned {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(Error::General("not the pinned certificate".into()))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

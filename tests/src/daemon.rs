@@ -1,0 +1,349 @@
+//! A `relayd` of a test's own: started, waited for, asked, and gone with the value.
+//!
+//! Each daemon has a directory for its keys and sockets. Without a network namespace it listens on a loopback
+//! address of its own, so that tests run side by side on fixed ports.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::{self, File},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{
+    admin::Admin,
+    client::{Dial, Start, Transport, tls::Pinned},
+};
+
+/// Time from start to the first answer, and from SIGTERM to the end.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at what cannot be waited for.
+const POLL: Duration = Duration::from_millis(5);
+/// TCP port of DERP.
+const DERP_PORT: u16 = 8443;
+/// TCP port of the plain companion.
+pub const COMPANION_PORT: u16 = 8080;
+/// UDP port of STUN.
+pub const STUN_PORT: u16 = 3478;
+/// UDP port of the relay where the daemon has a host of its own.
+const LAB_UDP_PORT: u16 = 7777;
+/// Directory of the BPF file system in which a lab's daemons pin.
+const BPF_ROOT: &str = "/sys/fs/bpf";
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Name of the network namespace; none: the calling process's.
+    pub netns: Option<String>,
+    /// Where it listens, and what its certificate is for.
+    pub ip: IpAddr,
+    /// Plain TCP instead of TLS.
+    pub plain: bool,
+    /// Interface for the XDP program.
+    pub xdp: Option<String>,
+    /// More arguments.
+    pub args: Vec<OsString>,
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    setup: Setup,
+    dir: PathBuf,
+    bpf_dir: PathBuf,
+    child: Child,
+    admin: Admin,
+}
+
+impl Setup {
+    /// On a loopback address that no other test uses, with any port for the UDP relay.
+    pub fn loopback() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let ip = Ipv4Addr::new(127, high, low, NEXT.fetch_add(1, Ordering::Relaxed).max(1));
+        let args = [
+            "--relay-server-port".into(),
+            "0".into(),
+            // Loopback is never advertised by itself; the port is only known once it is bound, and clients
+            // ask for it.
+            "--relay-server-static-endpoints".into(),
+            format!("{ip}:1").into(),
+        ];
+        Self { netns: None, ip: ip.into(), plain: false, xdp: None, args: args.into() }
+    }
+
+    /// In a network namespace, alone with its ports.
+    pub fn in_netns(name: &str, ip: IpAddr) -> Self {
+        let args = ["--relay-server-port".into(), LAB_UDP_PORT.to_string().into()];
+        Self { netns: Some(name.to_owned()), ip, plain: false, xdp: None, args: args.into() }
+    }
+
+    /// With more arguments.
+    #[must_use]
+    pub fn with(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(Into::into));
+        self
+    }
+
+    /// With plain TCP instead of TLS.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.plain = true;
+        self
+    }
+
+    /// With the XDP program on this interface, native mode.
+    #[must_use]
+    pub fn xdp(mut self, interface: &str) -> Self {
+        self.xdp = Some(interface.to_owned());
+        self
+    }
+}
+
+impl Daemon {
+    /// Starts one, in a directory of its own, and waits until it answers.
+    pub fn start(setup: Setup) -> Result<Self> {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let name = format!("relayd-lab-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = env::temp_dir().join(&name);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let bpf_dir = Path::new(BPF_ROOT).join(&name);
+        let admin = Admin::new(dir.join("admin.sock"));
+        let child = spawn(&setup, &dir, &bpf_dir, &admin)?;
+        let mut daemon = Self { setup, dir, bpf_dir, child, admin };
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts it again with the same files, after [`Self::kill`] or [`Self::stop`].
+    pub fn restart(&mut self) -> Result<()> {
+        ensure!(self.child.try_wait()?.is_some(), "the daemon still runs");
+        self.child = spawn(&self.setup, &self.dir, &self.bpf_dir, &self.admin)?;
+        self.wait_until_ready()
+    }
+
+    /// Its admin socket.
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// Where its maps are pinned.
+    pub fn bpf_dir(&self) -> &Path {
+        &self.bpf_dir
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The address it was told to listen on.
+    pub fn ip(&self) -> IpAddr {
+        self.setup.ip
+    }
+
+    /// How to reach its DERP listener, as plain as it was started, by TLS 1.3 where there is TLS.
+    pub fn dial(&self, start: Start) -> Result<Dial> {
+        let transport = if self.setup.plain { Transport::Plain } else { Transport::Tls13(self.pinned()?) };
+        Ok(Dial { addr: SocketAddr::new(self.setup.ip, DERP_PORT), transport, start })
+    }
+
+    /// Its certificate.
+    pub fn pinned(&self) -> Result<Pinned> {
+        Pinned::load(&self.dir.join(format!("{}.crt", self.setup.ip)))
+    }
+
+    /// Where its UDP relay listens.
+    pub fn udp(&self) -> Result<SocketAddr> {
+        let status = self.admin.status()?;
+        let port = status["udp"]["port"].as_u64().context("no UDP relay")?;
+        Ok(SocketAddr::new(self.setup.ip, u16::try_from(port)?))
+    }
+
+    /// One of its counters, by label.
+    pub fn counter(&self, label: &str) -> Result<u64> {
+        let status = self.admin.status()?;
+        status["counters"][label].as_u64().with_context(|| format!("no counter {label}"))
+    }
+
+    /// Packets that left the XDP program for this reason.
+    pub fn reason(&self, label: &str) -> Result<u64> {
+        let status = self.admin.status()?;
+        let count = status["xdp"]["reasons"][label]["packets"].as_u64();
+        count.with_context(|| format!("no reason {label} in {}", status["xdp"]))
+    }
+
+    /// Its answer about one session, once there is one.
+    pub fn session(&self, vni: u32) -> Result<Option<Value>> {
+        let sessions = self.admin.get("/v1/sessions")?;
+        let sessions = sessions.as_array().context("sessions are a list")?;
+        Ok(sessions.iter().find(|session| session["vni"] == vni).cloned())
+    }
+
+    /// Whether it was started with XDP.
+    pub fn has_xdp(&self) -> bool {
+        self.setup.xdp.is_some()
+    }
+
+    /// Waits until the kernel forwards a session.
+    pub fn wait_installed(&self, vni: u32) -> Result<()> {
+        until("the session to be installed in the kernel", || {
+            Ok(self.session(vni)?.is_some_and(|session| session["installed"] == true))
+        })
+    }
+
+    /// Waits until `condition` holds of the daemon's status.
+    pub fn wait(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut status = Value::Null;
+        until(what, || {
+            status = self.admin.status()?;
+            Ok(condition(&status))
+        })
+        .with_context(|| format!("last status: {status}"))?;
+        Ok(status)
+    }
+
+    /// Runs a subcommand of the same binary to its end; its standard output.
+    pub fn ask(&self, args: &[&str]) -> Result<String> {
+        run_relayd(args)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_else(|error| error.to_string())
+    }
+
+    /// Asks it to stop, waits, and returns how it ended.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let done = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        ensure!(done.success(), "cannot signal the daemon");
+        self.wait_for_end()
+    }
+
+    /// Kills it, as `kill -9` does.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        let status = self.wait_for_end()?;
+        ensure!(status.signal() == Some(9), "it ended by itself: {status}");
+        Ok(())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("relayd ended at start, {status}:\n{}", self.log());
+            }
+            let Err(error) = self.admin.status() else { return Ok(()) };
+            if Instant::now() > end {
+                bail!("relayd does not answer: {error:#}\n{}", self.log());
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn wait_for_end(&mut self) -> Result<ExitStatus> {
+        let mut ended = None;
+        until("the daemon's end", || {
+            ended = self.child.try_wait()?;
+            Ok(ended.is_some())
+        })?;
+        ended.context("it ended")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Asked first, so that it removes its pins itself; a daemon that does not listen is killed.
+        if matches!(self.child.try_wait(), Ok(None)) && self.stop().is_err() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("--- log of relayd on {}\n{}", self.setup.ip, self.log());
+        }
+        let pins = fs::read_dir(&self.bpf_dir).into_iter().flatten().flatten();
+        pins.for_each(|pin| drop(fs::remove_file(pin.path())));
+        let _ = fs::remove_dir(&self.bpf_dir);
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Waits, with a deadline, for what only asking again and again can tell.
+pub fn until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while !done()? {
+        ensure!(Instant::now() < end, "waited in vain for {what}");
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Runs `relayd` with `args` to its end; its standard output.
+pub fn run_relayd(args: &[&str]) -> Result<String> {
+    let output = Command::new(binary()?).args(args).output().context("cannot run relayd")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "relayd {}: {}\n{text}{}",
+        args.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(text)
+}
+
+/// The daemon under test: `RELAYD_BIN`, or what cargo built last.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("RELAYD_BIN") {
+        return Ok(path.into());
+    }
+    // A test program lies in target/<profile>/deps, the demo in target/<profile>.
+    let program = env::current_exe()?;
+    let near = program.ancestors().skip(1).take(2).map(|dir| dir.join("relayd")).find(|path| path.exists());
+    near.context("no relayd beside this program: build it with `cargo build`, or set RELAYD_BIN")
+}
+
+fn spawn(setup: &Setup, dir: &Path, bpf_dir: &Path, admin: &Admin) -> Result<Child> {
+    let relayd = binary()?;
+    let mut command = match &setup.netns {
+        // Not `ip netns exec`, which hides the BPF file system behind a fresh /sys.
+        Some(name) => {
+            let mut nsenter = Command::new("nsenter");
+            nsenter.arg(format!("--net=/run/netns/{name}")).arg(&relayd);
+            nsenter
+        }
+        None => Command::new(&relayd),
+    };
+    let path = |name: &str| dir.join(name).into_os_string();
+    command.args([OsString::from("-a"), SocketAddr::new(setup.ip, DERP_PORT).to_string().into()]);
+    if setup.plain {
+        command.arg("-dev");
+    } else {
+        command.args(["-certmode".into(), "manual".into(), "-hostname".into(), setup.ip.to_string().into()] as [OsString; 4]);
+        command.args(["-certdir".into(), dir.as_os_str().to_owned()]);
+    }
+    command.args(["-http-port".into(), COMPANION_PORT.to_string()]);
+    command.args(["-stun-port".into(), STUN_PORT.to_string()]);
+    command.args(["-c".into(), path("derper.key")]).arg("--admin-socket").arg(admin.path());
+    if let Some(interface) = &setup.xdp {
+        command.args(["--xdp", interface, "--bpf-dir"]).arg(bpf_dir);
+    }
+    command.args(&setup.args);
+    let log = File::options().create(true).append(true).open(dir.join("log"))?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.spawn().with_context(|| format!("cannot start {}", relayd.display()))
+}

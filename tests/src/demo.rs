@@ -1,0 +1,167 @@
+//! The demo: real clients, a real daemon, and packets through each of its paths, every one accounted for.
+//!
+//! ```text
+//!   1 DERP over TLS     alice = TLS = relayd = TLS = bob
+//!   2 UDP through XDP   alice - r0 [XDP program] r0 - bob          userspace sees nothing
+//!   3 UDP, userspace    alice - r0 - socket, relayd, socket - r0 - bob
+//!   4 nobody's peer     alice = TLS = relayd: counted, and said so
+//! ```
+//! As root with BPF it makes a lab of network namespaces; else it says what is missing and does over loopback
+//! what works there. An error if a packet for a known peer did not arrive, or a number does not add up.
+
+mod account;
+mod interrupt;
+mod keep;
+mod place;
+mod rung;
+mod traffic;
+
+use anyhow::{Context as _, Result};
+use relay_common::{disco, key::NodePrivate};
+
+use self::{
+    account::Account,
+    place::Place,
+    rung::{Rung, print_table},
+    traffic::{Traffic, by_derp, by_udp},
+};
+use crate::{
+    client::{Client, Message, Start},
+    daemon::{Daemon, run_relayd},
+};
+
+/// Packets of a rung, half of them each way.
+const PACKETS: u64 = 2000;
+
+/// Runs it; with `keep`, until Ctrl-C.
+pub fn run(keep: bool) -> Result<()> {
+    interrupt::listen()?;
+    let place = Place::new()?;
+    let mut account = Account::default();
+    let mut rungs = Vec::new();
+    let mut relayd = place.start(place.has_xdp())?;
+
+    let (mut alice, mut bob) = connect(&place, &relayd)?;
+    rungs.push(derp(&relayd, &mut alice, &mut bob, &mut account)?);
+    let dump = match place.has_xdp() {
+        true => {
+            let (rung, dump) = xdp(&place, &relayd, &mut account)?;
+            rungs.push(rung);
+            Some(dump)
+        }
+        false => None,
+    };
+    let unknown = unknown_peer(&relayd, &mut alice, &mut account)?;
+    if place.has_xdp() {
+        say("stopping relayd and starting it again without --xdp: its program is gone with it");
+        relayd.stop()?;
+        relayd = place.start(false)?;
+    }
+    rungs.push(userspace(&place, &relayd, &mut account)?);
+    rungs.push(unknown);
+
+    println!();
+    print_table(&rungs);
+    if let Some(dump) = dump {
+        println!("\nthe session of the second rung, as it was in the BPF map (`relayd inspect`):\n{dump}");
+    }
+    account.settle()?;
+    if keep {
+        drop(relayd);
+        keep::keep(&place)?;
+    }
+    Ok(())
+}
+
+fn say(step: &str) {
+    println!("* {step}");
+}
+
+fn connect(place: &Place, relayd: &Daemon) -> Result<(Client, Client)> {
+    say("alice connects over TLS 1.3 with fast start, bob waits for the upgrade answer");
+    let alice = place.derp_client(0, &relayd.dial(Start::Fast)?)?;
+    let bob = place.derp_client(1, &relayd.dial(Start::Normal)?)?;
+    Ok((alice, bob))
+}
+
+fn derp(relayd: &Daemon, alice: &mut Client, bob: &mut Client, account: &mut Account) -> Result<Rung> {
+    say(&format!("{PACKETS} packets between alice and bob through DERP, half of them each way"));
+    let before = relayd.admin().status()?;
+    let traffic = by_derp(alice, bob, PACKETS)?;
+    let after = relayd.wait("the packets to be counted", |status| {
+        account::grown(&before, status, "packets_sent") >= traffic.delivered
+    })?;
+    let grown = |label| account::grown(&before, &after, label);
+    account.equal("DERP: received by relayd and sent", grown("packets_received"), traffic.sent);
+    account.equal("DERP: sent by relayd and delivered", grown("packets_sent"), traffic.delivered);
+    account.equal("DERP: bytes in and out", grown("bytes_received"), grown("bytes_sent"));
+    for drops in ["drop_queue_head", "drop_unknown_dest", "drop_gone_disconnected"] {
+        account.equal(&format!("DERP: {drops}"), grown(drops), 0);
+    }
+    account.delivered("DERP", &traffic);
+    let counted = format!("TLS: {} in, {} out", grown("packets_received"), grown("packets_sent"));
+    Ok(Rung::new("DERP over TLS", traffic, counted))
+}
+
+fn xdp(place: &Place, relayd: &Daemon, account: &mut Account) -> Result<(Rung, String)> {
+    say("alice allocates a UDP session, both bind it: challenge, answer, next hop, and the kernel has it");
+    let clients = place.bound_session(relayd)?;
+    let vni = clients[0].endpoint.vni;
+    say(&format!("{PACKETS} packets of session {vni} through XDP"));
+    let (before, checked_before) = (relayd.admin().status()?, place.checked()?);
+    let traffic = by_udp(&clients, PACKETS)?;
+    let after = relayd.admin().status()?;
+    let forwarded = account::reason_grown(&before, &after, "forwarded");
+    account.equal("XDP: forwarded by the program", forwarded, traffic.sent);
+    account.equal(
+        "XDP: forwarded by userspace meanwhile",
+        account::grown(&before, &after, "udp_forwarded"),
+        0,
+    );
+    let session = relayd.session(vni.get())?.context("the session is there")?;
+    for leg in [0, 1] {
+        let leg = &session["legs"][leg];
+        account.equal("XDP: packets of one leg", leg["xdp_packets"].as_u64().unwrap_or(0), traffic.sent / 2);
+        account.equal("XDP: bytes of one leg", leg["xdp_bytes"].as_u64().unwrap_or(0), traffic.bytes / 2);
+        account.equal("XDP: userspace packets of one leg", leg["packets"].as_u64().unwrap_or(u64::MAX), 0);
+    }
+    let checked = place.checked()?.context("a lab with XDP checks")?;
+    let checked_before = checked_before.context("a lab with XDP checks")?;
+    let good = checked.good - checked_before.good;
+    account.equal("XDP: frames with right checksums at the far end", good, traffic.delivered);
+    account.equal("XDP: frames with wrong or no checksums there", checked.bad, 0);
+    place.account_reasons(relayd, account)?;
+    account.delivered("XDP", &traffic);
+    let dump = run_relayd(&["inspect", "--bpf-dir", &relayd.bpf_dir().to_string_lossy()])?;
+    let counted = format!("XDP reason `forwarded`: {forwarded}; userspace 0");
+    Ok((Rung::new("UDP through XDP", traffic, counted), dump))
+}
+
+fn userspace(place: &Place, relayd: &Daemon, account: &mut Account) -> Result<Rung> {
+    let clients = place.bound_session(relayd)?;
+    say(&format!("{PACKETS} packets of session {} through relayd's sockets", clients[0].endpoint.vni));
+    let before = relayd.admin().status()?;
+    let traffic = by_udp(&clients, PACKETS)?;
+    let after = relayd.admin().status()?;
+    let forwarded = account::grown(&before, &after, "udp_forwarded");
+    account.equal("userspace: forwarded", forwarded, traffic.sent);
+    account.equal("userspace: bytes", account::grown(&before, &after, "udp_forwarded_bytes"), traffic.bytes);
+    account.equal("userspace: not sent", account::grown(&before, &after, "udp_send_failed"), 0);
+    account.delivered("userspace", &traffic);
+    Ok(Rung::new("UDP in userspace", traffic, format!("counter `udp_forwarded`: {forwarded}")))
+}
+
+fn unknown_peer(relayd: &Daemon, alice: &mut Client, account: &mut Account) -> Result<Rung> {
+    say("alice sends a packet to a peer nobody knows");
+    let before = relayd.admin().status()?;
+    let stranger = NodePrivate::generate(&mut rand_core::OsRng).public();
+    alice.send(&stranger, &[&disco::MAGIC[..], &[0; 64]].concat())?;
+    let (_, answers) = alice.ping()?;
+    let gone = answers.iter().filter(|answer| matches!(answer, Message::PeerGone { peer, .. } if *peer == stranger));
+    let gone = gone.count() as u64;
+    let dropped = account::grown(&before, &relayd.admin().status()?, "drop_unknown_dest");
+    account.equal("unknown peer: counted", dropped, 1);
+    account.equal("unknown peer: PeerGone", gone, 1);
+    let traffic = Traffic::undelivered(1);
+    Ok(Rung::new("to nobody", traffic, format!("counter `drop_unknown_dest`: {dropped}; PeerGone: {gone}")))
+}

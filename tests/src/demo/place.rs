@@ -1,0 +1,118 @@
+//! Where the demo happens: in a lab of network namespaces, or, without the rights to make one, over loopback.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use relay_ebpf::lab::Checked;
+
+use super::{account::Account, say};
+use crate::{
+    client::{Client, Dial},
+    daemon::{Daemon, Setup},
+    topology::{self, CLIENTS, Lab, RELAY, RELAY_INTERFACE, two_keys},
+    udp_client::UdpClient,
+};
+
+/// Where hosts and daemon are.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Hosts of their own, and XDP between them.
+    Lab(Box<Lab>),
+    /// All on the loopback interface; no XDP.
+    Loopback,
+}
+
+/// Frames the lab's checker saw come from the relay.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ByChecksum {
+    /// With right checksums.
+    pub(super) good: u64,
+    /// With a wrong or absent one.
+    pub(super) bad: u64,
+}
+
+impl Place {
+    /// The best that can be had here; what is missing is said.
+    pub(super) fn new() -> Result<Self> {
+        match topology::objects() {
+            Ok(objects) => {
+                let lab = Lab::new(Some(&objects))?;
+                say(&format!("a lab of network namespaces: {}, {}", lab.relay.name(), lab.switch.name()));
+                let [alice, bob] = &lab.clients;
+                say(&format!("relay {RELAY}, {} {}, {} {}", alice.name(), CLIENTS[0], bob.name(), CLIENTS[1]));
+                Ok(Self::Lab(Box::new(lab)))
+            }
+            Err(reason) => {
+                say(&format!("no lab and no XDP here: {reason}; over loopback instead, without that rung"));
+                Ok(Self::Loopback)
+            }
+        }
+    }
+
+    /// Whether the daemon can have XDP here.
+    pub(super) fn has_xdp(&self) -> bool {
+        matches!(self, Self::Lab(_))
+    }
+
+    /// Starts a daemon.
+    pub(super) fn start(&self, xdp: bool) -> Result<Daemon> {
+        let setup = match (self, xdp) {
+            (Self::Lab(lab), true) => lab.setup_xdp(),
+            (Self::Lab(lab), false) => lab.setup(),
+            (Self::Loopback, _) => Setup::loopback(),
+        };
+        let daemon = Daemon::start(setup)?;
+        let status = daemon.admin().status()?;
+        let fast_path = match xdp {
+            true => format!("native XDP on {RELAY_INTERFACE}, program {}", status["xdp"]["program_id"]),
+            false => "no XDP".to_owned(),
+        };
+        say(&format!("relayd {} runs on {}, {fast_path}", status["version"], daemon.ip()));
+        Ok(daemon)
+    }
+
+    /// Connects a DERP client from one of the two hosts.
+    pub(super) fn derp_client(&self, index: usize, dial: &Dial) -> Result<Client> {
+        match self {
+            Self::Lab(lab) => lab.derp_client(index, dial),
+            Self::Loopback => Client::connect(dial),
+        }
+    }
+
+    /// A session with both legs bound, one from each host; with XDP, in the kernel.
+    pub(super) fn bound_session(&self, daemon: &Daemon) -> Result<[UdpClient; 2]> {
+        match self {
+            Self::Lab(lab) => lab.bound_session(daemon, [0; 2]),
+            Self::Loopback => {
+                let [one, other] = two_keys();
+                let endpoint = daemon.admin().allocate([one.public(), other.public()])?;
+                let (relay, local) = (daemon.udp()?, SocketAddr::new(daemon.ip(), 0));
+                let mut clients = [
+                    UdpClient::new(&endpoint, relay, &one, local)?,
+                    UdpClient::new(&endpoint, relay, &other, local)?,
+                ];
+                for client in &mut clients {
+                    client.bind(daemon.admin())?;
+                }
+                Ok(clients)
+            }
+        }
+    }
+
+    /// What the lab's checker saw; nothing over loopback.
+    pub(super) fn checked(&self) -> Result<Option<ByChecksum>> {
+        let Self::Lab(lab) = self else { return Ok(None) };
+        let count = lab.checked()?;
+        let of = |checked: Checked| count[checked as usize];
+        let bad = of(Checked::BadIp) + of(Checked::BadUdp) + of(Checked::NoChecksum);
+        Ok(Some(ByChecksum { good: of(Checked::Good), bad }))
+    }
+
+    /// Compares the sum of the program's reasons with the frames the driver handed to it.
+    pub(super) fn account_reasons(&self, daemon: &Daemon, account: &mut Account) -> Result<()> {
+        let Self::Lab(lab) = self else { return Ok(()) };
+        let (reasons, frames) = topology::reasons_and_frames(&lab.relay, daemon)?;
+        account.equal("XDP: sum of all reasons, and frames the driver counted", reasons, frames);
+        Ok(())
+    }
+}

@@ -1,0 +1,30 @@
+//! A row of the demo's closing table.
+
+use super::traffic::Traffic;
+
+/// One path, and what happened on it.
+#[derive(Debug)]
+pub(super) struct Rung {
+    name: &'static str,
+    traffic: Traffic,
+    counted: String,
+}
+
+impl Rung {
+    /// A row; `counted`: where, and how many.
+    pub(super) fn new(name: &'static str, traffic: Traffic, counted: String) -> Self {
+        Self { name, traffic, counted }
+    }
+}
+
+/// Prints all rows.
+pub(super) fn print_table(rungs: &[Rung]) {
+    println!("{:<17} {:>6} {:>9} {:>14}  counted", "rung", "sent", "delivered", "median latency");
+    for Rung { name, traffic, counted } in rungs {
+        let median = match traffic.median() {
+            Some(median) => format!("{:.1} us", median.as_secs_f64() * 1e6),
+            None => "-".to_owned(),
+        };
+        println!("{name:<17} {:>6} {:>9} {median:>14}  {counted}", traffic.sent, traffic.delivered);
+    }
+}
