@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Daemon};
 use crate::cli::Serve;
+use crate::conn;
 use crate::observe::counters::Counters;
 use crate::relay::Relay;
 use crate::route::Router;
@@ -37,12 +38,13 @@ const ROOT_KEY_FILE: &str = "/var/lib/derper/derper.key";
 /// It could not start; the message names the flag, file or key, and the remedy.
 pub fn run(serve: Serve) -> anyhow::Result<()> {
     let workers = serve.workers.map_or_else(default_workers, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .thread_name("relayd-worker")
-        .enable_all()
-        .build()
-        .context("cannot start the worker threads")?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(workers).thread_name("relayd-worker").enable_all();
+    let pause = serve.busy_pause;
+    if !pause.is_zero() {
+        builder.on_thread_start(conn::pause::precise).on_thread_park(move || conn::pause::before_sleep(pause));
+    }
+    let runtime = builder.build().context("cannot start the worker threads")?;
     runtime.block_on(start(serve, workers))
 }
 

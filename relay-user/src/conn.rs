@@ -9,6 +9,7 @@
 pub mod bucket;
 pub mod login;
 pub mod mailbox;
+pub mod pause;
 pub mod pool;
 pub mod reader;
 pub mod stream;

@@ -13,6 +13,7 @@ use relay_common::key::NodePublic;
 
 use super::bucket::Bucket;
 use super::mailbox::Lane;
+use super::pause;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::cache::Cache;
@@ -110,6 +111,7 @@ impl Turn<'_> {
         if tally.is_empty() {
             return;
         }
+        pause::note(tally.get(Counter::PacketsReceived));
         me.counters.packets_in.fetch_add(tally.get(Counter::PacketsReceived), Ordering::Relaxed);
         me.counters.bytes_in.fetch_add(tally.get(Counter::BytesReceived), Ordering::Relaxed);
         relay.counters.shard().add_all(&tally);

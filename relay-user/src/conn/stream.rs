@@ -26,7 +26,7 @@ pub enum Received {
 }
 
 /// A transport.
-pub trait Stream: Send + Unpin {
+pub trait Stream: Send + Unpin + 'static {
     /// Reads the socket once and hands `sink` each plaintext slice, in order. Once the sink breaks, it is not
     /// called again, and what it has not seen is lost: the caller is about to end the connection.
     fn poll_recv(
