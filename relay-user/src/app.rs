@@ -87,7 +87,11 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     tracing::info!(path = %admin_path.display(), "admin socket");
     tracing::info!(workers, key = %relay.key.public(), "ready");
 
-    let why = stopped().await?;
+    let why = tokio::select! {
+        why = stopped() => why?,
+        // They all run for ever; without one of them the daemon would go on half dead.
+        ended = tasks.join_next() => bail!("a part of the daemon has ended: {ended:?}; see the log"),
+    };
     tracing::info!(why, "stopping");
     relay.router.for_each_peer(|peer| peer.end(Ending::Shutdown));
     tasks.shutdown().await;

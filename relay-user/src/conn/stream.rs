@@ -42,6 +42,9 @@ pub trait Stream: Send + Unpin + 'static {
     /// Writes what is left of earlier sends. Ready when nothing is.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Bytes that are left to flush.
+    fn unsent(&self) -> usize;
+
     /// Says goodbye, as far as the socket takes it without waiting.
     fn close(&mut self, cx: &mut Context<'_>);
 
@@ -60,6 +63,11 @@ impl Outbox {
     /// Whether all has been written.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Bytes that the socket has not taken.
+    pub fn unsent(&self) -> usize {
+        self.bytes.len() - self.written
     }
 
     /// Appends bytes to be written by [`Outbox::poll_flush`].

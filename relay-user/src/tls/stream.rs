@@ -181,6 +181,10 @@ impl Stream for TlsStream {
         self.outbox.poll_flush(cx, &mut self.tcp)
     }
 
+    fn unsent(&self) -> usize {
+        self.outbox.unsent()
+    }
+
     fn close(&mut self, cx: &mut Context<'_>) {
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.tls.process_tls_records(&mut []).state
             && encode_close(&mut self.outbox, |room| traffic.queue_close_notify(room)).is_err()
