@@ -1,7 +1,7 @@
 //! Embeds the eBPF object that `cargo xtask build` made and names in `RELAYD_BPF_OBJECT`.
 //!
-//! The object needs a toolchain of its own (`xtask/src/ebpf.rs`), which not every machine has; without it the daemon is built
-//! without the fast path and says so.
+//! The object needs a toolchain of its own (`xtask/src/ebpf.rs`), which not every machine has; without it the
+//! daemon is built without the fast path and says so.
 
 use std::{env, fs, path::Path};
 

@@ -1,7 +1,7 @@
 //! The contract between the daemon and its XDP program: map names, map values, limits.
 //!
-//! Every value is `repr(C)` without hidden padding, addresses and ports are byte arrays in network order, so that the
-//! same bytes mean the same thing to the program, to the daemon and to `bpftool map dump`.
+//! Every value is `repr(C)` without hidden padding, addresses and ports are byte arrays in network order, so
+//! that the same bytes mean the same thing to the program, to the daemon and to `bpftool map dump`.
 
 pub mod reason;
 

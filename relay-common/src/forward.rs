@@ -1,8 +1,9 @@
-//! What the fast path does with a frame: classify it, and if it belongs to a bound session, rewrite its headers.
+//! What the fast path does with a frame: classify it, and if it belongs to a bound session, rewrite its
+//! headers.
 //!
-//! These are the rules of the XDP program, compiled into it and run on the host by tests and fuzzers. All checks come
-//! before the first write: [`classify`] only reads, [`rewrite`] cannot fail. A frame that is not forwarded is left
-//! byte for byte as it came, and the daemon, which sees it through its sockets, decides.
+//! These are the rules of the XDP program, compiled into it and run on the host by tests and fuzzers. All
+//! checks come before the first write: [`classify`] only reads, [`rewrite`] cannot fail. A frame that is not
+//! forwarded is left byte for byte as it came, and the daemon, which sees it through its sockets, decides.
 //!
 //! The UDP payload, Geneve header included, is never touched: both legs of a session use the same VNI.
 
@@ -28,8 +29,8 @@ pub struct Endpoint {
     pub port: [u8; 2],
 }
 
-/// A frame that will be forwarded: its new headers, and what to count. Copied out of the session's map entry, which is
-/// not looked at again.
+/// A frame that will be forwarded: its new headers, and what to count. Copied out of the session's map entry,
+/// which is not looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Index into `LEG_STATS`.
@@ -52,8 +53,9 @@ pub struct Decision {
 
 /// Classifies `frame` and, if it is to be forwarded, rewrites it in place.
 ///
-/// `ingress` is the index of the interface it came in by. `now`, in CLOCK_MONOTONIC nanoseconds, and `session`, the
-/// lookup by VNI, are called at most once and only for a frame that has the shape of a session's.
+/// `ingress` is the index of the interface it came in by. `now`, in CLOCK_MONOTONIC nanoseconds, and
+/// `session`, the lookup by VNI, are called at most once and only for a frame that has the shape of a
+/// session's.
 ///
 /// # Errors
 /// The reason for which the frame is not forwarded; it is unchanged then.

@@ -1,7 +1,7 @@
 //! Header views and checksums, over any frame that can hand out bounds-checked arrays.
 //!
-//! The XDP program and the host run the same code on different memory: [`Frame`] is all they differ in. Every access
-//! is a whole array at a constant offset, which is the form the kernel's verifier follows.
+//! The XDP program and the host run the same code on different memory: [`Frame`] is all they differ in. Every
+//! access is a whole array at a constant offset, which is the form the kernel's verifier follows.
 
 /// Gives a header of byte arrays its length and its views over raw bytes.
 macro_rules! header_view {

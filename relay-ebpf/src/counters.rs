@@ -1,4 +1,5 @@
-//! What the program leaves behind: one reason a frame, and for a forwarded one, its leg's liveness and volume.
+//! What the program leaves behind: one reason a frame, and for a forwarded one, its leg's liveness and
+//! volume.
 
 use relay_common::{
     fastpath::{LegStats, ReasonCount, reason::XdpReason},
@@ -19,8 +20,8 @@ pub(crate) fn count(reason: XdpReason, length: usize) -> u64 {
     change_own(&REASONS, reason as u32, add).unwrap_or(0)
 }
 
-/// Notes a forwarded packet of the leg it came from. One client's packets arrive on one queue, so that its slot has one
-/// writer at a time.
+/// Notes a forwarded packet of the leg it came from. One client's packets arrive on one queue, so that its
+/// slot has one writer at a time.
 #[inline(always)]
 pub(crate) fn note_leg(decision: &Decision) {
     let note = |leg: &mut LegStats| {

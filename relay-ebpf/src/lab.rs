@@ -46,8 +46,8 @@ pub struct LabConfig {
     pub reserved: u32,
 }
 
-/// The first bytes of a generated frame, with both checksums right for a sequence number of zero and the body that
-/// the test hands to the run.
+/// The first bytes of a generated frame, with both checksums right for a sequence number of zero and the body
+/// that the test hands to the run.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Template {

@@ -1,4 +1,5 @@
-//! What the programs of this crate share: the two places where kernel memory is reached by pointer, and the lab's maps.
+//! What the programs of this crate share: the two places where kernel memory is reached by pointer, and the
+//! lab's maps.
 #![no_std]
 
 pub mod lab;

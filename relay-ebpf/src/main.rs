@@ -1,7 +1,7 @@
 //! relayd's XDP program: forwards the packets of bound UDP sessions and passes everything else to the kernel.
 //!
-//! Parser, rules and rewrite are `relay_common::forward`, the same code the host tests and fuzzes. It is only ever
-//! faster than the daemon, never different: what it does not forward reaches the daemon untouched.
+//! Parser, rules and rewrite are `relay_common::forward`, the same code the host tests and fuzzes. It is only
+//! ever faster than the daemon, never different: what it does not forward reaches the daemon untouched.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]

@@ -1,5 +1,5 @@
-//! The admin socket: allocations of UDP sessions, and answers about the daemon. HTTP/1.1 over a unix socket, for its
-//! owner only.
+//! The admin socket: allocations of UDP sessions, and answers about the daemon. HTTP/1.1 over a unix socket,
+//! for its owner only.
 //!
 //! | request | answer |
 //! |---|---|

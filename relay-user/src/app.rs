@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Daemon};
 use crate::cli::Serve;
+use crate::conn;
 use crate::observe::counters::Counters;
 use crate::relay::Relay;
 use crate::route::Router;
@@ -37,12 +38,13 @@ const ROOT_KEY_FILE: &str = "/var/lib/derper/derper.key";
 /// It could not start; the message names the flag, file or key, and the remedy.
 pub fn run(serve: Serve) -> anyhow::Result<()> {
     let workers = serve.workers.map_or_else(default_workers, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .thread_name("relayd-worker")
-        .enable_all()
-        .build()
-        .context("cannot start the worker threads")?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(workers).thread_name("relayd-worker").enable_all();
+    let pause = serve.busy_pause;
+    if !pause.is_zero() {
+        builder.on_thread_start(conn::pause::precise).on_thread_park(move || conn::pause::before_sleep(pause));
+    }
+    let runtime = builder.build().context("cannot start the worker threads")?;
     runtime.block_on(start(serve, workers))
 }
 
@@ -85,14 +87,19 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     tracing::info!(path = %admin_path.display(), "admin socket");
     tracing::info!(workers, key = %relay.key.public(), "ready");
 
-    let why = stopped().await?;
+    let why = tokio::select! {
+        why = stopped() => why?,
+        // They all run for ever; without one of them the daemon would go on half dead.
+        ended = tasks.join_next() => bail!("a part of the daemon has ended: {ended:?}; see the log"),
+    };
     tracing::info!(why, "stopping");
     relay.router.for_each_peer(|peer| peer.end(Ending::Shutdown));
     tasks.shutdown().await;
     Ok(())
 }
 
-/// SIGTERM and SIGINT end the daemon; derper without `-rate-config` dies of SIGHUP, and so do we, but cleanly.
+/// SIGTERM and SIGINT end the daemon; derper without `-rate-config` dies of SIGHUP, and so do we, but
+/// cleanly.
 async fn stopped() -> anyhow::Result<&'static str> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -113,7 +120,8 @@ fn derp_key(serve: &Serve) -> anyhow::Result<NodePrivate> {
     }
 }
 
-/// One worker for every two cores: more share each batch, and wake each other (measured; see the design notes).
+/// One worker for every two cores: more share each batch, and wake each other (measured; see the design
+/// notes).
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }

@@ -3,11 +3,13 @@
 //! ```text
 //! stream -> reader -> router -> the receivers' mailboxes          own mailbox -> stream
 //! ```
-//! The task parks with no buffer and no timer of its own: scratch memory is the worker's, deadlines are the sweep's.
+//! The task parks with no buffer and no timer of its own: scratch memory is the worker's, deadlines are the
+//! sweep's.
 
 pub mod bucket;
 pub mod login;
 pub mod mailbox;
+pub mod pause;
 pub mod pool;
 pub mod reader;
 pub mod stream;
@@ -62,12 +64,13 @@ pub struct Connection<S> {
     reader: Reader,
     peer: Arc<Peer>,
     relay: Arc<Relay>,
+    unsent: usize,
 }
 
 impl<S: Stream> Connection<S> {
     /// A connection whose login is done and whose peer is in the table.
     pub fn new(stream: S, reader: Reader, peer: Arc<Peer>, relay: Arc<Relay>) -> Self {
-        Self { stream, reader, peer, relay }
+        Self { stream, reader, peer, relay, unsent: 0 }
     }
 
     /// Runs the connection to its end, and then tells everybody who must know.
@@ -85,7 +88,7 @@ impl<S: Stream> Connection<S> {
 
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         for _ in 0..READS_PER_TURN {
-            let Self { stream, reader, peer, relay } = self;
+            let Self { stream, reader, peer, relay, .. } = self;
             let mut turn = reader.turn(peer, relay, clock::monotonic_ns());
             let mut fault = None;
             let received = stream.poll_recv(cx, &mut |plaintext| match turn.feed(plaintext) {
@@ -126,9 +129,11 @@ impl<S: Stream> Connection<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn note_blocked(&self) {
+    /// The write deadline runs from the client's last sign of taking something.
+    fn note_blocked(&mut self) {
         let blocked = &self.peer.timers.blocked_since_ms;
-        if blocked.load(Ordering::Relaxed) == 0 {
+        let before = std::mem::replace(&mut self.unsent, self.stream.unsent());
+        if before != self.unsent || blocked.load(Ordering::Relaxed) == 0 {
             blocked.store(clock::monotonic_ms(), Ordering::Relaxed);
         }
     }

@@ -107,11 +107,14 @@ async fn run<S: Stream>(stream: S, preamble: Vec<u8>, read: Vec<u8>, remote: Soc
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%remote, %error, "login failed"),
     };
-    let end = connection.run().await;
-    if let End::Fault(_) = end {
-        relay.counters.add(Counter::ProtocolFaults, 1);
-    }
-    tracing::debug!(%remote, %end, "connection ended");
+    // A task of its own: the one that this is part of has grown to what a handshake needs.
+    tokio::spawn(async move {
+        let end = connection.run().await;
+        if let End::Fault(_) = end {
+            relay.counters.add(Counter::ProtocolFaults, 1);
+        }
+        tracing::debug!(%remote, %end, "connection ended");
+    });
 }
 
 /// Reads one request head and leaves in `read` what came behind it.

@@ -60,7 +60,7 @@ fn get(admin: &Admin, path: &str, print: impl Fn(&[u8]) -> anyhow::Result<String
 
 fn inspect(bpf_dir: Option<PathBuf>) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    fastpath::inspect::dump(bpf_dir.as_deref().unwrap_or(fastpath::ROOT.as_ref()), &mut text)?;
+    fastpath::inspect::dump(bpf_dir.as_deref().unwrap_or_else(|| fastpath::ROOT.as_ref()), &mut text)?;
     show(|out| out.write_all(&text))
 }
 

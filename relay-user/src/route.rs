@@ -1,7 +1,7 @@
 //! Where a packet goes: the client table, its two mirrors, and the look-ups that packets make.
 //!
-//! [`Router`] owns the table's one mutex. Whoever changes the table writes the changes to both mirrors before letting
-//! the mutex go; packets read the mirrors and never take it.
+//! [`Router`] owns the table's one mutex. Whoever changes the table writes the changes to both mirrors before
+//! letting the mutex go; packets read the mirrors and never take it.
 
 pub mod cache;
 mod clients;
@@ -48,6 +48,8 @@ struct Inner {
     table: Table,
     kernel: Kernel,
     audiences: gone::Audiences,
+    // What the session that may be made next will need, and the table does not know.
+    offered: Option<Side>,
     changes: Vec<Change>,
 }
 
@@ -58,6 +60,7 @@ impl Router {
             table: Table::new(limits),
             kernel: Kernel::new(kernel),
             audiences: gone::Audiences::default(),
+            offered: None,
             changes: Vec::new(),
         };
         Self {
@@ -113,11 +116,11 @@ impl Router {
         self.conns.len()
     }
 
-    /// Gives the pair its session. `side` is what packets need beyond the table's knowledge; it is dropped when the
-    /// pair has a session already.
+    /// Gives the pair its session. `side` is what packets need beyond the table's knowledge; it is dropped
+    /// when the pair has a session already.
     pub fn allocate(&self, pair: [DiscoPublic; 2], side: Side, now_ns: u64) -> Result<Session, Refusal> {
         let mut inner = self.lock();
-        inner.kernel.offer_side(side);
+        inner.offered = Some(side);
         self.apply(&mut inner, Event::Allocate { pair }, now_ns)?;
         inner.table.session_of(pair).cloned().ok_or(Refusal::UnknownSession)
     }
@@ -147,16 +150,18 @@ impl Router {
 
     /// Brings every session's liveness up to date and ends those that are over; returns how many ended.
     pub fn sweep(&self, now_ns: impl Fn() -> u64) -> usize {
-        let before = self.sessions.len();
+        let mut ended = 0;
         self.walk(|inner, vni| {
             let Some(session) = inner.table.session(vni) else { return };
             let kernel =
                 session.installed.is_some().then(|| inner.kernel.stats(session.stats_slot)).flatten();
             let Some(route) = self.session(vni) else { return };
             let last_seen_ns = route.last_seen_ns(kernel.as_ref());
+            // Not refused: the session was there under this very lock.
             let _ = self.apply(inner, Event::Tick { vni, last_seen_ns }, now_ns());
+            ended += usize::from(inner.table.session(vni).is_none());
         });
-        before.saturating_sub(self.sessions.len())
+        ended
     }
 
     /// Every session with what both packet paths counted for it.
@@ -205,7 +210,8 @@ impl Router {
         self.sessions.len()
     }
 
-    /// Holds the table's mutex until dropped. For tests and the benchmark, which show that packets do not wait.
+    /// Holds the table's mutex until dropped. For tests and the benchmark, which show that packets do not
+    /// wait.
     pub fn hold(&self) -> impl Sized + '_ {
         self.lock()
     }

@@ -34,7 +34,8 @@ pub fn server_config(
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // DERP connections live long and clients keep no tickets: resumption would be memory and work for nothing.
+    // DERP connections live long and clients keep no tickets: resumption would be memory and work for
+    // nothing.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))

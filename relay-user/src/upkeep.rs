@@ -92,8 +92,12 @@ pub async fn next_hops(
                 Some(leg) => resolve(&relay, &hops, leg),
                 None => return,
             },
-            _ = changes.recv() => resolve_all(&relay, &hops),
-            _ = refresh.tick() => resolve_all(&relay, &hops),
+            // A watch that ended matches no more; the refresh goes on.
+            Some(()) = changes.recv() => resolve_all(&relay, &hops),
+            _ = refresh.tick() => {
+                confirm_neighbours(&relay, &hops);
+                resolve_all(&relay, &hops);
+            }
         }
     }
 }
@@ -104,10 +108,21 @@ fn resolve_all(relay: &Relay, hops: &NextHops) {
     }
 }
 
+/// XDP's packets do not pass through the kernel's neighbour table; without this, entries in use would grow
+/// stale.
+fn confirm_neighbours(relay: &Relay, hops: &NextHops) {
+    for (vni, leg, path) in relay.router.leg_paths() {
+        if let Err(error) = hops.refresh(path.local.ip(), path.remote.ip()) {
+            tracing::debug!(vni, leg, remote = %path.remote, %error, "cannot confirm the neighbour");
+        }
+    }
+}
+
 fn resolve(relay: &Relay, hops: &NextHops, Bound { vni, leg, path }: Bound) {
     let hop = hops.resolve(path.local.ip(), path.remote.ip());
     if let Err(error) = &hop {
-        tracing::debug!(vni, leg, remote = %path.remote, %error, "no next hop; userspace carries the session");
+        let remote = path.remote;
+        tracing::debug!(vni, leg, %remote, %error, "no next hop; userspace carries the session");
     }
     relay.router.next_hop(vni, leg, path, hop.ok(), clock::monotonic_ns());
 }

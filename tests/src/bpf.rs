@@ -33,7 +33,8 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Finds the objects where `RELAYD_XDP_OBJECT` and `RELAYD_LAB_OBJECT` say, or where `cargo xtask build` puts them.
+    /// Finds the objects where `RELAYD_XDP_OBJECT` and `RELAYD_LAB_OBJECT` say, or where `cargo xtask build`
+    /// puts them.
     ///
     /// # Errors
     /// What is missing, for the list of skipped tests.
@@ -61,7 +62,6 @@ fn object(variable: &str, name: &str) -> Result<PathBuf, String> {
 
 /// Creates the maps of an object, of their compiled sizes, and relocates its programs.
 pub fn load_object(path: &Path) -> Result<Ebpf> {
-    // aya wants the object aligned, which a file read into a vector of bytes by it is.
     EbpfLoader::new().load_file(path).with_context(|| format!("loading {}", path.display()))
 }
 
@@ -77,7 +77,8 @@ pub fn loaded_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp>
     Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
 }
 
-/// Runs a program once on `frame`, as if it had come in by the loopback interface; returns its action and the frame as it left it.
+/// Runs a program once on `frame`, as if it had come in by the loopback interface; returns its action and the
+/// frame as it left it.
 pub fn run(program: &Xdp, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
     let mut out = vec![0; frame.len() + 64];
     let result = program.test_run(TestRunOptions {

@@ -1,7 +1,8 @@
 //! A DERP client for tests: blocking, small, and stricter than stock ones (derp.md 1.1 to 1.8).
 //!
-//! It checks what stock clients leave unchecked: the upgrade answer to the header, that ServerKey comes first and names the
-//! key the greeting promised, that ServerInfo comes second and opens. Every wait ends after [`DEADLINE`].
+//! It checks what stock clients leave unchecked: the upgrade answer to the header, that ServerKey comes first
+//! and names the key the greeting promised, that ServerInfo comes second and opens. Every wait ends after
+//! [`DEADLINE`].
 
 pub mod tls;
 pub mod wire;
@@ -191,8 +192,8 @@ impl Client {
         }
     }
 
-    /// Pings the relay; everything it sent before the pong is returned. Also a barrier: what this client sent before
-    /// has been handled.
+    /// Pings the relay; everything it sent before the pong is returned. Also a barrier: what this client sent
+    /// before has been handled.
     pub fn ping(&mut self) -> Result<(Duration, Vec<Message>)> {
         let mut data = [0; PING_LEN];
         OsRng.fill_bytes(&mut data);

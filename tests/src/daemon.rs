@@ -1,7 +1,7 @@
 //! A `relayd` of a test's own: started, waited for, asked, and gone with the value.
 //!
-//! Each daemon has a directory for its keys and sockets. Without a network namespace it listens on a loopback address of its
-//! own, so that tests run side by side on fixed ports.
+//! Each daemon has a directory for its keys and sockets. Without a network namespace it listens on a loopback
+//! address of its own, so that tests run side by side on fixed ports.
 
 use std::{
     env,
@@ -73,7 +73,8 @@ impl Setup {
         let args = [
             "--relay-server-port".into(),
             "0".into(),
-            // Loopback is never advertised by itself; the port is only known once it is bound, and clients ask for it.
+            // Loopback is never advertised by itself; the port is only known once it is bound, and clients
+            // ask for it.
             "--relay-server-static-endpoints".into(),
             format!("{ip}:1").into(),
         ];

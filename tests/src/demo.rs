@@ -6,8 +6,8 @@
 //!   3 UDP, userspace    alice - r0 - socket, relayd, socket - r0 - bob
 //!   4 nobody's peer     alice = TLS = relayd: counted, and said so
 //! ```
-//! As root with BPF it makes a lab of network namespaces; else it says what is missing and does over loopback what works
-//! there. An error if a packet for a known peer did not arrive, or a number does not add up.
+//! As root with BPF it makes a lab of network namespaces; else it says what is missing and does over loopback
+//! what works there. An error if a packet for a known peer did not arrive, or a number does not add up.
 
 mod account;
 mod interrupt;

@@ -55,7 +55,8 @@ impl Netns {
         self.enter(|| output(program, arguments))?
     }
 
-    /// Stops the interface from leaving checksums to a device that is none: what leaves it is whole on the wire.
+    /// Stops the interface from leaving checksums to a device that is none: what leaves it is whole on the
+    /// wire.
     pub fn complete_checksums(&self, interface: &str) -> Result<()> {
         self.command("ethtool", &["-K", interface, "tx", "off"])
     }
@@ -65,8 +66,8 @@ impl Netns {
         self.enter(|| if_nametoindex(interface))?.with_context(|| format!("no {interface} in {}", self.name))
     }
 
-    /// Calls `inside` on a thread of its own that has entered the namespace. Sockets opened, programs attached and processes
-    /// started there belong to it.
+    /// Calls `inside` on a thread of its own that has entered the namespace. Sockets opened, programs
+    /// attached and processes started there belong to it.
     pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> Result<T> {
         let path = format!("/run/netns/{}", self.name);
         let namespace = File::open(&path).with_context(|| format!("opening {path}"))?;

@@ -1,5 +1,6 @@
-//! Harness of the tests that need more than one crate, and of the demo: real processes, judges that are not written in Rust,
-//! the loaded XDP program, network namespaces to run it in, clients, and a daemon of one's own.
+//! Harness of the tests that need more than one crate, and of the demo: real processes, judges that are not
+//! written in Rust, the loaded XDP program, network namespaces to run it in, clients, and a daemon of one's
+//! own.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -7,6 +8,7 @@ pub mod bpf;
 pub mod client;
 pub mod daemon;
 pub mod demo;
+pub mod fastpath;
 pub mod interop;
 pub mod lab;
 pub mod packet;

@@ -41,8 +41,8 @@ pub fn good_frame(random: &mut Random) -> Vec<u8> {
     sample::frame(random.below(2), &sample::geneve(sample::VNI, &body))
 }
 
-/// A frame that was good before some of its header bytes changed, it was cut or padded, or its checksums were made right
-/// again: most exits are reached within some hundreds.
+/// A frame that was good before some of its header bytes changed, it was cut or padded, or its checksums were
+/// made right again: most exits are reached within some hundreds.
 pub fn damaged_frame(random: &mut Random) -> Vec<u8> {
     let mut frame = good_frame(random);
     if random.one_in(4) {

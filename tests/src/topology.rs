@@ -5,9 +5,9 @@
 //!                         | switch |
 //!                         |        | sw-1 -- c0 :bob
 //! ```
-//! The switch's port towards the relay runs a native XDP program that checks every checksum and passes the frame on: without a
-//! program there, a veth does not deliver what the relay's program sends. No host leaves checksums to its device,
-//! which is none.
+//! The switch's port towards the relay runs a native XDP program that checks every checksum and passes the
+//! frame on: without a program there, a veth does not deliver what the relay's program sends. No host leaves
+//! checksums to its device, which is none.
 
 use std::{
     fs, io,
@@ -113,7 +113,8 @@ impl Lab {
         clients_of(daemon, [alice, bob], ports)
     }
 
-    /// A bound session: [`Self::session`], and both clients' handshakes. With `--xdp`, once the kernel forwards it.
+    /// A bound session: [`Self::session`], and both clients' handshakes. With `--xdp`, once the kernel
+    /// forwards it.
     pub fn bound_session(&self, daemon: &Daemon, ports: [u16; 2]) -> Result<[UdpClient; 2]> {
         let mut clients = self.session(daemon, ports)?;
         for client in &mut clients {
@@ -149,8 +150,9 @@ pub fn objects() -> Result<Objects, String> {
     Ok(objects)
 }
 
-/// Allocates a session for two new keys and makes its clients, each in its namespace, with the lab's address of that
-/// client and a port of `ports`. Not bound. In the order of the session's legs, which is that of the keys.
+/// Allocates a session for two new keys and makes its clients, each in its namespace, with the lab's address
+/// of that client and a port of `ports`. Not bound. In the order of the session's legs, which is that of the
+/// keys.
 pub fn clients_of(daemon: &Daemon, hosts: [&Netns; 2], ports: [u16; 2]) -> Result<[UdpClient; 2]> {
     let [one, other] = two_keys();
     let endpoint = daemon.admin().allocate([one.public(), other.public()])?;
@@ -162,8 +164,9 @@ pub fn clients_of(daemon: &Daemon, hosts: [&Netns; 2], ports: [u16; 2]) -> Resul
     Ok([client(0, &one)?, client(1, &other)?])
 }
 
-/// The sum of all reasons of the program, and the frames that the relay's driver handed to XDP: once they agree, or, if they
-/// do not within the deadline, as they last were. A frame may come between two readings; none may get lost.
+/// The sum of all reasons of the program, and the frames that the relay's driver handed to XDP: once they
+/// agree, or, if they do not within the deadline, as they last were. A frame may come between two readings;
+/// none may get lost.
 pub fn reasons_and_frames(relay: &Netns, daemon: &Daemon) -> Result<(u64, u64)> {
     let mut found = (0, 0);
     let agree = until("reasons and frames to agree", || {

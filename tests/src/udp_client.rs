@@ -1,7 +1,7 @@
 //! A client of the UDP relay for tests: binds a leg, sends and receives, pings its peer through the relay.
 //!
-//! Blocking. Wire format and handshake: udp-relay.md 1 and 2.4. As strict about what comes back as upstream's client: only
-//! from the address it talks to, only Geneve with its own VNI.
+//! Blocking. Wire format and handshake: udp-relay.md 1 and 2.4. As strict about what comes back as upstream's
+//! client: only from the address it talks to, only Geneve with its own VNI.
 
 use std::{
     io::ErrorKind,
@@ -48,8 +48,8 @@ pub struct UdpClient {
 }
 
 impl UdpClient {
-    /// A client of `endpoint` that talks to `relay` from `local`, in the network namespace of the calling thread. Its leg is not
-    /// yet bound.
+    /// A client of `endpoint` that talks to `relay` from `local`, in the network namespace of the calling
+    /// thread. Its leg is not yet bound.
     pub fn new(
         endpoint: &ServerEndpoint,
         relay: SocketAddr,
@@ -96,8 +96,8 @@ impl UdpClient {
         self.generation += 1;
     }
 
-    /// Moves to another socket, as a client behind a NAT that restarted; the leg is not yet bound there. Returns the socket it
-    /// leaves.
+    /// Moves to another socket, as a client behind a NAT that restarted; the leg is not yet bound there.
+    /// Returns the socket it leaves.
     pub fn roam(&mut self, to: UdpSocket) -> UdpSocket {
         std::mem::replace(&mut self.socket, to)
     }
@@ -228,7 +228,8 @@ impl UdpClient {
         [&header.encode()[..], payload].concat()
     }
 
-    /// The token in a packet, if that is the challenge asked for. Late answers to earlier binds are passed over.
+    /// The token in a packet, if that is the challenge asked for. Late answers to earlier binds are passed
+    /// over.
     fn opened_challenge(&self, packet: &[u8]) -> Result<Option<[u8; 32]>> {
         ensure!(packet.len() == CONTROL_LEN, "a challenge of {} bytes", packet.len());
         let header = Geneve { control: true, protocol: Protocol::Disco, vni: self.endpoint.vni };

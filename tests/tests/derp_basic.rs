@@ -1,4 +1,5 @@
-//! DERP between real clients and a real daemon, over loopback: every transport, every answer, every policy on full queues.
+//! DERP between real clients and a real daemon, over loopback: every transport, every answer, every policy on
+//! full queues.
 
 use anyhow::{Result, ensure};
 use rand_core::OsRng;
@@ -128,7 +129,8 @@ fn of_two_connections_with_one_key_the_last_to_speak_gets_the_packets() -> Resul
     alice.send(&bob, b"to who spoke")?;
     assert_eq!(first.recv_packet()?.1, b"to who spoke");
     assert_eq!(second.ping()?.1, [], "one connection gets a packet, not both");
-    // Speaking made it the active one again; when it leaves, the other takes over and nobody is told of a loss.
+    // Speaking made it the active one again; when it leaves, the other takes over and nobody is told of a
+    // loss.
     drop(second);
     daemon.wait("the second to be gone", |status| status["derp"]["clients"] == 2)?;
     alice.send(&bob, b"to the survivor")?;

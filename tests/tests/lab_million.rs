@@ -1,5 +1,6 @@
-//! A million packets of a session that was bound through the daemon's own handshake: native XDP on a veth forwards all of
-//! them, every reason is accounted for, every checksum is right at the far end, and userspace sees none.
+//! A million packets of a session that was bound through the daemon's own handshake: native XDP on a veth
+//! forwards all of them, every reason is accounted for, every checksum is right at the far end, and userspace
+//! sees none.
 
 use std::{
     thread,
@@ -87,7 +88,8 @@ fn a_million_packets_of_a_bound_session_pass_and_userspace_sees_none() -> Result
     Ok(())
 }
 
-/// One veth pair: the relay's interface, and a far end that has both clients' addresses, a checker, and a generator.
+/// One veth pair: the relay's interface, and a far end that has both clients' addresses, a checker, and a
+/// generator.
 fn wire(relay: &Netns, far: &Netns, objects: &Objects) -> Result<Far> {
     veth(
         End { netns: relay, name: RELAY_INTERFACE, mac: mac(1) },

@@ -1,5 +1,5 @@
-//! The lab's own programs are judges, so they are judged first: the checker knows good from bad, the generator numbers its
-//! frames and keeps their checksums right.
+//! The lab's own programs are judges, so they are judged first: the checker knows good from bad, the
+//! generator numbers its frames and keeps their checksums right.
 
 use anyhow::Result;
 use relay_common::{

@@ -1,5 +1,5 @@
-//! relayd's XDP program as the kernel runs it (BPF_PROG_TEST_RUN): the same exits, the same bytes and the same counts as the
-//! rules on the host.
+//! relayd's XDP program as the kernel runs it (BPF_PROG_TEST_RUN): the same exits, the same bytes and the
+//! same counts as the rules on the host.
 
 use anyhow::Result;
 use relay_common::{
@@ -119,7 +119,8 @@ fn every_runt_the_kernel_can_make_comes_out_as_on_the_host() -> Result<()> {
     let test = "every_runt_the_kernel_can_make_comes_out_as_on_the_host";
     let Some((mut relayd, config, session)) = relayd_with_session(test)? else { return Ok(()) };
     let whole = sample::frame(1, &sample::geneve(sample::VNI, &[5; 14]));
-    // A test run takes no frame without an Ethernet header; the rules themselves are tested with those on the host.
+    // A test run takes no frame without an Ethernet header; the rules themselves are tested with those on the
+    // host.
     for length in 14..=whole.len() {
         let mut expected_frame = whole[..length].to_vec();
         let reason = on_the_host(&mut expected_frame, &config, &session).err();

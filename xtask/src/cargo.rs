@@ -1,7 +1,7 @@
 //! The user's own cargo, called as if typed at a prompt.
 //!
-//! `cargo run`, which starts this program, sets variables for it that some build scripts watch; handed on, they would
-//! make `cargo build` and `cargo xtask build` rebuild each other's work.
+//! `cargo run`, which starts this program, sets variables for it that some build scripts watch; handed on,
+//! they would make `cargo build` and `cargo xtask build` rebuild each other's work.
 
 use std::{
     env,

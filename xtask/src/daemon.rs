@@ -1,6 +1,7 @@
 //! Building and running the daemon: `build`, `run`, `inspect`, `demo`.
 //!
-//! Everything is built as the user who typed the command; only the program that needs root is started as root.
+//! Everything is built as the user who typed the command; only the program that needs root is started as
+//! root.
 
 use std::{
     ffi::OsString,
@@ -73,8 +74,8 @@ pub(crate) fn lab_env(command: &mut Command, relayd: &Path, objects: Option<&Obj
     };
 }
 
-/// The eBPF objects, after installing what `scope` lacks where that is possible; where it is not, `None` and one line
-/// with the reason.
+/// The eBPF objects, after installing what `scope` lacks where that is possible; where it is not, `None` and
+/// one line with the reason.
 ///
 /// # Errors
 /// When the toolchain is there and the program does not compile.

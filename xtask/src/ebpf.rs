@@ -1,8 +1,8 @@
 //! Building the eBPF objects: which compiler, which linker, which command line.
 //!
-//! The BPF target has no prebuilt `core`, so the compiler must come with its library's source, and cargo must be
-//! allowed the unstable `build-std`. The object needs BTF (`--btf`), without which a `#[btf_map]` does not load.
-//! <https://doc.rust-lang.org/rustc/platform-support/bpf-unknown-none.html>
+//! The BPF target has no prebuilt `core`, so the compiler must come with its library's source, and cargo must
+//! be allowed the unstable `build-std`. The object needs BTF (`--btf`), without which a `#[btf_map]` does not
+//! load. <https://doc.rust-lang.org/rustc/platform-support/bpf-unknown-none.html>
 
 use std::{
     env, fs,
@@ -16,7 +16,8 @@ use crate::{host, process};
 
 /// The linker that [`crate::setup`] installs, and the oldest one taken.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
-/// Major version of the LLVM that linker is built with. It reads bitcode of compilers with this LLVM or an older one.
+/// Major version of the LLVM that linker is built with. It reads bitcode of compilers with this LLVM or an
+/// older one.
 pub(crate) const LLVM: u32 = 22;
 
 const OLDEST_RUSTC_MINOR: u32 = 95;

@@ -1,4 +1,5 @@
-//! What this machine has: programs, rights, processes. Asked of the file system, so that nothing is run to find out.
+//! What this machine has: programs, rights, processes. Asked of the file system, so that nothing is run to
+//! find out.
 
 use std::{
     env, fs,
@@ -25,8 +26,8 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 
-/// Finds `name` in PATH, in cargo's own directory, and where Debian keeps administrators' tools, which are not in a
-/// plain user's PATH.
+/// Finds `name` in PATH, in cargo's own directory, and where Debian keeps administrators' tools, which are
+/// not in a plain user's PATH.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = env::split_paths(&path).chain(cargo_bin_dir()).chain(["/usr/sbin".into(), "/sbin".into()]);

@@ -17,8 +17,9 @@ use clap::{Parser, Subcommand};
 
 /// Developer commands of the relayd workspace.
 ///
-/// Everything is built as the user who types the command; sudo is used only for the step that needs root. What the
-/// eBPF build lacks is installed where that is possible; elsewhere everything still builds, without the fast path.
+/// Everything is built as the user who types the command; sudo is used only for the step that needs root.
+/// What the eBPF build lacks is installed where that is possible; elsewhere everything still builds, without
+/// the fast path.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -30,8 +31,8 @@ struct Cli {
 enum Verb {
     /// Install what the eBPF build and the lab need and this machine lacks
     ///
-    /// Says what it installs and why, and does nothing where nothing is missing. On a machine without apt it lists what
-    /// to install by hand and fails.
+    /// Says what it installs and why, and does nothing where nothing is missing. On a machine without apt it
+    /// lists what to install by hand and fails.
     Setup,
     /// Build the XDP program, then the daemon with it embedded, into target/<profile>/relayd
     Build {

@@ -1,9 +1,9 @@
 //! Running one child at a time, so that nothing outlives the command that started it.
 //!
-//! Ctrl-C reaches every process of the terminal's foreground group, children included. A command that died of it at
-//! once would hand the prompt back while a daemon is still detaching its XDP program; so SIGINT only sets a flag here,
-//! the child is waited for, and the command ends with it. SIGTERM and SIGHUP, which reach one process only, are
-//! passed on to everything that descends from it.
+//! Ctrl-C reaches every process of the terminal's foreground group, children included. A command that died of
+//! it at once would hand the prompt back while a daemon is still detaching its XDP program; so SIGINT only
+//! sets a flag here, the child is waited for, and the command ends with it. SIGTERM and SIGHUP, which reach
+//! one process only, are passed on to everything that descends from it.
 
 use std::{
     fmt,
@@ -102,7 +102,8 @@ pub(crate) fn refuse_after_interrupt() -> Result<()> {
 
 /// The same command with root's rights, or `None` where there is no way to them.
 ///
-/// Through sudo a child loses its environment, so the variables set on `command` travel as arguments of `env`.
+/// Through sudo a child loses its environment, so the variables set on `command` travel as arguments of
+/// `env`.
 pub(crate) fn as_root(command: &Command) -> Option<Command> {
     if host::is_root() {
         return Some(copy(command));
@@ -134,7 +135,8 @@ pub(crate) fn end_tree(root: u32) {
     end(host::descendants(root).into_iter().chain([root]));
 }
 
-fn end(pids: impl Iterator<Item = u32>) {
+/// Sends SIGTERM to each.
+pub(crate) fn end(pids: impl Iterator<Item = u32>) {
     let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
     if pids.is_empty() {
         return;

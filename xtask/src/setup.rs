@@ -1,7 +1,7 @@
 //! Installing what the eBPF build and the lab need, and only what is missing.
 //!
-//! On Debian everything but the linker is a package; the linker is built once, from the Rust package registry, against
-//! Debian's LLVM. Elsewhere the same list is printed for a person to act on.
+//! On Debian everything but the linker is a package; the linker is built once, from the Rust package
+//! registry, against Debian's LLVM. Elsewhere the same list is printed for a person to act on.
 
 use std::{
     path::Path,

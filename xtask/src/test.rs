@@ -1,10 +1,11 @@
 //! `cargo xtask test`: every test program of the workspace, built once, in one profile, counted as one run.
 //!
-//! The programs are built by one cargo call and started from here, not by `cargo test`, because a lab test runs as root
-//! while it is built as the user, and because one call means one set of dependency features. A test that cannot run here
-//! appends `SKIPPED: <test name>: <reason>` to the file named by `RELAYD_SKIP_FILE` and returns; it is then counted as
-//! skipped and not as passed.
+//! The programs are built by one cargo call and started from here, not by `cargo test`, because a lab test
+//! runs as root while it is built as the user, and because one call means one set of dependency features. A
+//! test that cannot run here appends `SKIPPED: <test name>: <reason>` to the file named by `RELAYD_SKIP_FILE`
+//! and returns; it is then counted as skipped and not as passed.
 
+mod namespaces;
 mod program;
 mod stream;
 mod tally;
@@ -21,7 +22,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use self::{program::Program, tally::Tally};
+use self::{namespaces::Sweep, program::Program, tally::Tally};
 use crate::{
     cargo::{self, Profile},
     daemon,
@@ -107,6 +108,7 @@ impl Run<'_> {
         let mut tally = Tally::default();
         for program in programs.iter().filter(|program| program.kind == kind) {
             println!("\n{}: {}", kind.name(), program.title);
+            let _sweep = (kind == Kind::Lab).then(Sweep::new);
             let command = self.command(program, &skips);
             stream::into_tally(command, &program.title, DEADLINE, &mut tally, &mut io::stdout())?;
         }

@@ -1,4 +1,5 @@
-//! Why the XDP program left by the exit it took: one list for the kernel's counter, the daemon's metric and its label.
+//! Why the XDP program left by the exit it took: one list for the kernel's counter, the daemon's metric and
+//! its label.
 
 /// What an exit does with the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

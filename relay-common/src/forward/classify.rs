@@ -1,7 +1,7 @@
 //! Every check between a frame and the decision to forward it; nothing is written here.
 //!
-//! The order is the order of the reasons a frame is counted under: first what the frame alone tells, cheapest first,
-//! then the clock, then the session. Each exit is one [`XdpReason`].
+//! The order is the order of the reasons a frame is counted under: first what the frame alone tells, cheapest
+//! first, then the clock, then the session. Each exit is one [`XdpReason`].
 
 use super::{Decision, Endpoint};
 use crate::{
@@ -132,8 +132,8 @@ impl Packet<'_> {
         if out.egress != ingress {
             return Err(XdpReason::OtherInterface);
         }
-        // In by the interface it leaves by, so it has to be addressed to that interface. A frame for another host is seen in
-        // promiscuous mode, and forwarding it would deliver it twice.
+        // In by the interface it leaves by, so it has to be addressed to that interface. A frame for another
+        // host is seen in promiscuous mode, and forwarding it would deliver it twice.
         if self.eth.destination != out.egress_mac {
             return Err(XdpReason::OtherMac);
         }
@@ -153,9 +153,9 @@ impl Packet<'_> {
         Ok(())
     }
 
-    /// Whether the sender left the checksum to its device, which is what a packet from a guest or container on this host looks
-    /// like. Only the kernel, which still has the packet's metadata, can complete it. One in 65,536 complete checksums looks
-    /// the same and takes the slow path for it.
+    /// Whether the sender left the checksum to its device, which is what a packet from a guest or container
+    /// on this host looks like. Only the kernel, which still has the packet's metadata, can complete it. One
+    /// in 65,536 complete checksums looks the same and takes the slow path for it.
     #[inline(always)]
     fn checksum_is_partial(&self) -> bool {
         self.udp.checksum != NO_CHECKSUM

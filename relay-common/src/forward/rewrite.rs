@@ -9,8 +9,9 @@ use crate::net::{
 
 /// Turns a received packet into the one for the other leg.
 ///
-/// The TTL goes down by one and both checksums follow incrementally; TOS, identification and the don't-fragment flag stay,
-/// because receivers merge packets (GRO) only while these are steady. A datagram without a UDP checksum stays without.
+/// The TTL goes down by one and both checksums follow incrementally; TOS, identification and the
+/// don't-fragment flag stay, because receivers merge packets (GRO) only while these are steady. A datagram
+/// without a UDP checksum stays without.
 #[inline(always)]
 pub fn rewrite(headers: &mut Ipv4UdpHeaders, decision: &Decision) {
     let Ipv4UdpHeaders { eth, ip, udp } = headers;

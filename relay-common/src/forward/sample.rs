@@ -1,5 +1,5 @@
-//! A bound session, its packets, and at least one frame for every exit: what the host's rules and the loaded program are both
-//! held to.
+//! A bound session, its packets, and at least one frame for every exit: what the host's rules and the loaded
+//! program are both held to.
 
 use std::{net::SocketAddrV4, vec::Vec};
 
@@ -91,7 +91,8 @@ pub fn frame(leg: usize, payload: &[u8]) -> Vec<u8> {
     .to_frame()
 }
 
-/// The frame the other client has to receive for [`frame`] with the same arguments, built without the rewrite.
+/// The frame the other client has to receive for [`frame`] with the same arguments, built without the
+/// rewrite.
 pub fn forwarded(leg: usize, payload: &[u8]) -> Vec<u8> {
     Datagram {
         source_mac: RELAY_MAC,

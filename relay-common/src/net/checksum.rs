@@ -1,9 +1,10 @@
 //! The Internet checksum: full sums (RFC 1071) and incremental updates (RFC 1624).
 //!
-//! A forwarder updates instead of recomputing: it touches only the words it changes, and a payload that arrived damaged
-//! still carries a wrong checksum when it leaves.
+//! A forwarder updates instead of recomputing: it touches only the words it changes, and a payload that
+//! arrived damaged still carries a wrong checksum when it leaves.
 
-/// A one's-complement sum of 16-bit words in network order, carries not yet folded in. Holds at least 65,536 words.
+/// A one's-complement sum of 16-bit words in network order, carries not yet folded in. Holds at least 65,536
+/// words.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u32);
 
@@ -122,7 +123,8 @@ mod tests {
     fn an_update_that_changes_nothing_keeps_every_checksum_but_the_second_zero() {
         for checksum in 0..=0xffffu16 {
             let same = Update::of(checksum.to_be_bytes()).replace([0x12, 0x34], [0x12, 0x34]).finish();
-            // All ones and zero are the same number in one's complement; a sum that is not empty folds to all ones.
+            // All ones and zero are the same number in one's complement; a sum that is not empty folds to all
+            // ones.
             assert_eq!(same, if checksum == 0xffff { 0 } else { checksum });
         }
     }

@@ -1,4 +1,5 @@
-//! Whole Ethernet frames around a UDP payload, every length and checksum right: what tests and the lab start from.
+//! Whole Ethernet frames around a UDP payload, every length and checksum right: what tests and the lab start
+//! from.
 
 use std::net::SocketAddrV4;
 use std::vec::Vec;
@@ -66,7 +67,8 @@ impl Datagram<'_> {
     }
 }
 
-/// Computes both checksums of an IPv4/UDP frame in full and writes them. A frame too short for its headers is left alone.
+/// Computes both checksums of an IPv4/UDP frame in full and writes them. A frame too short for its headers is
+/// left alone.
 pub fn fill_checksums(frame: &mut [u8]) {
     fill_ip_checksum(frame);
     let Some((headers, payload)) = split(frame) else { return };

@@ -14,7 +14,8 @@ pub struct UdpHeader {
     pub destination_port: [u8; 2],
     /// Header and payload in bytes, network order.
     pub length: [u8; 2],
-    /// Over pseudo-header, header and payload, network order; zero over IPv4 means that the sender computed none.
+    /// Over pseudo-header, header and payload, network order; zero over IPv4 means that the sender computed
+    /// none.
     pub checksum: [u8; 2],
 }
 

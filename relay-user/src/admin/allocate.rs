@@ -17,7 +17,8 @@ use crate::clock;
 use crate::observe::counters::Counter;
 use crate::route::table::Refusal;
 
-/// Seconds after which a request that found no address or no room may be repeated (upstream's `ServerRetryAfter`).
+/// Seconds after which a request that found no address or no room may be repeated (upstream's
+/// `ServerRetryAfter`).
 pub(crate) const RETRY_AFTER: u64 = 3;
 
 #[derive(Debug, Deserialize)]

@@ -88,7 +88,7 @@ fn leg(leg: &Leg) -> String {
     let Some((remote, local)) = leg.remote.zip(leg.local) else {
         return format!("  {client:<20} no handshake yet\n");
     };
-    let seen = leg.last_seen_seconds_ago.map_or("never".to_owned(), |ago| format!("{ago:.1} s ago"));
+    let seen = leg.last_seen_seconds_ago.map_or_else(|| "never".to_owned(), |ago| format!("{ago:.1} s ago"));
     format!(
         "  {client:<20} {remote} at {local}, heard {seen}; packets: XDP {}, userspace {}\n",
         leg.xdp_packets, leg.packets

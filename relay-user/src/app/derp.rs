@@ -84,7 +84,8 @@ fn tls_config(serve: &Serve, relay: &Relay) -> anyhow::Result<Arc<rustls::Server
     let certificate = files::load_or_make(&dir, &serve.hostname, now)?;
     if certificate.fresh {
         let pin = certificate.fingerprint();
-        tracing::info!(dir = %dir.display(), "made a self-signed certificate; DERP map: CertName sha256-raw:{pin}");
+        let dir = dir.display();
+        tracing::info!(%dir, "made a self-signed certificate; DERP map: CertName sha256-raw:{pin}");
     }
     tls::server_config(certificate, meta::certificate(&relay.key.public(), now)?, &serve.hostname)
         .with_context(|| format!("certificate in {} (--certdir)", dir.display()))

@@ -84,7 +84,8 @@ pub(super) async fn start(
     let service = Arc::new(UdpService { udp: Arc::clone(&udp), relay: Arc::clone(relay), bound });
     tracing::info!(port, sockets = pairs.len(), what = "UDP relay", "listening");
     for pair in pairs.into_iter().map(Arc::new) {
-        for family in [Family::V4, Family::V6] {
+        let families = [Some(Family::V4), pair.v6.as_ref().map(|_| Family::V6)];
+        for family in families.into_iter().flatten() {
             tasks.spawn(Arc::clone(&service).serve(Arc::clone(&pair), family));
         }
     }

@@ -47,8 +47,8 @@ pub enum LoginFailure {
     Refused(#[from] crate::route::table::Refusal),
 }
 
-/// Greets the client, checks its key, puts it into the table and answers ServerInfo. `preamble` goes out first, in
-/// the same write; `read` holds bytes that came behind the request.
+/// Greets the client, checks its key, puts it into the table and answers ServerInfo. `preamble` goes out
+/// first, in the same write; `read` holds bytes that came behind the request.
 ///
 /// # Errors
 /// Nobody is logged in; the reason has been counted.
@@ -72,7 +72,8 @@ pub async fn login<S: Stream>(
     tracing::debug!(client = %ready.key, %remote, protocol = stream.protocol(), "logged in");
 
     let mut connection = Connection::new(stream, Reader::new(now_ns), Arc::clone(&peer), Arc::clone(relay));
-    // Packets may be queued by now, but nothing is written before ServerInfo: the mailbox is not looked into yet.
+    // Packets may be queued by now, but nothing is written before ServerInfo: the mailbox is not looked into
+    // yet.
     let greeted = tokio::time::timeout(DEADLINE, connection.greet(&ready, &rest)).await;
     match greeted.unwrap_or(Err(LoginFailure::Timeout)) {
         Ok(()) => Ok(connection),

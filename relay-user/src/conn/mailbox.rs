@@ -1,7 +1,8 @@
 //! What waits to be written to one client: three lanes of whole frames, bounded, dropped from the head.
 //!
-//! A payload is copied once, behind its new header, into the receiver's lane; the receiver's task takes everything at
-//! once and seals it into full records. Senders never wait: a full lane loses its oldest frames, and says so.
+//! A payload is copied once, behind its new header, into the receiver's lane; the receiver's task takes
+//! everything at once and seals it into full records. Senders never wait: a full lane loses its oldest
+//! frames, and says so.
 
 mod lane;
 

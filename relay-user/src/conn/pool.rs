@@ -1,4 +1,5 @@
-//! Buffers that a worker's connections share, so that busy ones need no allocator and idle ones hold no memory.
+//! Buffers that a worker's connections share, so that busy ones need no allocator and idle ones hold no
+//! memory.
 
 use std::cell::RefCell;
 

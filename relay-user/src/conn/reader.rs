@@ -13,6 +13,7 @@ use relay_common::key::NodePublic;
 
 use super::bucket::Bucket;
 use super::mailbox::Lane;
+use super::pause;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::cache::Cache;
@@ -84,7 +85,8 @@ impl Turn<'_> {
         let Self { deframer, handler } = self;
         let (me, relay, now_ns) = (handler.me, handler.relay, handler.now_ns);
         let skipped = Cell::new(0);
-        // Asked once for each frame, those that are skipped included: any of them makes a duplicate the active one.
+        // Asked once for each frame, those that are skipped included: any of them makes a duplicate the
+        // active one.
         let admit = |header| {
             if me.is_shared() {
                 relay.router.frame_from_shared(me.id, now_ns);
@@ -109,6 +111,7 @@ impl Turn<'_> {
         if tally.is_empty() {
             return;
         }
+        pause::note(tally.get(Counter::PacketsReceived));
         me.counters.packets_in.fetch_add(tally.get(Counter::PacketsReceived), Ordering::Relaxed);
         me.counters.bytes_in.fetch_add(tally.get(Counter::BytesReceived), Ordering::Relaxed);
         relay.counters.shard().add_all(&tally);

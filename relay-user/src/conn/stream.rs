@@ -1,7 +1,7 @@
 //! The byte stream under a connection, as small as the relay needs it.
 //!
-//! Reading hands each run of plaintext to a sink where it lies, in the worker's scratch; writing takes the whole
-//! mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no buffer.
+//! Reading hands each run of plaintext to a sink where it lies, in the worker's scratch; writing takes the
+//! whole mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no buffer.
 
 pub mod plain;
 
@@ -26,21 +26,24 @@ pub enum Received {
 }
 
 /// A transport.
-pub trait Stream: Send + Unpin {
-    /// Reads the socket once and hands `sink` each plaintext slice, in order. Once the sink breaks, it is not called
-    /// again, and what it has not seen is lost: the caller is about to end the connection.
+pub trait Stream: Send + Unpin + 'static {
+    /// Reads the socket once and hands `sink` each plaintext slice, in order. Once the sink breaks, it is not
+    /// called again, and what it has not seen is lost: the caller is about to end the connection.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Poll<io::Result<Received>>;
 
-    /// Takes all of `plaintext`, seals it and writes what the socket will have; [`Stream::poll_flush`] does the rest.
-    /// To be called only when nothing is left to flush.
+    /// Takes all of `plaintext`, seals it and writes what the socket will have; [`Stream::poll_flush`] does
+    /// the rest. To be called only when nothing is left to flush.
     fn send(&mut self, cx: &mut Context<'_>, plaintext: &[&[u8]]) -> io::Result<()>;
 
     /// Writes what is left of earlier sends. Ready when nothing is.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Bytes that are left to flush.
+    fn unsent(&self) -> usize;
 
     /// Says goodbye, as far as the socket takes it without waiting.
     fn close(&mut self, cx: &mut Context<'_>);
@@ -60,6 +63,11 @@ impl Outbox {
     /// Whether all has been written.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Bytes that the socket has not taken.
+    pub fn unsent(&self) -> usize {
+        self.bytes.len() - self.written
     }
 
     /// Appends bytes to be written by [`Outbox::poll_flush`].
@@ -102,7 +110,8 @@ impl Outbox {
 /// The transport's, and `UnexpectedEof` when the peer has closed.
 pub async fn recv_into<S: Stream>(stream: &mut S, into: &mut Vec<u8>) -> io::Result<()> {
     let received = poll_fn(|cx| {
-        // An answer that does not get away must not keep us from reading: the peer may be waiting for neither.
+        // An answer that does not get away must not keep us from reading: the peer may be waiting for
+        // neither.
         if let Poll::Ready(Err(error)) = stream.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }

@@ -1,6 +1,7 @@
 //! Keep-alives and write deadlines, for all connections in one pass a second.
 //!
-//! Upstream gives each connection a timer; here a connection only keeps three numbers that the sweep compares.
+//! Upstream gives each connection a timer; here a connection only keeps three numbers that the sweep
+//! compares.
 
 use std::sync::atomic::Ordering;
 

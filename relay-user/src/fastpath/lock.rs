@@ -1,8 +1,8 @@
 //! Keeps a second daemon off the same pin directory.
 //!
-//! The lock is `flock` on a regular file, since the BPF file system has none; it goes with the process, however
-//! that ends. A clean end removes the file too, while it is still locked; who takes the lock therefore looks
-//! whether the file it locked is still the one of that name.
+//! The lock is `flock` on a regular file, since the BPF file system has none; it goes with the process,
+//! however that ends. A clean end removes the file too, while it is still locked; who takes the lock
+//! therefore looks whether the file it locked is still the one of that name.
 
 use std::{
     fs::{self, File, OpenOptions},

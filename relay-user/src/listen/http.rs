@@ -1,6 +1,7 @@
 //! The head of an HTTP/1.1 request, as far as the relay cares.
 //!
-//! Parsed by hand over httparse, because fast start forbids any response: what follows the head is DERP at once.
+//! Parsed by hand over httparse, because fast start forbids any response: what follows the head is DERP at
+//! once.
 
 use std::io;
 

@@ -115,7 +115,8 @@ pub fn switching(key: &NodePublic) -> Vec<u8> {
 
 fn derp(head: &Head) -> Route {
     match head.upgrade.as_str() {
-        // Ancient clients said WebSocket while they spoke DERP; real WebSocket names a subprotocol, and is not built.
+        // Ancient clients said WebSocket while they spoke DERP; real WebSocket names a subprotocol, and is
+        // not built.
         "derp" => Route::Derp { fast_start: head.fast_start },
         _ => Route::Page(Answer::text(426, "Upgrade Required", "DERP requires connection upgrade\n")),
     }

@@ -1,7 +1,7 @@
 //! A connection's recent destinations: steady traffic finds its peer by one compare and one load.
 //!
-//! Reproduces, and goes beyond, derper's lock-free look-up: no shared map is touched on a hit. An entry is stale when
-//! its peer is no longer active for the key; then the mirror decides afresh.
+//! Reproduces, and goes beyond, derper's lock-free look-up: no shared map is touched on a hit. An entry is
+//! stale when its peer is no longer active for the key; then the mirror decides afresh.
 
 use std::sync::Arc;
 
@@ -25,7 +25,8 @@ impl Cache {
     /// Finds the connection for `key`: here, else in the mirror.
     pub fn lookup(&mut self, key: &NodePublic, router: &Router) -> Option<&Arc<Peer>> {
         let slots = self.slots.get_or_insert_with(Box::default);
-        // Node keys are curve points, so any byte will do; a client that picks keys to collide slows only itself.
+        // Node keys are curve points, so any byte will do; a client that picks keys to collide slows only
+        // itself.
         let slot = &mut slots[usize::from(key.as_bytes()[0]) % SLOTS];
         let hit = slot.as_ref().is_some_and(|peer| peer.key == *key && peer.is_active());
         if !hit {

@@ -1,8 +1,8 @@
 //! Which connection answers for which node key.
 //!
-//! Several connections may log in with one key (a restarted client, a cloned machine). All of them stay open and are
-//! read; packets for the key go to the active one: the newest, until another of them sends a frame. That is
-//! upstream's production policy, "last writer is active".
+//! Several connections may log in with one key (a restarted client, a cloned machine). All of them stay open
+//! and are read; packets for the key go to the active one: the newest, until another of them sends a frame.
+//! That is upstream's production policy, "last writer is active".
 
 use std::collections::HashMap;
 

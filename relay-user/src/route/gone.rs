@@ -1,7 +1,7 @@
 //! Who has heard from whom, so that PeerGone reaches exactly those when a key leaves.
 //!
-//! Each sender remembers its own receivers, in its own task, without a lock. Upstream keeps the same relation at the
-//! receivers, under the global mutex.
+//! Each sender remembers its own receivers, in its own task, without a lock. Upstream keeps the same relation
+//! at the receivers, under the global mutex.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

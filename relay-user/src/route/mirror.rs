@@ -26,7 +26,6 @@ pub struct KernelHealth {
 pub(super) struct Kernel {
     map: Option<Box<dyn SessionMap>>,
     health: KernelHealth,
-    offered: Option<Side>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -38,11 +37,6 @@ impl std::fmt::Debug for Kernel {
 impl Kernel {
     pub(super) fn new(map: Option<Box<dyn SessionMap>>) -> Self {
         Self { map, ..Self::default() }
-    }
-
-    /// What the session that may now be made will need; see [`Router::allocate`].
-    pub(super) fn offer_side(&mut self, side: Side) {
-        self.offered = Some(side);
     }
 
     pub(super) fn health(&self) -> KernelHealth {
@@ -110,7 +104,7 @@ impl Router {
             }
             Change::Session { vni, clients, legs } => {
                 let known = self.session(vni).map(|route| Side::clone(&route.side));
-                if let Some(side) = known.or_else(|| inner.kernel.offered.take()) {
+                if let Some(side) = known.or_else(|| inner.offered.take()) {
                     self.sessions.insert(vni, Arc::new(SessionRoute { vni, clients, legs, side }));
                 }
             }

@@ -1,12 +1,13 @@
 //! The UDP relay's sessions: who may bind, who has, and what the kernel may forward.
 //!
 //! ```text
-//! allocated --bind, answer--> one leg bound --bind, answer--> bound --next hops known--> installed in the kernel
-//!     |                            |                            |                             |
-//!     +---- 30 s after allocation -+                            +- 5 min without either leg --+--> gone
+//! allocated --bind, answer--> one leg bound --bind, answer--> bound --next hops known--> in the kernel
+//!     |                            |                            |                         |
+//!     +---- 30 s after allocation -+                            +- 5 min without either --+--> gone
 //! ```
-//! A leg that is bound stays bound until it binds anew or the session ends (upstream `net/udprelay`, state machine
-//! restated in the project's protocol notes). Only an authenticated answer moves a leg; data never does.
+//! A leg that is bound stays bound until it binds anew or the session ends (upstream `net/udprelay`, state
+//! machine restated in the project's protocol notes). Only an authenticated answer moves a leg; data never
+//! does.
 
 mod entry;
 
@@ -177,7 +178,8 @@ impl Sessions {
         if other.path.is_some_and(|other| other.remote == path.remote) {
             return Err(Refusal::SameAddress);
         }
-        // The answer is good once; a client that moved needs a new way out before the kernel may serve it again.
+        // The answer is good once; a client that moved needs a new way out before the kernel may serve it
+        // again.
         let hop = if mine.path == Some(path) { mine.hop } else { None };
         session.legs[leg] = Leg { in_progress: 0, path: Some(path), hop, last_seen_ns: now_ns };
         session.generation += 1;
@@ -255,8 +257,8 @@ impl Sessions {
         session.legs.get_mut(leg).ok_or(Refusal::UnknownSession)
     }
 
-    /// Sequential (RFC 6056, algorithm 1 without the random start), so that a VNI rests as long as possible before
-    /// it names another session. A free slot exists, and slots are fewer than VNIs, so the walk ends.
+    /// Sequential (RFC 6056, algorithm 1 without the random start), so that a VNI rests as long as possible
+    /// before it names another session. A free slot exists, and slots are fewer than VNIs, so the walk ends.
     fn pick_vni(&mut self) -> u32 {
         loop {
             let vni = self.next_vni;

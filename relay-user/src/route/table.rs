@@ -1,7 +1,8 @@
 //! The authoritative client table: a plain state machine, `(event, now) -> changes`.
 //!
-//! It knows connections, keys and sessions by name only. No socket, no clock, no lock: [`super::Router`] holds the
-//! one mutex around it and writes its changes, and nothing else, to the two mirrors (`design` laws 1 to 5).
+//! It knows connections, keys and sessions by name only. No socket, no clock, no lock: [`super::Router`]
+//! holds the one mutex around it and writes its changes, and nothing else, to the two mirrors (`design` laws
+//! 1 to 5).
 
 use std::net::SocketAddr;
 

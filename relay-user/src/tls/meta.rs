@@ -1,7 +1,8 @@
 //! The meta certificate: the relay's DERP key, where a TLS 1.3 client sees it before it sends its first byte.
 //!
-//! A client that finds it sends request and ClientInfo at once and waits for no answer ("fast start"). It must parse
-//! with Go's x509 and carry basic constraints, but neither key identifier; authenticity comes from the handshake.
+//! A client that finds it sends request and ClientInfo at once and waits for no answer ("fast start"). It
+//! must parse with Go's x509 and carry basic constraints, but neither key identifier; authenticity comes from
+//! the handshake.
 
 use anyhow::Context;
 use rcgen::{
@@ -37,7 +38,8 @@ pub fn certificate(key: &NodePublic, now: OffsetDateTime) -> anyhow::Result<Cert
     Ok(params.self_signed(&signer).context("meta certificate")?.into())
 }
 
-/// One common name, `derpkey` and the key's 64 hex digits: longer than X.520 allows, and what clients look for.
+/// One common name, `derpkey` and the key's 64 hex digits: longer than X.520 allows, and what clients look
+/// for.
 fn name(key: &NodePublic) -> anyhow::Result<DistinguishedName> {
     let text = format!("derpkey{}", key.hex());
     let mut name = DistinguishedName::new();

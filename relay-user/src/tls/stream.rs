@@ -1,7 +1,7 @@
 //! TLS in place: records are opened where they were read and sealed straight into the write buffer.
 //!
-//! rustls' unbuffered API carries the connection, handshake included. Between reads the connection keeps only the
-//! ciphertext of a record that has not arrived whole.
+//! rustls' unbuffered API carries the connection, handshake included. Between reads the connection keeps only
+//! the ciphertext of a record that has not arrived whole.
 
 use std::fmt;
 use std::io;
@@ -179,6 +179,10 @@ impl Stream for TlsStream {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbox.poll_flush(cx, &mut self.tcp)
+    }
+
+    fn unsent(&self) -> usize {
+        self.outbox.unsent()
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {

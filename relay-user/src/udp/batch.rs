@@ -1,4 +1,5 @@
-//! Many datagrams a system call: `recvmmsg` into one slab, `sendmmsg` out of it. The only file here with `unsafe`.
+//! Many datagrams a system call: `recvmmsg` into one slab, `sendmmsg` out of it. The only file here with
+//! `unsafe`.
 
 #![expect(unsafe_code, reason = "two system calls that take arrays of pointers")]
 
@@ -102,8 +103,9 @@ impl Received {
             header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = CONTROL_BYTES;
         }
-        // SAFETY: every pointer in `headers` is to memory that outlives the call and has the length stated beside it:
-        // a slot, a name and a control buffer of `self`, which is borrowed mutably, and a vector on this stack.
+        // SAFETY: every pointer in `headers` is to memory that outlives the call, with its length beside it:
+        // a slot, a name and a control buffer of `self`, which is borrowed mutably, and a vector on this
+        // stack.
         let count = unsafe {
             let flags = libc::MSG_DONTWAIT;
             libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), BATCH as u32, flags, ptr::null_mut())
@@ -131,7 +133,8 @@ impl Received {
     }
 }
 
-/// Sends all of `batch`, each datagram from where it lies. One that the kernel refuses costs none of the others.
+/// Sends all of `batch`, each datagram from where it lies. One that the kernel refuses costs none of the
+/// others.
 pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing<'_>]) -> Sent {
     batch.chunks(BATCH).map(|chunk| send_chunk(socket, chunk)).fold(Sent::default(), |sum, sent| Sent {
         sent: sum.sent + sent.sent,
@@ -161,12 +164,13 @@ fn send_chunk(socket: BorrowedFd<'_>, chunk: &[Outgoing<'_>]) -> Sent {
     let mut total = Sent::default();
     let mut rest = &mut headers[..chunk.len().min(BATCH)];
     while !rest.is_empty() {
-        // SAFETY: every pointer in `rest` is to memory that outlives the call and has the length stated beside it:
+        // SAFETY: every pointer in `rest` is to memory that outlives the call, with its length beside it:
         // names, controls and vectors on this stack, and payloads that `chunk` borrows.
         let count = unsafe {
             libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, libc::MSG_DONTWAIT)
         };
-        // An error is the first datagram's own; with none sent and no error there would be no progress either.
+        // An error is the first datagram's own; with none sent and no error there would be no progress
+        // either.
         let (sent, failed) = match usize::try_from(count) {
             Ok(sent) if sent > 0 => (sent, 0),
             _ => (0, 1),

@@ -1,6 +1,7 @@
 //! Control messages, by bytes: which local address a datagram came to, and which one an answer leaves from.
 //!
-//! Layout of Linux on 64-bit machines (`cmsg(3)`): length, level, type, then data, each message aligned to 8 bytes.
+//! Layout of Linux on 64-bit machines (`cmsg(3)`): length, level, type, then data, each message aligned to 8
+//! bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -50,8 +51,8 @@ impl Control {
         }
     }
 
-    /// Makes the datagram leave from `ip`, by whatever way the routing finds; returns the bytes used. Nothing for an
-    /// address that cannot be a source.
+    /// Makes the datagram leave from `ip`, by whatever way the routing finds; returns the bytes used. Nothing
+    /// for an address that cannot be a source.
     pub fn set_source(&mut self, ip: IpAddr) -> usize {
         if ip.is_unspecified() || ip.is_multicast() {
             return 0;

@@ -1,7 +1,8 @@
 //! What the UDP relay does with a datagram. No socket in here, and the clock is a parameter.
 //!
-//! Wire-compatible with Tailscale's peer relay (`net/udprelay`), and stricter than it where that costs no client:
-//! Geneve is checked whole, a leg is the pair of addresses it bound with, and every drop has a reason.
+//! Wire-compatible with Tailscale's peer relay (`net/udprelay`), and stricter than it where that costs no
+//! client: Geneve is checked whole, a leg is the pair of addresses it bound with, and every drop has a
+//! reason.
 
 use std::sync::Arc;
 
@@ -47,7 +48,8 @@ pub struct UdpRelay {
 }
 
 impl UdpRelay {
-    /// A relay with a key of its own. Clients tell relays apart by it, so it lasts as long as the sessions do.
+    /// A relay with a key of its own. Clients tell relays apart by it, so it lasts as long as the sessions
+    /// do.
     pub fn new(key: DiscoPrivate, secret: [u8; 32], now_ns: u64) -> Self {
         let public = key.public();
         Self { key, public, secrets: ArcSwap::from_pointee(Secrets::new(now_ns, secret)) }
@@ -74,7 +76,8 @@ impl UdpRelay {
         }
     }
 
-    /// Decides about one datagram that came by `path` (its source, and the address of ours that it was sent to).
+    /// Decides about one datagram that came by `path` (its source, and the address of ours that it was sent
+    /// to).
     pub fn decide(&self, router: &Router, datagram: &[u8], path: LegPath, now_ns: u64) -> Action {
         let (header, rest) = match geneve::parse(datagram) {
             Ok(parsed) => parsed,

@@ -45,7 +45,8 @@ pub enum Family {
 }
 
 impl UdpService {
-    /// Serves one socket of `pair` for ever; answers and forwarded datagrams leave by the socket of their family.
+    /// Serves one socket of `pair` for ever; answers and forwarded datagrams leave by the socket of their
+    /// family.
     pub async fn serve(self: Arc<Self>, pair: Arc<Pair>, family: Family) {
         let socket = match (family, &pair.v6) {
             (Family::V4, _) => &pair.v4,

@@ -41,7 +41,8 @@ impl Far {
         set_array_value::<_, { size_of::<LabConfig>() }>(&mut self.0, map::CONFIG, 0, config)
     }
 
-    /// Makes the start of `frame`, whose first eight bytes behind the Geneve header are zero, the template at `index`.
+    /// Makes the start of `frame`, whose first eight bytes behind the Geneve header are zero, the template at
+    /// `index`.
     pub fn set_template(&mut self, index: u32, frame: &[u8]) -> Result<()> {
         let bytes: &[u8; TEMPLATE_LEN] = frame.first_chunk().context("a frame shorter than a template")?;
         anyhow::ensure!(
@@ -52,8 +53,8 @@ impl Far {
         set_array_value::<_, { size_of::<Template>() }>(&mut self.0, map::TEMPLATES, index, &template)
     }
 
-    /// Generates `count` frames with the size and the body of `frame`, in batches of at most `batch`, and sends them.
-    /// Call it from inside the namespace of the egress interface.
+    /// Generates `count` frames with the size and the body of `frame`, in batches of at most `batch`, and
+    /// sends them. Call it from inside the namespace of the egress interface.
     pub fn generate(&mut self, frame: &[u8], count: u32, batch: u32) -> Result<()> {
         self.generator()?.test_run(TestRunOptions {
             data_in: Some(frame),

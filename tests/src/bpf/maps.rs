@@ -1,7 +1,7 @@
 //! Map values as plain bytes.
 //!
-//! aya moves only types of its own marker trait, which takes `unsafe` to implement; byte arrays have it, and every shared value
-//! is a byte array to bytemuck.
+//! aya moves only types of its own marker trait, which takes `unsafe` to implement; byte arrays have it, and
+//! every shared value is a byte array to bytemuck.
 
 use anyhow::{Context as _, Result};
 use aya::{

@@ -1,7 +1,8 @@
 //! TLS of the test client: one certificate is right, and all others are wrong.
 //!
-//! The relay of a test has a self-signed certificate for an address, so it is pinned by its bytes. The handshake's signature
-//! is verified all the same: that, and not the chain, is what proves the relay holds the key.
+//! The relay of a test has a self-signed certificate for an address, so it is pinned by its bytes. The
+//! handshake's signature is verified all the same: that, and not the chain, is what proves the relay holds
+//! the key.
 
 use std::{path::Path, sync::Arc};
 
@@ -45,7 +46,8 @@ impl Pinned {
     }
 }
 
-/// The relay's key from the meta certificate, which must be the last of the chain and of the protocol's version.
+/// The relay's key from the meta certificate, which must be the last of the chain and of the protocol's
+/// version.
 pub(super) fn meta_key(chain: &[CertificateDer<'_>]) -> Option<NodePublic> {
     let der = chain.last()?;
     der.windows(META_HEAD.len()).find(|window| *window == META_HEAD)?;

@@ -1,7 +1,8 @@
-//! What the demo sends: numbered packets, one after the other, timed from the sender's write to the receiver's read.
+//! What the demo sends: numbered packets, one after the other, timed from the sender's write to the
+//! receiver's read.
 //!
-//! Sender and receiver are this one process, so that a latency is the difference of two readings of one clock. It holds both
-//! hosts' socket work and wake-ups beside the relay's.
+//! Sender and receiver are this one process, so that a latency is the difference of two readings of one
+//! clock. It holds both hosts' socket work and wake-ups beside the relay's.
 
 use std::time::{Duration, Instant};
 
@@ -66,7 +67,8 @@ pub(super) fn by_derp(alice: &mut Client, bob: &mut Client, count: u64) -> Resul
     Ok(traffic)
 }
 
-/// Sends `count` packets of a bound session, by turns from either client. A lost one is not an error, only not delivered.
+/// Sends `count` packets of a bound session, by turns from either client. A lost one is not an error, only
+/// not delivered.
 pub(super) fn by_udp(clients: &[UdpClient; 2], count: u64) -> Result<Traffic> {
     let [alice, bob] = clients;
     let mut traffic = Traffic::default();

@@ -45,7 +45,8 @@ pub(super) fn complaints(path: &str, text: &str) -> Vec<String> {
     complaints
 }
 
-/// Whether a line opens unsafe code. An attribute such as `#[unsafe(no_mangle)]` is a promise about a symbol, not code.
+/// Whether a line opens unsafe code. An attribute such as `#[unsafe(no_mangle)]` is a promise about a symbol,
+/// not code.
 fn is_unsafe(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
     code.match_indices("unsafe").any(|(at, word)| {

@@ -1,8 +1,8 @@
 //! Building every test program, and finding them in what cargo says.
 //!
 //! Cargo's messages are JSON, one object a line:
-//! <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>. Three fields are wanted of them, which is
-//! no reason for every command to wait for a JSON crate to compile.
+//! <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>. Three fields are wanted
+//! of them, which is no reason for every command to wait for a JSON crate to compile.
 
 use std::{
     io::{BufRead as _, BufReader},

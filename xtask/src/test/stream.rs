@@ -1,7 +1,7 @@
 //! Passing a test program's output on as it comes, and counting it on the way.
 //!
-//! The program, not the end of its output, says when it is over: a daemon left behind by a broken test holds the pipe
-//! open for as long as it lives.
+//! The program, not the end of its output, says when it is over: a daemon left behind by a broken test holds
+//! the pipe open for as long as it lives.
 
 use std::{
     io::{Read, Write},
@@ -20,7 +20,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// Time for a program's last output to arrive, and for a program told to end to do so.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Runs `command` and adds what its tests report to `tally`; `title` names it where it fails without naming a test.
+/// Runs `command` and adds what its tests report to `tally`; `title` names it where it fails without naming a
+/// test.
 pub(super) fn into_tally(
     mut command: Command,
     title: &str,

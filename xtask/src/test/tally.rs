@@ -69,7 +69,8 @@ impl Tally {
     }
 }
 
-/// Prints the table, the failed and the skipped tests by name, and as the last line the counts of all kinds together.
+/// Prints the table, the failed and the skipped tests by name, and as the last line the counts of all kinds
+/// together.
 pub(super) fn print(tallies: &[(&str, Tally)]) -> Tally {
     let mut total = Tally::default();
     println!("\n{:<8} {:>7} {:>7} {:>8}", "kind", "passed", "failed", "skipped");

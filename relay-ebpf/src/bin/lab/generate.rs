@@ -1,7 +1,8 @@
 //! The generator, for live frames of BPF_PROG_TEST_RUN: numbered datagrams out of one or two templates.
 //!
-//! The kernel reuses the pages of frames that came back or were dropped, with whatever the last program left in them, so every
-//! header byte is written anew each time. The body is the test's and nobody on the way changes it.
+//! The kernel reuses the pages of frames that came back or were dropped, with whatever the last program left
+//! in them, so every header byte is written anew each time. The body is the test's and nobody on the way
+//! changes it.
 
 use relay_common::net::{
     Frame, Ipv4UdpHeaders,
@@ -31,8 +32,8 @@ pub(crate) fn generate(frame: &mut XdpFrame) -> Option<u32> {
 
 /// Writes the sequence number and the UDP checksum that goes with it.
 ///
-/// One number in 65,536 would make a checksum that looks as if it had been left to the device, which the program
-/// under test rightly passes on. That number is sent with its top bit set instead.
+/// One number in 65,536 would make a checksum that looks as if it had been left to the device, which the
+/// program under test rightly passes on. That number is sent with its top bit set instead.
 #[inline(always)]
 fn number(bytes: &mut [u8; TEMPLATE_LEN], sequence: u64) -> Option<()> {
     let headers = Ipv4UdpHeaders::view_mut(bytes.first_chunk_mut()?);

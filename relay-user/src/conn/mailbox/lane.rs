@@ -55,7 +55,8 @@ impl Queue {
         self.buffer.len() - self.head
     }
 
-    /// Dropped bytes at the front must not outgrow what is still queued: nothing pins more than twice its size.
+    /// Dropped bytes at the front must not outgrow what is still queued: nothing pins more than twice its
+    /// size.
     fn reclaim(&mut self) {
         if self.head > self.buffer.len() / 2 {
             self.buffer.drain(..self.head);

@@ -84,7 +84,9 @@ proptest! {
             let queue = &mut model[step];
             let before = queue.len();
             let size = |queue: &VecDeque<Vec<u8>>| queue.iter().map(Vec::len).sum::<usize>();
-            while queue.len() >= MAX_LANE_FRAMES || (!queue.is_empty() && size(queue) + 5 + len > MAX_LANE_BYTES) {
+            while queue.len() >= MAX_LANE_FRAMES
+                || (!queue.is_empty() && size(queue) + 5 + len > MAX_LANE_BYTES)
+            {
                 queue.pop_front();
             }
             prop_assert_eq!(pushed.dropped.frames, before - queue.len());

@@ -51,6 +51,10 @@ impl Stream for PlainStream {
         self.outbox.poll_flush(cx, &mut self.tcp)
     }
 
+    fn unsent(&self) -> usize {
+        self.outbox.unsent()
+    }
+
     fn close(&mut self, _cx: &mut Context<'_>) {}
 
     fn protocol(&self) -> &'static str {

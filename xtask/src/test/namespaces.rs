@@ -1,0 +1,72 @@
+//! Removing what a lab test could not: Ctrl-C or a crash ends a test program before its own cleaning up.
+//!
+//! A lab's namespaces carry the process id of the program that made them. Whatever appeared during a run
+//! under the id of a process that is gone is removed, along with the daemons still running in it; the veth
+//! pairs and XDP programs go with the namespace.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use crate::process;
+
+/// What the names of lab namespaces start with; the maker's process id follows.
+const PREFIXES: &[&str] = &["relayd-", "rf"];
+
+/// Removes orphaned namespaces when dropped, but none that were there when it was made.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    before: BTreeSet<String>,
+}
+
+impl Sweep {
+    /// Remembers what is there.
+    pub(super) fn new() -> Self {
+        Self { before: names().collect() }
+    }
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        for name in names().filter(|name| !self.before.contains(name)) {
+            if maker(&name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                println!("removing the namespace {name}, whose test program is gone");
+                remove(&name);
+            }
+        }
+    }
+}
+
+fn names() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+/// The process id in the name of a lab namespace.
+fn maker(name: &str) -> Option<u32> {
+    let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest.get(..end)?.parse().ok()
+}
+
+fn remove(name: &str) {
+    let mut list = Command::new("ip");
+    let inside = process::as_root(list.args(["netns", "pids", name]));
+    let inside = inside.and_then(|mut list| process::stdout_of(&mut list)).unwrap_or_default();
+    process::end(inside.split_whitespace().filter_map(|pid| pid.parse().ok()));
+    if let Some(mut delete) = process::as_root(Command::new("ip").args(["netns", "delete", name])) {
+        let _gone = delete.status();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_labs_name_holds_its_makers_process_id() {
+        assert_eq!(maker("relayd-123-0-relay"), Some(123));
+        assert_eq!(maker("rf77-1c"), Some(77));
+        for other in ["vpn0", "relayd-demo", "123", "rf"] {
+            assert_eq!(maker(other), None, "{other}");
+        }
+    }
+}
