@@ -86,7 +86,14 @@ impl Lab {
         connect(&relay, RELAY_INTERFACE, RELAY, RELAY_HOST, &switch, RELAY_PORT)?;
         for (index, client) in (0..).zip(&clients) {
             let port = CLIENT_SWITCH_PORTS[usize::from(index)];
-            connect(client, CLIENT_INTERFACE, CLIENTS[usize::from(index)], FIRST_CLIENT + index, &switch, port)?;
+            connect(
+                client,
+                CLIENT_INTERFACE,
+                CLIENTS[usize::from(index)],
+                FIRST_CLIENT + index,
+                &switch,
+                port,
+            )?;
         }
         let checker = objects.map(|objects| attach_checker(objects, &switch)).transpose()?;
         Ok(Self { checker, relay, switch, clients })
@@ -225,7 +232,14 @@ fn no_bridge_filter() -> io::Result<()> {
     }
 }
 
-fn connect(host: &Netns, interface: &str, ip: Ipv4Addr, number: u8, switch: &Netns, port: &str) -> Result<()> {
+fn connect(
+    host: &Netns,
+    interface: &str,
+    ip: Ipv4Addr,
+    number: u8,
+    switch: &Netns,
+    port: &str,
+) -> Result<()> {
     veth(
         End { netns: host, name: interface, mac: mac(number) },
         End { netns: switch, name: port, mac: mac(0x80 | number) },

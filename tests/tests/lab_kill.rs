@@ -1,4 +1,5 @@
-//! kill -9 under traffic: the program goes with its process, the maps stay to be read, and the next start is a clean one.
+//! kill -9 under traffic: the program goes with its process, the maps stay to be read, and the next start is
+//! a clean one.
 
 use std::{
     path::Path,
@@ -67,7 +68,8 @@ fn after_kill_9_under_traffic_the_program_is_gone_the_maps_stay_and_the_next_sta
 fn send_until(clients: &[UdpClient; 2], sent: &AtomicU64, stop: &AtomicBool) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
         for client in clients {
-            // Between the kill and the stop the relay's host answers "port unreachable", which a socket may report.
+            // Between the kill and the stop the relay's host answers "port unreachable", which a socket may
+            // report.
             if client.send(b"under traffic").is_ok() {
                 sent.fetch_add(1, Ordering::Relaxed);
             }
@@ -85,7 +87,8 @@ fn kill_under_traffic(daemon: &mut Daemon, sent: &AtomicU64) -> Result<()> {
 
 fn program_id(daemon: &Daemon) -> Result<u32> {
     let status = daemon.admin().status()?;
-    let id = status["xdp"]["program_id"].as_u64().with_context(|| format!("no program in {}", status["xdp"]))?;
+    let id =
+        status["xdp"]["program_id"].as_u64().with_context(|| format!("no program in {}", status["xdp"]))?;
     Ok(u32::try_from(id)?)
 }
 

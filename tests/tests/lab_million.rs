@@ -16,14 +16,15 @@ use relay_tests::{
     lab::{End, Netns, veth},
     skip,
     topology::{
-        CLIENT_PORTS, CLIENTS, RELAY, RELAY_INTERFACE, client_frame, clients_of, mac, objects, reasons_and_frames,
+        CLIENT_PORTS, CLIENTS, RELAY, RELAY_INTERFACE, client_frame, clients_of, mac, objects,
+        reasons_and_frames,
     },
     udp_client::UdpClient,
 };
 
 const PACKETS: u64 = 1_000_000;
-/// Frames of one run of the generator, after which all of them must have arrived. A run has a price of its own, an RCU grace
-/// period.
+/// Frames of one run of the generator, after which all of them must have arrived. A run has a price of its
+/// own, an RCU grace period.
 const RUN: u64 = 50_000;
 /// Frames the generator sends before it lets them be received: the rings of a veth hold 256.
 const BATCH: u32 = 32;
@@ -75,7 +76,10 @@ fn a_million_packets_of_a_bound_session_pass_and_userspace_sees_none() -> Result
     expected[Checked::Good as usize] += PACKETS;
     let checked = checker.checked()?;
     for checked_as in [Checked::Good, Checked::BadIp, Checked::BadUdp, Checked::NoChecksum] {
-        assert_eq!(checked[checked_as as usize], expected[checked_as as usize], "{checked_as:?} at the far end");
+        assert_eq!(
+            checked[checked_as as usize], expected[checked_as as usize],
+            "{checked_as:?} at the far end"
+        );
     }
     // The challenges of the handshake have the session's VNI, too.
     assert_eq!(checker.checked_vni(vni)?.packets - session_before.packets, PACKETS, "of this session");

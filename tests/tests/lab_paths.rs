@@ -1,5 +1,5 @@
-//! The two packet paths of a bound session, XDP and userspace, between hosts on a real Ethernet of veths: what goes which way,
-//! and that both deliver the same.
+//! The two packet paths of a bound session, XDP and userspace, between hosts on a real Ethernet of veths:
+//! what goes which way, and that both deliver the same.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -7,11 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use relay_common::{
-    disco,
-    geneve::Protocol,
-    net::datagram::fill_ip_checksum,
-};
+use relay_common::{disco, geneve::Protocol, net::datagram::fill_ip_checksum};
 use relay_ebpf::lab::Checked;
 use relay_tests::{
     daemon::{Daemon, Setup},
@@ -26,7 +22,9 @@ const PACKETS: u64 = 200;
 
 #[test]
 fn a_bound_session_goes_through_xdp_and_past_userspace() -> Result<()> {
-    let Some(lab) = Lab::or_skip("a_bound_session_goes_through_xdp_and_past_userspace")? else { return Ok(()) };
+    let Some(lab) = Lab::or_skip("a_bound_session_goes_through_xdp_and_past_userspace")? else {
+        return Ok(());
+    };
     let daemon = Daemon::start(lab.setup_xdp())?;
     let clients = lab.bound_session(&daemon, [0; 2])?;
     let (in_userspace, good) = (daemon.counter("udp_forwarded")?, lab.checked()?);
@@ -49,7 +47,9 @@ fn a_bound_session_goes_through_xdp_and_past_userspace() -> Result<()> {
 
 #[test]
 fn without_xdp_the_same_session_goes_through_userspace() -> Result<()> {
-    let Some(lab) = Lab::or_skip("without_xdp_the_same_session_goes_through_userspace")? else { return Ok(()) };
+    let Some(lab) = Lab::or_skip("without_xdp_the_same_session_goes_through_userspace")? else {
+        return Ok(());
+    };
     let daemon = Daemon::start(lab.setup())?;
     let clients = lab.bound_session(&daemon, [0; 2])?;
     exchange(&clients, PACKETS)?;
@@ -81,7 +81,11 @@ fn a_client_that_binds_anew_takes_its_kernel_entry_along_and_the_old_source_is_d
     exchange(&clients, 5)?;
     let after = daemon.admin().status()?;
     let forwarded = |status: &serde_json::Value| status["xdp"]["reasons"]["forwarded"]["packets"].as_u64();
-    assert_eq!(forwarded(&after), forwarded(&before).map(|before| before + 10), "from the new source, by XDP");
+    assert_eq!(
+        forwarded(&after),
+        forwarded(&before).map(|before| before + 10),
+        "from the new source, by XDP"
+    );
 
     old.send_to(&clients[0].data(b"from the old source"), clients[0].relay)?;
     daemon.wait("the old source to be dropped", |status| status["counters"]["udp_drop_not_a_leg"] == 2)?;
@@ -146,7 +150,8 @@ struct Deliveries {
     unchecksummed: u64,
 }
 
-/// Sends every class of packet both ways through a fresh daemon; each must arrive whole, with a right checksum.
+/// Sends every class of packet both ways through a fresh daemon; each must arrive whole, with a right
+/// checksum.
 fn deliveries(lab: &Lab, setup: Setup) -> Result<Deliveries> {
     let daemon = Daemon::start(setup)?;
     // Fixed ports, and the first VNI of a daemon: both runs send the very same datagrams.
@@ -161,7 +166,7 @@ fn deliveries(lab: &Lab, setup: Setup) -> Result<Deliveries> {
             on_fast_path += u64::from(body.len() <= LARGEST_WHOLE);
             arrived.push(receive(receiver, class, &sender.framed(protocol, &body))?);
         }
-        for (class, body, frame) in frames(index, sender)? {
+        for Made { class, body, frame } in frames(index, sender)? {
             lab.raw_sender(index)?.send(&frame)?;
             on_fast_path += 1;
             arrived.push(receive(receiver, class.to_owned(), &sender.data(body))?);
@@ -184,7 +189,8 @@ fn deliveries(lab: &Lab, setup: Setup) -> Result<Deliveries> {
 fn receive(client: &UdpClient, class: String, sent: &[u8]) -> Result<Arrived> {
     client.socket.set_read_timeout(Some(DEADLINE))?;
     let mut payload = vec![0; 1 << 16];
-    let (len, from) = client.socket.recv_from(&mut payload).with_context(|| format!("{class} did not arrive"))?;
+    let (len, from) =
+        client.socket.recv_from(&mut payload).with_context(|| format!("{class} did not arrive"))?;
     payload.truncate(len);
     ensure!(payload == sent, "{class}: not the bytes that were sent");
     Ok(Arrived { class, payload, from, to: client.local()? })
@@ -199,12 +205,17 @@ const UDP_CHECKSUM: usize = 40;
 
 /// Contents and sizes, odd and even, empty, of WireGuard's four messages, around the MTU, and beyond it.
 fn classes() -> Vec<(String, Protocol, Vec<u8>)> {
-    let sizes = [0, 1, 2, 3, 32, 64, 92, 148, 1311, 1312, LARGEST_WHOLE - 1, LARGEST_WHOLE, LARGEST_WHOLE + 1, 4000];
-    let contents: [(&str, fn(usize) -> u8); 3] =
-        [("zeros", |_| 0), ("ones", |_| 0xff), ("a count", |at| at as u8)];
+    let sizes =
+        [0, 1, 2, 3, 32, 64, 92, 148, 1311, 1312, LARGEST_WHOLE - 1, LARGEST_WHOLE, LARGEST_WHOLE + 1, 4000];
+    let contents = ["zeros", "ones", "a count"];
     let mut classes = Vec::new();
     for size in sizes {
-        for (what, byte) in contents {
+        for what in contents {
+            let byte = |at| match what {
+                "zeros" => 0,
+                "ones" => 0xff,
+                _ => at as u8,
+            };
             let body: Vec<u8> = (0..size).map(byte).collect();
             classes.push((format!("WireGuard, {size} bytes of {what}"), Protocol::WireGuard, body));
         }
@@ -214,22 +225,27 @@ fn classes() -> Vec<(String, Protocol, Vec<u8>)> {
     classes
 }
 
-/// What a socket would not send: its class, what it carries, the frame.
-fn frames(index: usize, sender: &UdpClient) -> Result<[(&'static str, &'static [u8], Vec<u8>); 3]> {
+/// A frame that a socket would not send.
+struct Made {
+    class: &'static str,
+    body: &'static [u8],
+    frame: Vec<u8>,
+}
+
+fn frames(index: usize, sender: &UdpClient) -> Result<[Made; 3]> {
     let index = u8::try_from(index)?;
-    let frame = |body: &[u8]| client_frame(index, sender.local()?, sender.relay, &sender.data(body));
-    let mut without_checksum = frame(b"no UDP checksum")?;
-    without_checksum[UDP_CHECKSUM..UDP_CHECKSUM + 2].fill(0);
-    let mut marked = frame(b"expedited, congestion seen")?;
-    marked[TOS] = 0xbb;
-    fill_ip_checksum(&mut marked);
-    let mut padded = frame(b"")?;
-    padded.resize(60, 0xee);
-    Ok([
-        ("no UDP checksum", b"no UDP checksum", without_checksum),
-        ("DSCP and ECN set", b"expedited, congestion seen", marked),
-        ("link-layer padding", b"", padded),
-    ])
+    let make = |class, body| -> Result<Made> {
+        let frame = client_frame(index, sender.local()?, sender.relay, &sender.data(body))?;
+        Ok(Made { class, body, frame })
+    };
+    let mut without_checksum = make("no UDP checksum", b"unchecked")?;
+    without_checksum.frame[UDP_CHECKSUM..UDP_CHECKSUM + 2].fill(0);
+    let mut marked = make("DSCP and ECN set", b"expedited, congestion seen")?;
+    marked.frame[TOS] = 0xbb;
+    fill_ip_checksum(&mut marked.frame);
+    let mut padded = make("link-layer padding", b"")?;
+    padded.frame.resize(60, 0xee);
+    Ok([without_checksum, marked, padded])
 }
 
 fn exchange(clients: &[UdpClient; 2], count: u64) -> Result<()> {

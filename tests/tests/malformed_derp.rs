@@ -1,5 +1,5 @@
-//! Every malformed login, frame and request that a DERP listener can get, and the counter that says so. The connection that
-//! sent it is closed, nobody else's is, and the relay serves as before.
+//! Every malformed login, frame and request that a DERP listener can get, and the counter that says so. The
+//! connection that sent it is closed, nobody else's is, and the relay serves as before.
 
 use anyhow::{Context as _, Result, ensure};
 use rand_core::OsRng;
@@ -192,7 +192,10 @@ impl Site {
     fn serves(&self) -> Result<()> {
         let (mut alice, mut bob) = (self.good_client()?, self.good_client()?);
         alice.send(&bob.key(), b"still served")?;
-        ensure!(bob.recv_packet()? == (alice.key(), b"still served".to_vec()), "the relay does not serve any more");
+        ensure!(
+            bob.recv_packet()? == (alice.key(), b"still served".to_vec()),
+            "the relay does not serve any more"
+        );
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Every malformed Ethernet frame that can reach the relay's interface, the reason the XDP program gives for it, and what
-//! userspace makes of what was passed on. Afterwards the session goes through XDP as before.
+//! Every malformed Ethernet frame that can reach the relay's interface, the reason the XDP program gives for
+//! it, and what userspace makes of what was passed on. Afterwards the session goes through XDP as before.
 
 use anyhow::{Context as _, Result, ensure};
 use relay_common::net::{
@@ -57,24 +57,25 @@ fn every_malformed_frame_leaves_the_program_by_its_reason_and_the_session_goes_o
 fn cases(client: &UdpClient) -> Result<Vec<Case>> {
     let good = client_frame(0, client.local()?, client.relay, &client.data(b"good but for one thing"))?;
     // Changed, with the checksums that belong to the change.
-    let fixed = |change: &dyn Fn(&mut Vec<u8>)| {
+    let fixed = |change: &dyn Fn(&mut [u8])| {
         let mut frame = good.clone();
         change(&mut frame);
         fill_checksums(&mut frame);
         frame
     };
     // Changed, with the checksums of before.
-    let left = |change: &dyn Fn(&mut Vec<u8>)| {
+    let left = |change: &dyn Fn(&mut [u8])| {
         let mut frame = good.clone();
         change(&mut frame);
         frame
     };
-    let ip_fixed = |change: &dyn Fn(&mut Vec<u8>)| {
+    let ip_fixed = |change: &dyn Fn(&mut [u8])| {
         let mut frame = left(change);
         fill_ip_checksum(&mut frame);
         frame
     };
-    let with_options = [&good[..IHL], &[0x46], &good[IHL + 1..IPV4_UDP_OFFSET], &[1; 4], &good[IPV4_UDP_OFFSET..]].concat();
+    let with_options =
+        [&good[..IHL], &[0x46], &good[IHL + 1..IPV4_UDP_OFFSET], &[1; 4], &good[IPV4_UDP_OFFSET..]].concat();
     let case = |what, frame, reason, counter| Case { what, frame, reason, counter };
     Ok(vec![
         case("cut within the IP header", good[..ETHERTYPE + 2 + 10].to_vec(), "truncated", None),
@@ -86,32 +87,72 @@ fn cases(client: &UdpClient) -> Result<Vec<Case>> {
         case("a first fragment", ip_fixed(&|frame| frame[FRAGMENT] = 0x20), "fragment", None),
         case("a later fragment", ip_fixed(&|frame| frame[FRAGMENT + 1] = 9), "fragment", None),
         case("another port", fixed(&|frame| frame[DESTINATION_PORT + 1] ^= 1), "other_port", None),
-        case("a UDP length beyond the packet", fixed(&|frame| frame[UDP_LENGTH + 1] += 1), "bad_length", None),
+        case(
+            "a UDP length beyond the packet",
+            fixed(&|frame| frame[UDP_LENGTH + 1] += 1),
+            "bad_length",
+            None,
+        ),
         case("a UDP length of zero", fixed(&|frame| frame[UDP_LENGTH + 1] = 0), "bad_length", None),
         case("a frame shorter than its IP length", good[..good.len() - 1].to_vec(), "bad_length", None),
         case("a wrong IP checksum", left(&|frame| frame[IP_CHECKSUM] ^= 1), "bad_ip_checksum", None),
         case("a checksum left to the device", left(&leave_checksum), "partial_checksum", None),
-        case("Geneve version 1", fixed(&|frame| frame[GENEVE] = 0x40), "not_geneve", Some("udp_drop_version")),
+        case(
+            "Geneve version 1",
+            fixed(&|frame| frame[GENEVE] = 0x40),
+            "not_geneve",
+            Some("udp_drop_version"),
+        ),
         case("Geneve options", fixed(&|frame| frame[GENEVE] = 1), "not_geneve", Some("udp_drop_options")),
-        case("a reserved bit", fixed(&|frame| frame[GENEVE + 1] = 1), "not_geneve", Some("udp_drop_reserved")),
-        case("the reserved byte", fixed(&|frame| frame[GENEVE + 7] = 1), "not_geneve", Some("udp_drop_reserved")),
-        case("another protocol", fixed(&|frame| frame[GENEVE + 3] = 0x13), "not_geneve", Some("udp_drop_protocol")),
-        case("VNI zero", fixed(&|frame| frame[GENEVE + 4..GENEVE + 7].fill(0)), "not_geneve", Some("udp_drop_reserved")),
+        case(
+            "a reserved bit",
+            fixed(&|frame| frame[GENEVE + 1] = 1),
+            "not_geneve",
+            Some("udp_drop_reserved"),
+        ),
+        case(
+            "the reserved byte",
+            fixed(&|frame| frame[GENEVE + 7] = 1),
+            "not_geneve",
+            Some("udp_drop_reserved"),
+        ),
+        case(
+            "another protocol",
+            fixed(&|frame| frame[GENEVE + 3] = 0x13),
+            "not_geneve",
+            Some("udp_drop_protocol"),
+        ),
+        case(
+            "VNI zero",
+            fixed(&|frame| frame[GENEVE + 4..GENEVE + 7].fill(0)),
+            "not_geneve",
+            Some("udp_drop_reserved"),
+        ),
         case("control without disco", fixed(&control), "control", Some("udp_drop_not_disco")),
-        case("an unknown VNI", fixed(&|frame| frame[GENEVE + 6] = 0xee), "unknown_vni", Some("udp_drop_unknown_vni")),
-        case("a source that is no leg", fixed(&|frame| frame[SOURCE_PORT] ^= 1), "not_a_leg", Some("udp_drop_not_a_leg")),
+        case(
+            "an unknown VNI",
+            fixed(&|frame| frame[GENEVE + 6] = 0xee),
+            "unknown_vni",
+            Some("udp_drop_unknown_vni"),
+        ),
+        case(
+            "a source that is no leg",
+            fixed(&|frame| frame[SOURCE_PORT] ^= 1),
+            "not_a_leg",
+            Some("udp_drop_not_a_leg"),
+        ),
         case("for another host", left(&|frame| frame[DESTINATION_MAC + 5] = 0x99), "other_mac", None),
         case("a last hop", ip_fixed(&|frame| frame[TTL] = 1), "ttl_expired", None),
     ])
 }
 
-fn control(frame: &mut Vec<u8>) {
+fn control(frame: &mut [u8]) {
     frame[GENEVE + 1] = 0x80;
     frame[GENEVE + 3] = 0x11;
 }
 
 /// What a sender writes that leaves the checksum to its device: the sum of the pseudo-header.
-fn leave_checksum(frame: &mut Vec<u8>) {
+fn leave_checksum(frame: &mut [u8]) {
     let Some(headers) = frame.first_chunk() else { return };
     let headers = Ipv4UdpHeaders::view(headers);
     let sum = headers.ip.pseudo_header(headers.udp.length).fold();
@@ -127,12 +168,18 @@ fn send(daemon: &Daemon, raw: &RawSender, case: &Case) -> Result<()> {
         Some(number(after)? - number(&before)?)
     };
     let by_reason = format!("/xdp/reasons/{}/packets", case.reason);
-    let after = daemon.wait(case.reason, |status| grown(status, &by_reason) != Some(0)).with_context(|| {
-        let reasons = before["xdp"]["reasons"].as_object().into_iter().flatten().filter(|(_, n)| n["packets"] != 0);
-        format!("before: {:?}", reasons.map(|(label, n)| (label, &n["packets"])).collect::<Vec<_>>())
-    })?;
+    let after =
+        daemon.wait(case.reason, |status| grown(status, &by_reason) != Some(0)).with_context(|| {
+            let reasons =
+                before["xdp"]["reasons"].as_object().into_iter().flatten().filter(|(_, n)| n["packets"] != 0);
+            format!("before: {:?}", reasons.map(|(label, n)| (label, &n["packets"])).collect::<Vec<_>>())
+        })?;
     // ARP and the like come at any time, and go by one reason.
-    ensure!(grown(&after, &by_reason) == Some(1) || case.reason == "not_ipv4", "more than one {}", case.reason);
+    ensure!(
+        grown(&after, &by_reason) == Some(1) || case.reason == "not_ipv4",
+        "more than one {}",
+        case.reason
+    );
     if let Some(counter) = case.counter {
         daemon.wait(counter, |status| grown(status, &format!("/counters/{counter}")) == Some(1))?;
     }
@@ -140,7 +187,8 @@ fn send(daemon: &Daemon, raw: &RawSender, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// XDP updates checksums and does not judge them: a wrong one stays wrong, and the receiver's kernel drops the datagram.
+/// XDP updates checksums and does not judge them: a wrong one stays wrong, and the receiver's kernel drops
+/// the datagram.
 fn wrong_udp_checksum(lab: &Lab, daemon: &Daemon, raw: &RawSender, clients: &[UdpClient; 2]) -> Result<()> {
     let payload = clients[0].data(b"damaged on the way");
     let mut frame = client_frame(0, clients[0].local()?, clients[0].relay, &payload)?;
@@ -159,7 +207,10 @@ fn serves(daemon: &Daemon, clients: &[UdpClient; 2]) -> Result<()> {
     for (from, to) in [(0, 1), (1, 0)] {
         clients[from].send(b"still served")?;
         let received = clients[to].recv(DEADLINE)?;
-        ensure!(received.as_deref() == Some(b"still served"), "the session is not served any more: {received:?}");
+        ensure!(
+            received.as_deref() == Some(b"still served"),
+            "the session is not served any more: {received:?}"
+        );
     }
     ensure!(daemon.reason("forwarded")? == forwarded + 2, "not through XDP");
     Ok(())

@@ -1,5 +1,5 @@
-//! Every malformed or forged datagram that the UDP relay's socket can get, and the one counter that says why it was dropped.
-//! Over loopback, without XDP; afterwards the relay serves its session as before.
+//! Every malformed or forged datagram that the UDP relay's socket can get, and the one counter that says why
+//! it was dropped. Over loopback, without XDP; afterwards the relay serves its session as before.
 
 use std::{
     collections::BTreeMap,
