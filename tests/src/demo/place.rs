@@ -73,7 +73,11 @@ impl Place {
             true => format!("native XDP on {RELAY_INTERFACE}, program {}", status["xdp"]["program_id"]),
             false => "no XDP".to_owned(),
         };
-        say(&format!("relayd {} runs on {}, {fast_path}", status["version"], daemon.ip()));
+        say(&format!(
+            "relayd {} runs on {}, {fast_path}",
+            status["version"].as_str().unwrap_or("?"),
+            daemon.ip()
+        ));
         Ok(daemon)
     }
 
