@@ -133,7 +133,8 @@ impl Client {
             Start::Normal => Greeted::normal(dial)?.login(key),
             Start::Fast => {
                 let mut wire = Wire::connect(dial)?;
-                let promised = wire.meta_key().context("fast start needs TLS 1.3 and the meta certificate")?;
+                let promised =
+                    wire.meta_key().context("fast start needs TLS 1.3 and the meta certificate")?;
                 // Request and ClientInfo in one write: the relay has to find the second behind the first.
                 wire.write(&[request(dial, true), client_info(&key, &promised)?].concat())?;
                 let server = server_key(&mut wire)?;
@@ -211,7 +212,11 @@ impl Client {
 
     /// Waits for the relay to close the connection; returns what it said before.
     pub fn until_closed(&mut self) -> Result<Vec<Message>> {
-        self.wire.frames_until_closed()?.into_iter().map(|(header, payload)| message(header, &payload)).collect()
+        self.wire
+            .frames_until_closed()?
+            .into_iter()
+            .map(|(header, payload)| message(header, &payload))
+            .collect()
     }
 
     fn expect_info(mut wire: Wire, key: NodePrivate, server: NodePublic) -> Result<Self> {
@@ -224,7 +229,8 @@ impl Client {
 
 /// The ClientInfo frame of an ordinary client.
 pub fn client_info(key: &NodePrivate, server: &NodePublic) -> Result<Vec<u8>> {
-    login::client_info_frame(key, server, &ClientInfo::stock(), nonce()).context("the server's key makes no secret")
+    login::client_info_frame(key, server, &ClientInfo::stock(), nonce())
+        .context("the server's key makes no secret")
 }
 
 /// Random bytes for a box.

@@ -333,7 +333,8 @@ fn spawn(setup: &Setup, dir: &Path, bpf_dir: &Path, admin: &Admin) -> Result<Chi
     if setup.plain {
         command.arg("-dev");
     } else {
-        command.args(["-certmode".into(), "manual".into(), "-hostname".into(), setup.ip.to_string().into()] as [OsString; 4]);
+        command.args(["-certmode".into(), "manual".into(), "-hostname".into(), setup.ip.to_string().into()]
+            as [OsString; 4]);
         command.args(["-certdir".into(), dir.as_os_str().to_owned()]);
     }
     command.args(["-http-port".into(), COMPANION_PORT.to_string()]);

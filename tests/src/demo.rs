@@ -157,7 +157,8 @@ fn unknown_peer(relayd: &Daemon, alice: &mut Client, account: &mut Account) -> R
     let stranger = NodePrivate::generate(&mut rand_core::OsRng).public();
     alice.send(&stranger, &[&disco::MAGIC[..], &[0; 64]].concat())?;
     let (_, answers) = alice.ping()?;
-    let gone = answers.iter().filter(|answer| matches!(answer, Message::PeerGone { peer, .. } if *peer == stranger));
+    let gone =
+        answers.iter().filter(|answer| matches!(answer, Message::PeerGone { peer, .. } if *peer == stranger));
     let gone = gone.count() as u64;
     let dropped = account::grown(&before, &relayd.admin().status()?, "drop_unknown_dest");
     account.equal("unknown peer: counted", dropped, 1);

@@ -10,7 +10,7 @@ pub fn skip(test: &str, reason: &str) {
     let Some(path) = std::env::var_os("RELAYD_SKIP_FILE") else { return };
     let file = OpenOptions::new().create(true).append(true).open(&path);
     // One write for the line: tests of several processes append to the same file.
-    let written = file.and_then(|mut file| file.write_all(format!("{test}: {reason}\n").as_bytes()));
+    let written = file.and_then(|mut file| file.write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes()));
     if let Err(error) = written {
         panic!("cannot record a skipped test in {}: {error}", path.display());
     }

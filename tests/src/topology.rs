@@ -9,7 +9,10 @@
 //! frame on: without a program there, a veth does not deliver what the relay's program sends. No host leaves
 //! checksums to its device, which is none.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+};
 
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
@@ -77,12 +80,20 @@ impl Lab {
     pub fn new(objects: Option<&Objects>) -> Result<Self> {
         let (relay, switch) = (Netns::new("relay")?, Netns::new("switch")?);
         let clients = [Netns::new("alice")?, Netns::new("bob")?];
+        switch.enter(no_bridge_filter)??;
         switch.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
         switch.ip(&["link", "set", BRIDGE, "up"])?;
         connect(&relay, RELAY_INTERFACE, RELAY, RELAY_HOST, &switch, RELAY_PORT)?;
         for (index, client) in (0..).zip(&clients) {
             let port = CLIENT_SWITCH_PORTS[usize::from(index)];
-            connect(client, CLIENT_INTERFACE, CLIENTS[usize::from(index)], FIRST_CLIENT + index, &switch, port)?;
+            connect(
+                client,
+                CLIENT_INTERFACE,
+                CLIENTS[usize::from(index)],
+                FIRST_CLIENT + index,
+                &switch,
+                port,
+            )?;
         }
         let checker = objects.map(|objects| attach_checker(objects, &switch)).transpose()?;
         Ok(Self { checker, relay, switch, clients })
@@ -213,7 +224,22 @@ pub fn mac(host: u8) -> [u8; 6] {
     [0x02, 0, 0, 0x77, 0, host]
 }
 
-fn connect(host: &Netns, interface: &str, ip: Ipv4Addr, number: u8, switch: &Netns, port: &str) -> Result<()> {
+/// Where bridges pass frames to netfilter, that drops malformed IP packets before the relay could see them.
+fn no_bridge_filter() -> io::Result<()> {
+    match fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn connect(
+    host: &Netns,
+    interface: &str,
+    ip: Ipv4Addr,
+    number: u8,
+    switch: &Netns,
+    port: &str,
+) -> Result<()> {
     veth(
         End { netns: host, name: interface, mac: mac(number) },
         End { netns: switch, name: port, mac: mac(0x80 | number) },

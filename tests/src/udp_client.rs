@@ -86,7 +86,8 @@ impl UdpClient {
         let (own, local) = (self.own.to_string(), self.local()?.to_string());
         until("the leg to be bound", || {
             let sessions = admin.get("/v1/sessions")?;
-            let legs = sessions.as_array().into_iter().flatten().filter_map(|session| session["legs"].as_array());
+            let legs =
+                sessions.as_array().into_iter().flatten().filter_map(|session| session["legs"].as_array());
             Ok(legs.flatten().any(|leg| leg["client"] == own && leg["remote"] == local))
         })
     }

@@ -46,7 +46,8 @@ fn two_clients_exchange_packets_over_plain_tcp() -> Result<()> {
 #[test]
 fn a_fast_and_a_normal_client_see_the_same_relay() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback())?;
-    let (fast, normal) = (Client::connect(&daemon.dial(Start::Fast)?)?, Client::connect(&daemon.dial(Start::Normal)?)?);
+    let (fast, normal) =
+        (Client::connect(&daemon.dial(Start::Fast)?)?, Client::connect(&daemon.dial(Start::Normal)?)?);
     assert_eq!(fast.server(), normal.server());
     let clients = daemon.admin().get("/v1/clients")?;
     for client in [&fast, &normal] {

@@ -94,7 +94,9 @@ impl Wire {
         let head = self.http_head()?;
         let digits = head
             .strip_prefix("HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n")
-            .and_then(|rest| rest.strip_prefix(&format!("Derp-Version: {PROTOCOL_VERSION}\r\nDerp-Public-Key: ")))
+            .and_then(|rest| {
+                rest.strip_prefix(&format!("Derp-Version: {PROTOCOL_VERSION}\r\nDerp-Public-Key: "))
+            })
             .and_then(|rest| rest.strip_suffix("\r\n\r\n"))
             .with_context(|| format!("not the upgrade answer: {head:?}"))?;
         Ok(format!("{}{digits}", NodePublic::PREFIX).parse()?)

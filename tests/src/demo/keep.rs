@@ -43,7 +43,9 @@ pub(super) fn keep(place: &Place) -> Result<()> {
 fn print_commands(place: &Place, relayd: &Daemon) -> Result<()> {
     let program = binary()?;
     let (program, socket) = (program.display(), relayd.admin().path().display());
-    println!("\nthe lab stays, and packets go on through DERP and the session; look around from another terminal:");
+    println!(
+        "\nthe lab stays, and packets go on through DERP and the session; look around from another terminal:"
+    );
     for question in ["status", "clients", "sessions"] {
         println!("  {program} {question} --admin-socket {socket}");
     }

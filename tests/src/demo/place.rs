@@ -39,7 +39,13 @@ impl Place {
                 let lab = Lab::new(Some(&objects))?;
                 say(&format!("a lab of network namespaces: {}, {}", lab.relay.name(), lab.switch.name()));
                 let [alice, bob] = &lab.clients;
-                say(&format!("relay {RELAY}, {} {}, {} {}", alice.name(), CLIENTS[0], bob.name(), CLIENTS[1]));
+                say(&format!(
+                    "relay {RELAY}, {} {}, {} {}",
+                    alice.name(),
+                    CLIENTS[0],
+                    bob.name(),
+                    CLIENTS[1]
+                ));
                 Ok(Self::Lab(Box::new(lab)))
             }
             Err(reason) => {
