@@ -35,7 +35,8 @@ pub const RELAY_INTERFACE: &str = "r0";
 pub const RELAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The clients' addresses.
 pub const CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 2), Ipv4Addr::new(10, 77, 0, 3)];
-/// Ports that clients of a test bind to where they must be the same in two runs.
+/// Ports that clients bind to. Fixed, so that two runs send the very same packets, and so that none of them
+/// is the one in 65,536 whose checksum looks unfinished and which XDP leaves to userspace.
 pub const CLIENT_PORTS: [u16; 2] = [41_641, 50_001];
 /// Length of the network's prefix.
 const PREFIX: &str = "24";

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::loaded_programs;
 use relay_tests::{
     daemon::{Daemon, run_relayd, until},
-    topology::Lab,
+    topology::{CLIENT_PORTS, Lab},
     udp_client::{DEADLINE, UdpClient},
 };
 
@@ -20,7 +20,7 @@ fn after_kill_9_under_traffic_the_program_is_gone_the_maps_stay_and_the_next_sta
     let test = "after_kill_9_under_traffic_the_program_is_gone_the_maps_stay_and_the_next_start_is_clean";
     let Some(lab) = Lab::or_skip(test)? else { return Ok(()) };
     let mut daemon = Daemon::start(lab.setup_xdp())?;
-    let clients = lab.bound_session(&daemon, [0; 2])?;
+    let clients = lab.bound_session(&daemon, CLIENT_PORTS)?;
     let first_program = program_id(&daemon)?;
     assert!(is_loaded(first_program)?);
 
@@ -53,7 +53,7 @@ fn after_kill_9_under_traffic_the_program_is_gone_the_maps_stay_and_the_next_sta
     // Whoever still believes in the old session is counted, not served.
     clients[0].send(b"to a session of the dead daemon")?;
     daemon.wait("the old session to be unknown", |status| status["counters"]["udp_drop_unknown_vni"] == 1)?;
-    let clients = lab.bound_session(&daemon, [0; 2])?;
+    let clients = lab.bound_session(&daemon, CLIENT_PORTS)?;
     clients[0].send(b"served again")?;
     assert_eq!(clients[1].recv(DEADLINE)?.as_deref(), Some(&b"served again"[..]));
     assert!(daemon.reason("forwarded")? >= 1);

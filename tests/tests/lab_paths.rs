@@ -26,7 +26,7 @@ fn a_bound_session_goes_through_xdp_and_past_userspace() -> Result<()> {
         return Ok(());
     };
     let daemon = Daemon::start(lab.setup_xdp())?;
-    let clients = lab.bound_session(&daemon, [0; 2])?;
+    let clients = lab.bound_session(&daemon, CLIENT_PORTS)?;
     let (in_userspace, good) = (daemon.counter("udp_forwarded")?, lab.checked()?);
     exchange(&clients, PACKETS)?;
     clients[0].ping(&clients[1])?;
@@ -51,7 +51,7 @@ fn without_xdp_the_same_session_goes_through_userspace() -> Result<()> {
         return Ok(());
     };
     let daemon = Daemon::start(lab.setup())?;
-    let clients = lab.bound_session(&daemon, [0; 2])?;
+    let clients = lab.bound_session(&daemon, CLIENT_PORTS)?;
     exchange(&clients, PACKETS)?;
     clients[0].ping(&clients[1])?;
     assert_eq!(daemon.counter("udp_forwarded")?, 2 * PACKETS + 2);
@@ -64,7 +64,7 @@ fn a_client_that_binds_anew_takes_its_kernel_entry_along_and_the_old_source_is_d
     let test = "a_client_that_binds_anew_takes_its_kernel_entry_along_and_the_old_source_is_dropped";
     let Some(lab) = Lab::or_skip(test)? else { return Ok(()) };
     let daemon = Daemon::start(lab.setup_xdp())?;
-    let mut clients = lab.bound_session(&daemon, [0; 2])?;
+    let mut clients = lab.bound_session(&daemon, CLIENT_PORTS)?;
     exchange(&clients, 5)?;
     let before = daemon.admin().status()?;
 
@@ -104,7 +104,7 @@ fn the_relay_answers_and_forwards_from_the_address_that_was_asked() -> Result<()
     lab.relay.ip(&["address", "add", "10.77.0.9/24", "dev", "r0"])?;
     for setup in [lab.setup(), lab.setup_xdp()] {
         let daemon = Daemon::start(setup)?;
-        let mut clients = lab.session(&daemon, [0; 2])?;
+        let mut clients = lab.session(&daemon, CLIENT_PORTS)?;
         clients[0].relay.set_ip([10, 77, 0, 9].into());
         for client in &mut clients {
             client.bind(daemon.admin())?;

@@ -10,7 +10,7 @@ use relay_ebpf::lab::Checked;
 use relay_tests::{
     daemon::{Daemon, until},
     raw::RawSender,
-    topology::{Lab, client_frame},
+    topology::{CLIENT_PORTS, Lab, client_frame},
     udp_client::{DEADLINE, UdpClient},
 };
 use serde_json::Value;
@@ -42,7 +42,7 @@ fn every_malformed_frame_leaves_the_program_by_its_reason_and_the_session_goes_o
     let test = "every_malformed_frame_leaves_the_program_by_its_reason_and_the_session_goes_on";
     let Some(lab) = Lab::or_skip(test)? else { return Ok(()) };
     let daemon = Daemon::start(lab.setup_xdp())?;
-    let clients = lab.bound_session(&daemon, [0; 2])?;
+    let clients = lab.bound_session(&daemon, CLIENT_PORTS)?;
     let raw = lab.raw_sender(0)?;
     serves(&daemon, &clients)?;
     for case in cases(&clients[0])? {

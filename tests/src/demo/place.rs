@@ -9,7 +9,7 @@ use super::{account::Account, say};
 use crate::{
     client::{Client, Dial},
     daemon::{Daemon, Setup},
-    topology::{self, CLIENTS, Lab, RELAY, RELAY_INTERFACE, two_keys},
+    topology::{self, CLIENT_PORTS, CLIENTS, Lab, RELAY, RELAY_INTERFACE, two_keys},
     udp_client::UdpClient,
 };
 
@@ -92,7 +92,7 @@ impl Place {
     /// A session with both legs bound, one from each host; with XDP, in the kernel.
     pub(super) fn bound_session(&self, daemon: &Daemon) -> Result<[UdpClient; 2]> {
         match self {
-            Self::Lab(lab) => lab.bound_session(daemon, [0; 2]),
+            Self::Lab(lab) => lab.bound_session(daemon, CLIENT_PORTS),
             Self::Loopback => {
                 let [one, other] = two_keys();
                 let endpoint = daemon.admin().allocate([one.public(), other.public()])?;
