@@ -42,7 +42,9 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
     builder.worker_threads(workers).thread_name("relayd-worker").enable_all();
     let pause = serve.busy_pause;
     if !pause.is_zero() {
-        builder.on_thread_start(conn::pause::precise).on_thread_park(move || conn::pause::before_sleep(pause));
+        builder
+            .on_thread_start(conn::pause::precise)
+            .on_thread_park(move || conn::pause::before_sleep(pause));
     }
     let runtime = builder.build().context("cannot start the worker threads")?;
     runtime.block_on(start(serve, workers))
