@@ -7,11 +7,13 @@
 //! | `GET /v1/status` | what the daemon is, and all counters |
 //! | `GET /v1/clients` | the connected DERP clients |
 //! | `GET /v1/sessions` | the UDP sessions |
+//! | `PUT /v1/xdp` | turns the XDP program's forwarding on or off: `{"enabled":false}` |
 
 pub mod allocate;
 pub mod ask;
 pub mod print;
 pub mod socket;
+pub mod switch;
 pub mod view;
 
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
 
@@ -71,6 +73,7 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) -> std::io::Resu
         .route("/v1/status", get(status))
         .route("/v1/clients", get(clients))
         .route("/v1/sessions", get(sessions))
+        .route("/v1/xdp", put(switch::xdp))
         .with_state(daemon);
     axum::serve(listener, routes).await
 }

@@ -40,12 +40,30 @@ pub enum Command {
     Clients(Admin),
     /// The UDP sessions, with what userspace and XDP carried.
     Sessions(Admin),
+    /// Turn the XDP program's forwarding off, or on again; sessions go on through userspace meanwhile.
+    Xdp {
+        /// Which.
+        #[arg(value_enum)]
+        state: Switch,
+        /// The daemon's admin socket.
+        #[arg(long, value_name = "PATH")]
+        admin_socket: Option<PathBuf>,
+    },
     /// The pinned BPF maps by field name; the daemon need not run.
     Inspect {
         /// Pin directory; default: all below the BPF file system's `relayd`.
         #[arg(long, value_name = "DIR")]
         bpf_dir: Option<PathBuf>,
     },
+}
+
+/// A switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Forward.
+    On,
+    /// Pass everything.
+    Off,
 }
 
 /// Where the daemon listens for questions.
@@ -133,7 +151,7 @@ pub struct Serve {
     /// Worker threads; default: half the cores, at least one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
-    /// How long a busy worker waits for more packets before it sleeps; costs latency, saves CPU; 0s: not at all
+    /// How long a busy worker waits for more packets before it sleeps; saves CPU; 0s: not at all
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
     pub busy_pause: Duration,
     /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime

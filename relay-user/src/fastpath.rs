@@ -196,6 +196,11 @@ impl FastPath {
         })
     }
 
+    /// Whether the program forwards; `false` once the kill switch has been thrown.
+    pub fn is_enabled(&self) -> bool {
+        self.control.current().enabled != 0
+    }
+
     /// The mode the program is attached in.
     pub fn mode(&self) -> Mode {
         self.mode

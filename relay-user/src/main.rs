@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use relay_user::admin::{self, ask, print};
-use relay_user::cli::{Admin, Cli, Command, derper};
+use relay_user::cli::{Admin, Cli, Command, Switch, derper};
 use relay_user::{app, fastpath};
 use tracing_subscriber::EnvFilter;
 
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 
 fn answer(command: Command) -> anyhow::Result<()> {
     let text = match command {
+        Command::Xdp { state, admin_socket } => return switch(state, admin_socket),
         Command::Inspect { bpf_dir } => return inspect(bpf_dir),
         Command::Status(admin) => {
             get(&admin, "/v1/status", |body| Ok(print::status(&serde_json::from_slice(body)?)))?
@@ -46,16 +47,23 @@ fn answer(command: Command) -> anyhow::Result<()> {
 }
 
 fn get(admin: &Admin, path: &str, print: impl Fn(&[u8]) -> anyhow::Result<String>) -> anyhow::Result<String> {
-    let socket = match &admin.admin_socket {
-        Some(socket) => socket.clone(),
-        None => admin::socket::default_path()?,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let body = runtime.block_on(ask::get(&socket, path))?;
+    let socket = admin.admin_socket.clone().map_or_else(admin::socket::default_path, Ok)?;
+    let body = block_on(ask::get(&socket, path))?;
     match admin.json {
         true => Ok(String::from_utf8_lossy(&body).into_owned() + "\n"),
         false => print(&body).context("the daemon's answer is of another version"),
     }
+}
+
+fn switch(state: Switch, admin_socket: Option<PathBuf>) -> anyhow::Result<()> {
+    let socket = admin_socket.map_or_else(admin::socket::default_path, Ok)?;
+    let enabled = state == Switch::On;
+    block_on(ask::put(&socket, "/v1/xdp", format!("{{\"enabled\":{enabled}}}")))?;
+    Ok(())
+}
+
+fn block_on<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(asked)
 }
 
 fn inspect(bpf_dir: Option<PathBuf>) -> anyhow::Result<()> {

@@ -194,6 +194,11 @@ impl Daemon {
         self.setup.xdp.is_some()
     }
 
+    /// Turns the program's forwarding `on` or `off`, as an operator does.
+    pub fn switch_xdp(&self, state: &str) -> Result<()> {
+        run_relayd(&["xdp", state, "--admin-socket", &self.admin().path().to_string_lossy()]).map(|_| ())
+    }
+
     /// Waits until the kernel forwards a session.
     pub fn wait_installed(&self, vni: u32) -> Result<()> {
         until("the session to be installed in the kernel", || {

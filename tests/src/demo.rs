@@ -3,7 +3,7 @@
 //! ```text
 //!   1 DERP over TLS     alice = TLS = relayd = TLS = bob
 //!   2 UDP through XDP   alice - r0 [XDP program] r0 - bob          userspace sees nothing
-//!   3 UDP, userspace    alice - r0 - socket, relayd, socket - r0 - bob
+//!   3 XDP turned off     alice - r0 - socket, relayd, socket - r0 - bob     the same session
 //!   4 nobody's peer     alice = TLS = relayd: counted, and said so
 //! ```
 //! As root with BPF it makes a lab of network namespaces; else it says what is missing and does over loopback
@@ -28,6 +28,7 @@ use self::{
 use crate::{
     client::{Client, Message, Start},
     daemon::{Daemon, run_relayd},
+    udp_client::UdpClient,
 };
 
 /// Packets of a rung, half of them each way.
@@ -39,26 +40,24 @@ pub fn run(keep: bool) -> Result<()> {
     let place = Place::new()?;
     let mut account = Account::default();
     let mut rungs = Vec::new();
-    let mut relayd = place.start(place.has_xdp())?;
+    let relayd = place.start()?;
 
     let (mut alice, mut bob) = connect(&place, &relayd)?;
     rungs.push(derp(&relayd, &mut alice, &mut bob, &mut account)?);
-    let dump = match place.has_xdp() {
-        true => {
-            let (rung, dump) = xdp(&place, &relayd, &mut account)?;
-            rungs.push(rung);
-            Some(dump)
-        }
-        false => None,
-    };
-    let unknown = unknown_peer(&relayd, &mut alice, &mut account)?;
+    say(
+        "alice allocates a UDP session; both bind it: challenge, answer, and the next hop where there is XDP",
+    );
+    let clients = place.bound_session(&relayd)?;
+    let mut dump = None;
     if place.has_xdp() {
-        say("stopping relayd and starting it again without --xdp: its program is gone with it");
-        relayd.stop()?;
-        relayd = place.start(false)?;
+        let (rung, session) = xdp(&place, &relayd, &clients, &mut account)?;
+        rungs.push(rung);
+        dump = Some(session);
+        say("the operator turns XDP off (`relayd xdp off`): the same session, now through relayd's sockets");
+        relayd.switch_xdp("off")?;
     }
-    rungs.push(userspace(&place, &relayd, &mut account)?);
-    rungs.push(unknown);
+    rungs.push(userspace(&relayd, &clients, &mut account)?);
+    rungs.push(unknown_peer(&relayd, &mut alice, &mut account)?);
 
     println!();
     print_table(&rungs);
@@ -103,13 +102,16 @@ fn derp(relayd: &Daemon, alice: &mut Client, bob: &mut Client, account: &mut Acc
     Ok(Rung::new("DERP over TLS", traffic, counted))
 }
 
-fn xdp(place: &Place, relayd: &Daemon, account: &mut Account) -> Result<(Rung, String)> {
-    say("alice allocates a UDP session, both bind it: challenge, answer, next hop, and the kernel has it");
-    let clients = place.bound_session(relayd)?;
+fn xdp(
+    place: &Place,
+    relayd: &Daemon,
+    clients: &[UdpClient; 2],
+    account: &mut Account,
+) -> Result<(Rung, String)> {
     let vni = clients[0].endpoint.vni;
     say(&format!("{PACKETS} packets of session {vni} through XDP"));
     let (before, checked_before) = (relayd.admin().status()?, place.checked()?);
-    let traffic = by_udp(&clients, PACKETS)?;
+    let traffic = by_udp(clients, PACKETS)?;
     let after = relayd.admin().status()?;
     let forwarded = account::reason_grown(&before, &after, "forwarded");
     account.equal("XDP: forwarded by the program", forwarded, traffic.sent);
@@ -137,15 +139,19 @@ fn xdp(place: &Place, relayd: &Daemon, account: &mut Account) -> Result<(Rung, S
     Ok((Rung::new("UDP through XDP", traffic, counted), dump))
 }
 
-fn userspace(place: &Place, relayd: &Daemon, account: &mut Account) -> Result<Rung> {
-    let clients = place.bound_session(relayd)?;
+fn userspace(relayd: &Daemon, clients: &[UdpClient; 2], account: &mut Account) -> Result<Rung> {
     say(&format!("{PACKETS} packets of session {} through relayd's sockets", clients[0].endpoint.vni));
     let before = relayd.admin().status()?;
-    let traffic = by_udp(&clients, PACKETS)?;
+    let traffic = by_udp(clients, PACKETS)?;
     let after = relayd.admin().status()?;
     let forwarded = account::grown(&before, &after, "udp_forwarded");
     account.equal("userspace: forwarded", forwarded, traffic.sent);
     account.equal("userspace: bytes", account::grown(&before, &after, "udp_forwarded_bytes"), traffic.bytes);
+    account.equal(
+        "userspace: forwarded by the program meanwhile",
+        account::reason_grown_or_none(&before, &after, "forwarded"),
+        0,
+    );
     account.equal("userspace: not sent", account::grown(&before, &after, "udp_send_failed"), 0);
     account.delivered("userspace", &traffic);
     Ok(Rung::new("UDP in userspace", traffic, format!("counter `udp_forwarded`: {forwarded}")))

@@ -60,6 +60,24 @@ fn without_xdp_the_same_session_goes_through_userspace() -> Result<()> {
 }
 
 #[test]
+fn a_session_goes_on_through_userspace_while_xdp_is_turned_off() -> Result<()> {
+    let Some(lab) = Lab::or_skip("a_session_goes_on_through_userspace_while_xdp_is_turned_off")? else {
+        return Ok(());
+    };
+    let daemon = Daemon::start(lab.setup_xdp())?;
+    let clients = lab.bound_session(&daemon, CLIENT_PORTS)?;
+    for (state, by_xdp, by_userspace) in [("off", 0, 2 * PACKETS), ("on", 2 * PACKETS, 2 * PACKETS)] {
+        daemon.switch_xdp(state)?;
+        assert_eq!(daemon.admin().status()?["xdp"]["enabled"], state == "on");
+        exchange(&clients, PACKETS)?;
+        assert_eq!(daemon.reason("forwarded")?, by_xdp, "{state}");
+        assert_eq!(daemon.counter("udp_forwarded")?, by_userspace, "{state}");
+    }
+    ensure!(daemon.reason("disabled")? >= 2 * PACKETS, "what was passed on has its reason");
+    Ok(())
+}
+
+#[test]
 fn a_client_that_binds_anew_takes_its_kernel_entry_along_and_the_old_source_is_dropped() -> Result<()> {
     let test = "a_client_that_binds_anew_takes_its_kernel_entry_along_and_the_old_source_is_dropped";
     let Some(lab) = Lab::or_skip(test)? else { return Ok(()) };

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
+use hyper::http::request::Builder;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -20,11 +21,24 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// # Errors
 /// Nobody serves the socket, or the daemon answers with an error.
 pub async fn get(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
-    let answer = tokio::time::timeout(DEADLINE, request(socket, path)).await;
+    ask(socket, Request::get(path), Bytes::new()).await
+}
+
+/// The body that answers `PUT path` with a body of JSON.
+///
+/// # Errors
+/// Nobody serves the socket, or the daemon answers with an error.
+pub async fn put(socket: &Path, path: &str, json: String) -> anyhow::Result<Bytes> {
+    ask(socket, Request::put(path).header("content-type", "application/json"), json.into()).await
+}
+
+async fn ask(socket: &Path, request: Builder, body: Bytes) -> anyhow::Result<Bytes> {
+    let request = request.header("host", "relayd").body(Full::new(body))?;
+    let answer = tokio::time::timeout(DEADLINE, send(socket, request)).await;
     answer.with_context(|| format!("no answer from {} within {} s", socket.display(), DEADLINE.as_secs()))?
 }
 
-async fn request(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
+async fn send(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
         let socket = socket.display();
         format!(
@@ -33,7 +47,6 @@ async fn request(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(path).header("host", "relayd").body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();

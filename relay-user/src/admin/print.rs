@@ -21,7 +21,9 @@ pub fn status(status: &Status) -> String {
         Xdp::Unavailable { unavailable } => line(&mut out, "xdp", format!("off: {unavailable}")),
         Xdp::Active(xdp) => {
             let maps = xdp.maps.as_deref().unwrap_or("not pinned");
-            line(&mut out, "xdp", format!("{} on {}, program {}", xdp.mode, xdp.interface, xdp.program_id));
+            let state = if xdp.enabled { "forwarding" } else { "turned off (`relayd xdp on`)" };
+            let text = format!("{state}, {} on {}, program {}", xdp.mode, xdp.interface, xdp.program_id);
+            line(&mut out, "xdp", text);
             line(&mut out, "maps", maps.to_owned());
             let text = format!("{} sessions, drift {}, failures {}", xdp.installed, xdp.drift, xdp.failures);
             line(&mut out, "in kernel", text);

@@ -82,6 +82,8 @@ pub struct ActiveXdp {
     pub interface: String,
     /// How.
     pub mode: String,
+    /// It forwards; `false`: it has been told to pass everything.
+    pub enabled: bool,
     /// The kernel's id of it.
     pub program_id: u32,
     /// Where its maps are pinned, if they are.
@@ -206,6 +208,7 @@ impl Xdp {
         Self::Active(Box::new(ActiveXdp {
             interface: fast.iface().to_owned(),
             mode: fast.mode().to_string(),
+            enabled: fast.is_enabled(),
             program_id: fast.program_id(),
             maps: fast.maps_dir().map(|dir| dir.display().to_string()),
             installed: daemon.relay.router.installed_count() as u64,

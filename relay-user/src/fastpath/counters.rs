@@ -64,6 +64,11 @@ impl Control {
         change(config);
         map.set(0, Abi(*config), 0).map_err(|error| map_error("write the configuration", &error))
     }
+
+    /// The configuration as it was last written.
+    pub(super) fn current(&self) -> Config {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,11 @@ pub(super) fn reason_grown(before: &Value, after: &Value, label: &str) -> u64 {
     difference(&packets(before), &packets(after))
 }
 
+/// As [`reason_grown`]; nothing where there is no program to count.
+pub(super) fn reason_grown_or_none(before: &Value, after: &Value, label: &str) -> u64 {
+    if after["xdp"]["reasons"].is_object() { reason_grown(before, after, label) } else { 0 }
+}
+
 /// A counter that is missing is wrong, not zero.
 fn difference(before: &Value, after: &Value) -> u64 {
     match (before.as_u64(), after.as_u64()) {

@@ -60,16 +60,15 @@ impl Place {
         matches!(self, Self::Lab(_))
     }
 
-    /// Starts a daemon.
-    pub(super) fn start(&self, xdp: bool) -> Result<Daemon> {
-        let setup = match (self, xdp) {
-            (Self::Lab(lab), true) => lab.setup_xdp(),
-            (Self::Lab(lab), false) => lab.setup(),
-            (Self::Loopback, _) => Setup::loopback(),
+    /// Starts the daemon, with XDP where it can have it.
+    pub(super) fn start(&self) -> Result<Daemon> {
+        let setup = match self {
+            Self::Lab(lab) => lab.setup_xdp(),
+            Self::Loopback => Setup::loopback(),
         };
         let daemon = Daemon::start(setup)?;
         let status = daemon.admin().status()?;
-        let fast_path = match xdp {
+        let fast_path = match self.has_xdp() {
             true => format!("native XDP on {RELAY_INTERFACE}, program {}", status["xdp"]["program_id"]),
             false => "no XDP".to_owned(),
         };

@@ -1,0 +1,31 @@
+//! `PUT /v1/xdp`: the kill switch of the fast path. Sessions lose nothing by it: userspace carries them.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+
+use super::{Daemon, Failure};
+use crate::clock;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    enabled: bool,
+}
+
+pub(super) async fn xdp(State(daemon): State<Arc<Daemon>>, body: Bytes) -> Result<StatusCode, Failure> {
+    let Request { enabled } = serde_json::from_slice(&body).map_err(|error| {
+        Failure::new(
+            StatusCode::BAD_REQUEST,
+            format!(r#"the body must be {{"enabled":true}} or false: {error}"#),
+        )
+    })?;
+    let fast = daemon.fast.as_ref().map_err(|reason| Failure::new(StatusCode::CONFLICT, reason.clone()))?;
+    fast.set_enabled(enabled, clock::monotonic_ns())
+        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    tracing::info!(enabled, "the operator has switched XDP forwarding");
+    Ok(StatusCode::OK)
+}
