@@ -89,7 +89,7 @@ impl<S: Stream> Connection<S> {
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         for _ in 0..READS_PER_TURN {
             let Self { stream, reader, peer, relay, .. } = self;
-            let mut turn = reader.turn(peer, relay, clock::monotonic_ns());
+            let mut turn = reader.turn(peer, relay, clock::monotonic_ns);
             let mut fault = None;
             let received = stream.poll_recv(cx, &mut |plaintext| match turn.feed(plaintext) {
                 Ok(()) => ControlFlow::Continue(()),

@@ -116,7 +116,7 @@ impl<S: Stream> Connection<S> {
         let info = info.ok_or(LoginError::ZeroKey)?;
         send_all(&mut self.stream, &info).await?;
         // Clients send on without waiting for us: what came behind ClientInfo are frames already.
-        let mut turn = self.reader.turn(&self.peer, &self.relay, clock::monotonic_ns());
+        let mut turn = self.reader.turn(&self.peer, &self.relay, clock::monotonic_ns);
         let fed = turn.feed(rest);
         turn.finish();
         fed.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;

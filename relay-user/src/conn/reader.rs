@@ -55,12 +55,10 @@ impl Reader {
         Self { deframer: Deframer::new(), cache: Cache::default(), not_here }
     }
 
-    /// Starts on the bytes of one read. The clock is read once for all of them.
-    pub fn turn<'a>(&'a mut self, me: &'a Peer, relay: &'a Relay, now_ns: u64) -> Turn<'a> {
-        let touched = TOUCHED.with_borrow_mut(std::mem::take);
-        let Self { deframer, cache, not_here } = self;
-        let handler = Handler { cache, not_here, me, relay, now_ns, touched, tally: Tally::default() };
-        Turn { deframer, handler }
+    /// Looks at a socket once. Begins with the first plaintext, when `clock` is read once for all of it: most
+    /// looks find nothing, and cost nothing.
+    pub fn turn<'a>(&'a mut self, me: &'a Peer, relay: &'a Relay, clock: fn() -> u64) -> Turn<'a> {
+        Turn { reader: self, me, relay, clock, begun: None }
     }
 
     /// Everybody who has had packets from this connection.
@@ -72,8 +70,19 @@ impl Reader {
 /// The handling of one read.
 #[derive(Debug)]
 pub struct Turn<'a> {
-    deframer: &'a mut Deframer,
-    handler: Handler<'a>,
+    reader: &'a mut Reader,
+    me: &'a Peer,
+    relay: &'a Relay,
+    clock: fn() -> u64,
+    begun: Option<Begun>,
+}
+
+/// What is gathered over a read.
+#[derive(Debug)]
+struct Begun {
+    now_ns: u64,
+    touched: Vec<Arc<Peer>>,
+    tally: Tally,
 }
 
 impl Turn<'_> {
@@ -82,8 +91,14 @@ impl Turn<'_> {
     /// # Errors
     /// The client broke the protocol; what came before has been handled.
     pub fn feed(&mut self, plaintext: &[u8]) -> Result<(), Fault> {
-        let Self { deframer, handler } = self;
-        let (me, relay, now_ns) = (handler.me, handler.relay, handler.now_ns);
+        let begun = self.begun.get_or_insert_with(|| Begun {
+            now_ns: (self.clock)(),
+            touched: TOUCHED.with_borrow_mut(std::mem::take),
+            tally: Tally::default(),
+        });
+        let (me, relay, now_ns) = (self.me, self.relay, begun.now_ns);
+        let Reader { deframer, cache, not_here } = &mut *self.reader;
+        let mut handler = Handler { cache, not_here, me, relay, begun };
         let skipped = Cell::new(0);
         // Asked once for each frame, those that are skipped included: any of them makes a duplicate the
         // active one.
@@ -96,7 +111,7 @@ impl Turn<'_> {
             Ok(disposition)
         };
         let result = deframer.push(plaintext, admit, |header, payload| handler.frame(header, payload));
-        handler.tally.add(Counter::UnknownFrames, skipped.get());
+        handler.begun.tally.add(Counter::UnknownFrames, skipped.get());
         result.map_err(|error| match error {
             PushError::Frame(error) => Fault::Frame(error),
             PushError::Sink(fault) => fault,
@@ -105,12 +120,10 @@ impl Turn<'_> {
 
     /// Wakes each receiver once and adds up the counters.
     pub fn finish(self) {
-        let Handler { mut touched, tally, me, relay, .. } = self.handler;
+        let Self { me, relay, begun, .. } = self;
+        let Some(Begun { mut touched, tally, .. }) = begun else { return };
         touched.drain(..).for_each(|peer| peer.mailbox.wake());
         TOUCHED.with_borrow_mut(|kept| *kept = touched);
-        if tally.is_empty() {
-            return;
-        }
         pause::note(tally.get(Counter::PacketsReceived));
         me.counters.packets_in.fetch_add(tally.get(Counter::PacketsReceived), Ordering::Relaxed);
         me.counters.bytes_in.fetch_add(tally.get(Counter::BytesReceived), Ordering::Relaxed);
@@ -124,9 +137,7 @@ struct Handler<'a> {
     not_here: &'a mut Bucket,
     me: &'a Peer,
     relay: &'a Relay,
-    now_ns: u64,
-    touched: Vec<Arc<Peer>>,
-    tally: Tally,
+    begun: &'a mut Begun,
 }
 
 impl Handler<'_> {
@@ -142,7 +153,7 @@ impl Handler<'_> {
                 self.me.timers.preferred.store(preferred.into(), Ordering::Relaxed);
             }
             FromClient::Ping(data) => {
-                self.tally.add(Counter::Pings, 1);
+                self.begun.tally.add(Counter::Pings, 1);
                 let mut pong = Vec::new();
                 FromServer::Pong(data).encode(&mut pong);
                 self.answer(&pong);
@@ -157,13 +168,13 @@ impl Handler<'_> {
     }
 
     fn packet(&mut self, dest: &NodePublic, packet: &[u8]) {
-        self.tally.add(Counter::PacketsReceived, 1);
-        self.tally.add(Counter::BytesReceived, packet.len() as u64);
+        self.begun.tally.add(Counter::PacketsReceived, 1);
+        self.begun.tally.add(Counter::BytesReceived, packet.len() as u64);
         let disco = is_disco_packet(packet);
         let Some(peer) = self.cache.lookup(dest, &self.relay.router) else {
-            self.tally.add(Counter::DropUnknownDest, 1);
+            self.begun.tally.add(Counter::DropUnknownDest, 1);
             // Only disco is told: it is what asks whether a peer is here, and the limiter keeps it cheap.
-            if disco && self.not_here.take(self.now_ns) {
+            if disco && self.not_here.take(self.begun.now_ns) {
                 self.answer_gone(dest);
             }
             return;
@@ -172,12 +183,12 @@ impl Handler<'_> {
         let head = recv_packet_header(&self.me.key, packet.len());
         match peer.mailbox.push(lane, &head, packet) {
             Ok(pushed) => {
-                self.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+                self.begun.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
                 if pushed.wake {
-                    self.touched.push(Arc::clone(peer));
+                    self.begun.touched.push(Arc::clone(peer));
                 }
             }
-            Err(_) => self.tally.add(Counter::DropGoneDisconnected, 1),
+            Err(_) => self.begun.tally.add(Counter::DropGoneDisconnected, 1),
         }
     }
 
@@ -190,7 +201,7 @@ impl Handler<'_> {
     /// Queues a frame for the client that is being read; its own task is running and will look.
     fn answer(&mut self, frame: &[u8]) {
         if let Ok(pushed) = self.me.mailbox.push(Lane::Control, frame, &[]) {
-            self.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+            self.begun.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
         }
     }
 }

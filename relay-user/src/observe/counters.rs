@@ -208,11 +208,6 @@ impl Tally {
     pub fn get(&self, counter: Counter) -> u64 {
         self.0[counter as usize]
     }
-
-    /// Whether nothing was counted.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|n| *n == 0)
-    }
 }
 
 #[cfg(test)]
