@@ -20,7 +20,7 @@ pub use mesh::MeshKey;
 #[cfg(feature = "std")]
 pub use private::{DiscoPrivate, NodePrivate};
 #[cfg(feature = "std")]
-pub use shared::{BOX_OVERHEAD, DiscoShared};
+pub use shared::{BOX_OVERHEAD, DiscoShared, NodeShared};
 
 use bytemuck::{Pod, TransparentWrapper, Zeroable};
 use core::{fmt, str::FromStr};

@@ -87,7 +87,7 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
         }
     });
     tracing::info!(path = %admin_path.display(), "admin socket");
-    tracing::info!(workers, key = %relay.key.public(), "ready");
+    tracing::info!(workers, key = %relay.public, "ready");
 
     let why = tokio::select! {
         why = stopped() => why?,

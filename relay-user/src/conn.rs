@@ -57,7 +57,7 @@ pub enum End {
     Ending(Ending),
 }
 
-/// A logged-in connection. As a future, it resolves when the connection is over.
+/// A logged-in connection. As a future, it resolves when the connection is over and everybody knows.
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: S,
@@ -73,17 +73,42 @@ impl<S: Stream> Connection<S> {
         Self { stream, reader, peer, relay, unsent: 0 }
     }
 
-    /// Runs the connection to its end, and then tells everybody who must know.
-    pub async fn run(mut self) -> End {
-        let end = (&mut self).await;
+    /// Tells everybody who must know that the connection is over.
+    fn finish(&mut self, end: &End) {
+        if let End::Fault(_) = end {
+            self.relay.counters.add(Counter::ProtocolFaults, 1);
+        }
+        tracing::debug!(remote = %self.peer.remote, %end, "connection ended");
         let Self { reader, peer, relay, .. } = self;
         let left = peer.mailbox.close();
         relay.counters.add(Counter::DropGoneDisconnected, left as u64);
-        let gone = relay.router.leave(&peer, reader.into_audience(), clock::monotonic_ns());
+        let gone = relay.router.leave(peer, reader.take_audience(), clock::monotonic_ns());
         for other in gone {
             reader::tell_gone(&other, &peer.key, PeerGoneReason::Disconnected);
         }
-        end
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(ending) = self.peer.ending() {
+            self.stream.close(cx);
+            return Poll::Ready(End::Ending(ending));
+        }
+        let read = match self.read(cx) {
+            Poll::Ready(Err(end)) => {
+                self.stream.close(cx);
+                return Poll::Ready(end);
+            }
+            other => other,
+        };
+        let write = match self.write(cx) {
+            Poll::Ready(Err(end)) => return Poll::Ready(end),
+            other => other,
+        };
+        if read.is_ready() || write.is_ready() {
+            // A quantum is used up with work left: let the others have theirs first.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -150,31 +175,26 @@ impl<S: Stream> Connection<S> {
     }
 }
 
-impl<S: Stream> Future for &mut Connection<S> {
-    type Output = End;
+/// The task itself: a hand-written future holds the connection once, where an async function holds two.
+impl<S: Stream> Future for Connection<S> {
+    type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // Registered before the mailbox is looked into, so that no push falls in between.
         self.peer.mailbox.register(cx.waker());
-        if let Some(ending) = self.peer.ending() {
-            self.stream.close(cx);
-            return Poll::Ready(End::Ending(ending));
-        }
-        let read = match self.read(cx) {
-            Poll::Ready(Err(end)) => {
-                self.stream.close(cx);
-                return Poll::Ready(end);
-            }
-            other => other,
-        };
-        let write = match self.write(cx) {
-            Poll::Ready(Err(end)) => return Poll::Ready(end),
-            other => other,
-        };
-        if read.is_ready() || write.is_ready() {
-            // A quantum is used up with work left: let the others have theirs first.
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
+        self.turn(cx).map(|end| self.finish(&end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::stream::TlsStream;
+
+    #[test]
+    fn an_idle_connections_task_is_little_more_than_its_tls_state() {
+        let tls = size_of::<rustls::server::UnbufferedServerConnection>();
+        let task = size_of::<Connection<TlsStream>>();
+        assert!(task <= tls + 300, "{task} bytes, of which rustls {tls}");
     }
 }

@@ -13,7 +13,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 use self::http::{Head, HeadError};
 use self::pages::Route;
-use crate::conn::End;
 use crate::conn::login::login;
 use crate::conn::stream::plain::PlainStream;
 use crate::conn::stream::{Stream, recv_into, send_all};
@@ -83,7 +82,7 @@ async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, rela
         let route = if derp { pages::route(&head) } else { pages::companion_route(&head) };
         match route {
             Route::Derp { fast_start } => {
-                let preamble = if fast_start { Vec::new() } else { pages::switching(&relay.key.public()) };
+                let preamble = if fast_start { Vec::new() } else { pages::switching(&relay.public) };
                 return run(stream, preamble, read, remote, relay).await;
             }
             Route::Page(answer) => {
@@ -108,13 +107,7 @@ async fn run<S: Stream>(stream: S, preamble: Vec<u8>, read: Vec<u8>, remote: Soc
         Err(error) => return tracing::debug!(%remote, %error, "login failed"),
     };
     // A task of its own: the one that this is part of has grown to what a handshake needs.
-    tokio::spawn(async move {
-        let end = connection.run().await;
-        if let End::Fault(_) = end {
-            relay.counters.add(Counter::ProtocolFaults, 1);
-        }
-        tracing::debug!(%remote, %end, "connection ended");
-    });
+    tokio::spawn(connection);
 }
 
 /// Reads one request head and leaves in `read` what came behind it.

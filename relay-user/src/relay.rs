@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use relay_common::key::NodePrivate;
+use relay_common::key::{NodePrivate, NodePublic};
 
 use crate::observe::counters::Counters;
 use crate::route::Router;
@@ -18,6 +18,8 @@ pub struct Relay {
     pub counters: Counters,
     /// The server's DERP key.
     pub key: NodePrivate,
+    /// Its public half, which every login needs.
+    pub public: NodePublic,
     /// How long a client may take nothing of what waits for it; zero: for ever.
     pub write_timeout: Duration,
     next_conn: AtomicU64,
@@ -26,7 +28,8 @@ pub struct Relay {
 impl Relay {
     /// A relay without clients.
     pub fn new(router: Router, counters: Counters, key: NodePrivate, write_timeout: Duration) -> Self {
-        Self { router, counters, key, write_timeout, next_conn: AtomicU64::new(1) }
+        let public = key.public();
+        Self { router, counters, key, public, write_timeout, next_conn: AtomicU64::new(1) }
     }
 
     /// A name for a new connection.

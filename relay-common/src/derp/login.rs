@@ -21,7 +21,7 @@ use super::{
     info::{ClientInfo, InfoError, ServerInfo},
     message::{FromClient, FromServer},
 };
-use crate::key::{NodePrivate, NodePublic};
+use crate::key::{NodePrivate, NodePublic, NodeShared};
 
 /// A server that has sent its key and waits for the client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +30,14 @@ pub struct ExpectInfo {
 }
 
 /// A client whose key is proved. Whether it may stay is for the access rules to say.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Ready {
     /// The client's key.
     pub key: NodePublic,
     /// What it said about itself.
     pub info: ClientInfo,
+    /// The box between the server and it: computing it is the dearest step of a login.
+    pub shared: NodeShared,
 }
 
 /// Why a login failed.
@@ -106,12 +108,13 @@ impl ExpectInfo {
         if key.is_zero() {
             return Err(LoginError::ZeroKey);
         }
-        let json = server.open_from(key, sealed).ok_or(LoginError::BadBox)?;
+        let shared = server.shared(key).ok_or(LoginError::BadBox)?;
+        let json = shared.open(sealed).ok_or(LoginError::BadBox)?;
         let info = ClientInfo::from_json(&json).map_err(|error| match error {
             InfoError::AppName(_) => LoginError::BadAppName,
             InfoError::Json(error) => LoginError::BadJson(error),
         })?;
-        Ok(Ready { key: *key, info })
+        Ok(Ready { key: *key, info, shared })
     }
 }
 
@@ -123,19 +126,13 @@ pub fn server_key_frame(server: &NodePublic) -> Vec<u8> {
     frame
 }
 
-/// The ServerInfo frame for a client that is [`Ready`]; nothing if its key makes no secret, which login has
-/// excluded.
-pub fn server_info_frame(
-    server: &NodePrivate,
-    client: &NodePublic,
-    info: &ServerInfo,
-    nonce: [u8; NONCE_LEN],
-) -> Option<Vec<u8>> {
-    let sealed = server.seal_to(client, nonce, &info.to_json())?;
+/// The ServerInfo frame for a client that is [`Ready`]. A nonce must never be used twice.
+pub fn server_info_frame(shared: &NodeShared, info: &ServerInfo, nonce: [u8; NONCE_LEN]) -> Vec<u8> {
+    let sealed = shared.seal(nonce, &info.to_json());
     let message = FromServer::ServerInfo { sealed: &sealed };
     let mut frame = Vec::with_capacity(message.encoded_len());
     message.encode(&mut frame);
-    Some(frame)
+    frame
 }
 
 #[cfg(test)]

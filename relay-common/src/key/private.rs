@@ -1,9 +1,7 @@
 //! Private keys: generated clamped, never shown, and able to seal and open boxes.
 
 use super::{
-    DiscoPublic, DiscoShared, KEY_LEN, KeyError, NONCE_LEN, NodePublic,
-    shared::{BOX_OVERHEAD, SharedBox},
-    text,
+    DiscoPublic, DiscoShared, KEY_LEN, KeyError, NONCE_LEN, NodePublic, NodeShared, shared::SharedBox, text,
 };
 use core::{fmt, str::FromStr};
 use crypto_box::SecretKey;
@@ -69,22 +67,19 @@ private_key! {
 }
 
 impl NodePrivate {
-    /// Nonce, tag and ciphertext of `plain` for `peer`; nothing if `peer` is zero or another key of small
-    /// order.
-    pub fn seal_to(&self, peer: &NodePublic, nonce: [u8; NONCE_LEN], plain: &[u8]) -> Option<Vec<u8>> {
-        let shared = SharedBox::new(&self.0, peer.as_bytes())?;
-        let mut sealed = Vec::with_capacity(NONCE_LEN + BOX_OVERHEAD + plain.len());
-        sealed.extend_from_slice(&nonce);
-        shared.seal_onto(&nonce, plain, &mut sealed);
-        Some(sealed)
+    /// The box between us and `peer`; nothing if `peer` is zero or another key of small order.
+    pub fn shared(&self, peer: &NodePublic) -> Option<NodeShared> {
+        SharedBox::new(&self.0, peer.as_bytes()).map(NodeShared)
     }
 
-    /// The plaintext of nonce, tag and ciphertext, if `peer` sealed them for us.
+    /// [`NodeShared::seal`], for one message.
+    pub fn seal_to(&self, peer: &NodePublic, nonce: [u8; NONCE_LEN], plain: &[u8]) -> Option<Vec<u8>> {
+        Some(self.shared(peer)?.seal(nonce, plain))
+    }
+
+    /// [`NodeShared::open`], for one message.
     pub fn open_from(&self, peer: &NodePublic, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
-        let mut plain = vec![0; sealed.len().checked_sub(BOX_OVERHEAD)?];
-        SharedBox::new(&self.0, peer.as_bytes())?.open_into(nonce, sealed, &mut plain)?;
-        Some(plain)
+        self.shared(peer)?.open(sealed)
     }
 }
 
@@ -104,6 +99,7 @@ const fn clamp(mut bytes: [u8; KEY_LEN]) -> [u8; KEY_LEN] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::{BOX_OVERHEAD, NONCE_LEN};
     use rand_core::OsRng;
 
     fn node(first: u8) -> NodePrivate {

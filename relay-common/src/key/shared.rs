@@ -37,6 +37,33 @@ impl DiscoShared {
     }
 }
 
+/// The precomputed box between our node key and one peer's.
+pub struct NodeShared(pub(super) SharedBox);
+
+impl NodeShared {
+    /// Nonce, tag and ciphertext of `plain`. A nonce must never be used twice.
+    pub fn seal(&self, nonce: [u8; NONCE_LEN], plain: &[u8]) -> Vec<u8> {
+        let mut sealed = Vec::with_capacity(NONCE_LEN + BOX_OVERHEAD + plain.len());
+        sealed.extend_from_slice(&nonce);
+        self.0.seal_onto(&nonce, plain, &mut sealed);
+        sealed
+    }
+
+    /// The plaintext of nonce, tag and ciphertext, if the peer sealed them for us.
+    pub fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut plain = vec![0; sealed.len().checked_sub(BOX_OVERHEAD)?];
+        self.0.open_into(nonce, sealed, &mut plain)?;
+        Some(plain)
+    }
+}
+
+impl core::fmt::Debug for NodeShared {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("NodeShared(..)")
+    }
+}
+
 impl core::fmt::Debug for DiscoShared {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("DiscoShared(..)")

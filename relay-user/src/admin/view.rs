@@ -186,7 +186,7 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now_ns.saturating_sub(daemon.started_ns) / SECOND_NS,
-            derp: Derp { key: relay.key.public(), clients: relay.router.client_count() },
+            derp: Derp { key: relay.public, clients: relay.router.client_count() },
             udp,
             xdp: Xdp::of(daemon),
             counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),

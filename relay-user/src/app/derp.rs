@@ -87,7 +87,7 @@ fn tls_config(serve: &Serve, relay: &Relay) -> anyhow::Result<Arc<rustls::Server
         let dir = dir.display();
         tracing::info!(%dir, "made a self-signed certificate; DERP map: CertName sha256-raw:{pin}");
     }
-    tls::server_config(certificate, meta::certificate(&relay.key.public(), now)?, &serve.hostname)
+    tls::server_config(certificate, meta::certificate(&relay.public, now)?, &serve.hostname)
         .with_context(|| format!("certificate in {} (--certdir)", dir.display()))
 }
 

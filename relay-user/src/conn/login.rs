@@ -91,7 +91,7 @@ async fn handshake<S: Stream>(
     mut read: Vec<u8>,
     relay: &Relay,
 ) -> Result<(Ready, Vec<u8>), LoginFailure> {
-    preamble.extend_from_slice(&login::server_key_frame(&relay.key.public()));
+    preamble.extend_from_slice(&login::server_key_frame(&relay.public));
     send_all(stream, &preamble).await?;
     let expect = ExpectInfo::new(clock::monotonic_ns());
     let mut deframer = Deframer::new();
@@ -112,8 +112,7 @@ impl<S: Stream> Connection<S> {
     async fn greet(&mut self, ready: &Ready, rest: &[u8]) -> Result<(), LoginFailure> {
         let mut nonce = [0; NONCE_LEN];
         OsRng.fill_bytes(&mut nonce);
-        let info = login::server_info_frame(&self.relay.key, &ready.key, &ServerInfo::stock(), nonce);
-        let info = info.ok_or(LoginError::ZeroKey)?;
+        let info = login::server_info_frame(&ready.shared, &ServerInfo::stock(), nonce);
         send_all(&mut self.stream, &info).await?;
         // Clients send on without waiting for us: what came behind ClientInfo are frames already.
         let mut turn = self.reader.turn(&self.peer, &self.relay, clock::monotonic_ns);
@@ -124,10 +123,10 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Takes a connection out of the table that never got to its frames.
-    fn abandon(self) {
+    fn abandon(mut self) {
         let left = self.peer.mailbox.close();
         self.relay.counters.add(Counter::DropGoneDisconnected, left as u64);
-        self.relay.router.leave(&self.peer, self.reader.into_audience(), clock::monotonic_ns());
+        self.relay.router.leave(&self.peer, self.reader.take_audience(), clock::monotonic_ns());
     }
 }
 

@@ -62,8 +62,8 @@ impl Reader {
     }
 
     /// Everybody who has had packets from this connection.
-    pub fn into_audience(self) -> Audience {
-        self.cache.into_audience()
+    pub fn take_audience(&mut self) -> Audience {
+        std::mem::take(&mut self.cache).into_audience()
     }
 }
 
