@@ -1,0 +1,96 @@
+//! The benchmark's program; `cargo xtask bench` builds and starts it. See `relay_tests::bench`.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use relay_tests::bench::{
+    Settings, lookup, machine, mux,
+    report::{Report, Row},
+};
+
+/// Holds relayd and its parts against what people would use instead.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Finding a peer by its key
+    Lookup,
+    /// Many streams in one
+    Mux,
+    /// All of them
+    All,
+}
+
+#[derive(Args, Debug)]
+struct How {
+    /// Fewer and shorter samples, to see that everything works
+    #[arg(long, global = true)]
+    quick: bool,
+    /// Only rows whose name contains this
+    #[arg(long, global = true, value_name = "PART")]
+    row: Option<String>,
+    /// The daemon, built with --release
+    #[arg(long, global = true, env = "RELAYD_BIN", default_value = "target/release/relayd")]
+    relayd: PathBuf,
+    /// Another argument for every relayd, such as --relayd-arg=--workers=2
+    #[arg(long, global = true, value_name = "ARG", allow_hyphen_values = true)]
+    relayd_arg: Vec<String>,
+    /// Where the report goes
+    #[arg(long, global = true, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+    /// Also put the report, with this date, among the daemon's documents
+    #[arg(long, global = true, value_name = "DATE")]
+    commit_report: Option<String>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Cli { verb, how } = Cli::parse();
+    let settings = Settings {
+        quick: how.quick,
+        row: how.row.clone(),
+        relayd: how.relayd.clone(),
+        relayd_args: how.relayd_arg.clone(),
+    };
+    let suites: &[(&str, Suite)] = match verb {
+        Verb::Lookup => &[LOOKUP],
+        Verb::Mux => &[MUX],
+        Verb::All => &[LOOKUP, MUX],
+    };
+    report(&how, suites, &settings)
+}
+
+type Suite = fn(&Settings) -> anyhow::Result<Vec<Row>>;
+const LOOKUP: (&str, Suite) = ("lookup", lookup::rows);
+const MUX: (&str, Suite) = ("mux", mux::rows);
+
+fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::Result<()> {
+    let busy = machine::load_average().map_or_else(String::new, |load| load.to_string());
+    let mut rows = Vec::new();
+    for (name, suite) in suites {
+        rows.extend(suite(settings).with_context(|| format!("bench {name}"))?);
+    }
+    let verb = if let [(name, _)] = suites { name } else { "all" };
+    let quick = if how.quick { " --quick" } else { "" };
+    let report = Report {
+        command: format!("cargo xtask bench {verb}{quick}"),
+        date: how.commit_report.clone().unwrap_or_default(),
+        facts: vec![("load average before the run", busy)],
+        rows,
+    };
+    let page = report.write(&how.out, verb)?;
+    println!("{}", page.display());
+    if let Some(date) = &how.commit_report {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("relay-user").join("docs/benchmarks");
+        report.write(&docs, &format!("{date}-{verb}"))?;
+    }
+    Ok(())
+}
