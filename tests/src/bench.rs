@@ -13,6 +13,7 @@ pub mod lookup;
 pub mod machine;
 pub mod mux;
 pub mod report;
+pub mod steady;
 
 use std::path::PathBuf;
 

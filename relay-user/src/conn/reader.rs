@@ -13,6 +13,7 @@ use relay_common::key::NodePublic;
 
 use super::bucket::Bucket;
 use super::mailbox::Lane;
+use super::pool;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::cache::Cache;
@@ -93,7 +94,8 @@ impl Turn<'_> {
             skipped.set(skipped.get() + u64::from(disposition == Disposition::Skip));
             Ok(disposition)
         };
-        let result = deframer.push(plaintext, admit, |header, payload| handler.frame(header, payload));
+        let on_frame = |header, payload: &[u8]| handler.frame(header, payload);
+        let result = deframer.push_with(&mut pool::Fitting, plaintext, admit, on_frame);
         handler.tally.add(Counter::UnknownFrames, skipped.get());
         result.map_err(|error| match error {
             PushError::Frame(error) => Fault::Frame(error),
@@ -200,3 +202,6 @@ pub fn tell_gone(peer: &Peer, key: &NodePublic, reason: PeerGoneReason) {
         peer.mailbox.wake();
     }
 }
+
+#[cfg(test)]
+mod tests;
