@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use relay_tests::bench::{
-    Settings, lookup, machine, mux,
+    Settings, derp, load, lookup, machine, mux,
     report::{Report, Row},
+    scale,
 };
 
 /// Holds relayd and its parts against what people would use instead.
@@ -24,10 +25,17 @@ struct Cli {
 enum Verb {
     /// Finding a peer by its key
     Lookup,
+    /// relayd and derper as processes, under the same load
+    Derp,
     /// Many streams in one
     Mux,
+    /// Thousands of clients that each say little
+    Scale,
     /// All of them
     All,
+    /// One load process; started by the others
+    #[command(hide = true)]
+    Load(load::Plan),
 }
 
 #[derive(Args, Debug)]
@@ -62,14 +70,22 @@ fn main() -> anyhow::Result<()> {
     };
     let suites: &[(&str, Suite)] = match verb {
         Verb::Lookup => &[LOOKUP],
+        Verb::Derp => &[DERP],
         Verb::Mux => &[MUX],
-        Verb::All => &[LOOKUP, MUX],
+        Verb::Scale => &[SCALE],
+        Verb::All => &[LOOKUP, DERP, MUX, SCALE],
+        Verb::Load(plan) => {
+            println!("{}", serde_json::to_string(&load::run(&plan)?)?);
+            return Ok(());
+        }
     };
     report(&how, suites, &settings)
 }
 
 type Suite = fn(&Settings) -> anyhow::Result<Vec<Row>>;
 const LOOKUP: (&str, Suite) = ("lookup", lookup::rows);
+const DERP: (&str, Suite) = ("derp", derp::rows);
+const SCALE: (&str, Suite) = ("scale", scale::rows);
 const MUX: (&str, Suite) = ("mux", mux::rows);
 
 fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::Result<()> {
