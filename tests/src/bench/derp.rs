@@ -6,7 +6,7 @@ mod clients;
 mod latency;
 mod throughput;
 
-use super::{Settings, report::Row};
+use super::{Settings, report::Row, rivals};
 
 /// All rows of `bench derp` that are asked for.
 ///
@@ -19,6 +19,14 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     latency::rows(settings, &mut rows, peak)?;
     clients::rows(settings, &mut rows)?;
     Ok(rows)
+}
+
+/// The versions that `bench derp` and `bench scale` compare.
+///
+/// # Errors
+/// One of the programs is not there.
+pub fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
+    rivals::facts(settings)
 }
 
 /// Keeps a finished row, and says so at once.

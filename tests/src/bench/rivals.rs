@@ -1,6 +1,7 @@
 //! relayd and derper side by side: both run all the time, and one after the other is put under the same load.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
@@ -133,6 +134,20 @@ impl Samples {
             });
         }
     }
+}
+
+/// What was compared: name and version.
+pub(super) fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let version = |program: &str, args: &[&str]| -> anyhow::Result<String> {
+        let output = Command::new(program).args(args).output().with_context(|| program.to_owned())?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let derper = derper()?;
+    let go = version("go", &["version", &derper.to_string_lossy()])?;
+    // `PATH: go1.27.3`
+    let go = go.rsplit(' ').next().unwrap_or_default().to_owned();
+    let relayd = version(&settings.relayd.to_string_lossy(), &["--version"])?;
+    Ok(vec![("daemon", relayd), ("rival", format!("{DERPER}, built with {go}"))])
 }
 
 fn derper() -> anyhow::Result<PathBuf> {

@@ -89,19 +89,29 @@ const SCALE: (&str, Suite) = ("scale", scale::rows);
 const MUX: (&str, Suite) = ("mux", mux::rows);
 
 fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::Result<()> {
+    let mut facts = Vec::new();
+    if suites.iter().any(|(name, _)| ["derp", "scale"].contains(name)) {
+        facts = derp::facts(settings)?;
+    }
     let busy = machine::load_average().map_or_else(String::new, |load| load.to_string());
+    facts.push(("load average before the run", busy));
     let mut rows = Vec::new();
     for (name, suite) in suites {
         rows.extend(suite(settings).with_context(|| format!("bench {name}"))?);
     }
     let verb = if let [(name, _)] = suites { name } else { "all" };
-    let quick = if how.quick { " --quick" } else { "" };
-    let report = Report {
-        command: format!("cargo xtask bench {verb}{quick}"),
-        date: how.commit_report.clone().unwrap_or_default(),
-        facts: vec![("load average before the run", busy)],
-        rows,
-    };
+    let mut command = format!("cargo xtask bench {verb}");
+    if how.quick {
+        command.push_str(" --quick");
+    }
+    if let Some(row) = &how.row {
+        command.push_str(&format!(" --row {row}"));
+    }
+    if !how.relayd_arg.is_empty() {
+        let args: Vec<String> = how.relayd_arg.iter().map(|arg| format!("--relayd-arg={arg}")).collect();
+        command.push_str(&format!(" -- {}", args.join(" ")));
+    }
+    let report = Report { command, date: how.commit_report.clone().unwrap_or_default(), facts, rows };
     let page = report.write(&how.out, verb)?;
     println!("{}", page.display());
     if let Some(date) = &how.commit_report {
