@@ -9,11 +9,17 @@
 //! Ours and the rival's samples alternate (A B A B ...), and a row is judged by the median of the ratios of
 //! neighbours, because a shared machine drifts by more than the differences measured.
 
+pub mod derp;
+pub mod load;
 pub mod lookup;
 pub mod machine;
 pub mod mux;
 pub mod report;
+mod rivals;
+pub mod scale;
+mod server;
 pub mod steady;
+mod usage;
 
 use std::path::PathBuf;
 
