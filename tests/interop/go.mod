@@ -5,6 +5,7 @@ module relayd.test/interop
 go 1.27.3
 
 require (
+	github.com/go4org/hashtriemap v0.0.0-20260925222741-44e5305f85d9
 	go4.org/mem v0.0.0-20240501181205-ae6ca9944745
 	tailscale.com v1.104.5
 )

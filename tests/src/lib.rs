@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod bpf;
 pub mod client;
 pub mod daemon;

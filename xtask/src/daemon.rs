@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The daemon in the workspace: package and binary.
-const RELAYD: (&str, &str) = ("relay-user", "relayd");
+pub(crate) const RELAYD: (&str, &str) = ("relay-user", "relayd");
 
 /// Builds the eBPF objects and the daemon around them; says where the daemon is.
 pub(crate) fn build(release: bool) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one entry point for people and for CI.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod daemon;
 mod ebpf;
@@ -66,6 +67,11 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Hold the daemon and its parts against what people would use instead; the report goes to target/bench
+    ///
+    /// Rivals are Go programs and are built here, which takes any Go since 1.21. Figures mean something only on a machine
+    /// that does nothing else.
+    Bench(bench::Bench),
     /// Print the daemon's pinned BPF maps by field name, the daemon running or not
     Inspect {
         /// Where the maps are pinned, if not at the daemon's default
@@ -99,6 +105,7 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Run { release, args } => daemon::run(release, &args),
         Verb::Demo { keep } => daemon::demo(keep),
         Verb::Test { which, args } => test::test(which, &args),
+        Verb::Bench(bench) => bench::bench(&bench),
         Verb::Inspect { bpf_dir } => daemon::inspect(bpf_dir),
         Verb::Lint => lint::lint(),
     }

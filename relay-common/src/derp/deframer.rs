@@ -37,6 +37,25 @@ pub enum PushError<E> {
     Sink(E),
 }
 
+/// Where carry buffers come from and go to: for those with many connections, who keep a pool.
+pub trait Carries {
+    /// An empty buffer for `at_least` bytes; what has room for more than `at_most` is wasteful.
+    fn take(&mut self, at_least: usize, at_most: usize) -> Vec<u8>;
+    /// A buffer that is no longer needed; it may have no capacity at all.
+    fn put(&mut self, buffer: Vec<u8>);
+}
+
+/// The allocator itself.
+struct Fresh;
+
+impl Carries for Fresh {
+    fn take(&mut self, _at_least: usize, at_most: usize) -> Vec<u8> {
+        Vec::with_capacity(at_most)
+    }
+
+    fn put(&mut self, _buffer: Vec<u8>) {}
+}
+
 #[derive(Debug)]
 enum State {
     /// `have` bytes of a header are here; 0: between two frames.
@@ -68,11 +87,24 @@ impl Deframer {
     /// `limits` is asked exactly once per frame, skipped ones included, as soon as its header is complete.
     pub fn push<E>(
         &mut self,
+        input: &[u8],
+        limits: impl Fn(Header) -> Result<Disposition, FrameError>,
+        on_frame: impl FnMut(Header, &[u8]) -> Result<(), E>,
+    ) -> Result<(), PushError<E>> {
+        self.push_with(&mut Fresh, input, limits, on_frame)
+    }
+
+    /// As [`Deframer::push`]; carry buffers come from `carries` and go back there.
+    pub fn push_with<E>(
+        &mut self,
+        carries: &mut impl Carries,
         mut input: &[u8],
         limits: impl Fn(Header) -> Result<Disposition, FrameError>,
         mut on_frame: impl FnMut(Header, &[u8]) -> Result<(), E>,
     ) -> Result<(), PushError<E>> {
-        while let Some(result) = self.pull(&mut input, &limits, &mut on_frame).map_err(PushError::Frame)? {
+        while let Some(result) =
+            self.step(carries, &mut input, &limits, &mut on_frame).map_err(PushError::Frame)?
+        {
             result.map_err(PushError::Sink)?;
         }
         Ok(())
@@ -84,6 +116,16 @@ impl Deframer {
     /// For a connection whose rules change with a frame, such as login.
     pub fn pull<R>(
         &mut self,
+        input: &mut &[u8],
+        limits: impl Fn(Header) -> Result<Disposition, FrameError>,
+        on_frame: impl FnOnce(Header, &[u8]) -> R,
+    ) -> Result<Option<R>, FrameError> {
+        self.step(&mut Fresh, input, limits, on_frame)
+    }
+
+    fn step<R>(
+        &mut self,
+        carries: &mut impl Carries,
         input: &mut &[u8],
         limits: impl Fn(Header) -> Result<Disposition, FrameError>,
         on_frame: impl FnOnce(Header, &[u8]) -> R,
@@ -105,13 +147,15 @@ impl Deframer {
                 }
                 State::Body { header, carry } => {
                     let (header, total) = (*header, header.len as usize);
-                    collect(carry, take(input, total - carry.len()), total);
+                    collect(carries, carry, take(input, total - carry.len()), total);
                     if carry.len() < total {
                         return Ok(None);
                     }
                     let body = core::mem::take(carry);
                     self.state = State::BETWEEN_FRAMES;
-                    return Ok(Some(on_frame(header, &body)));
+                    let result = on_frame(header, &body);
+                    carries.put(body);
+                    return Ok(Some(result));
                 }
                 State::Skip { left } => {
                     *left -= take(input, *left as usize).len() as u32;
@@ -162,12 +206,13 @@ fn take<'a>(input: &mut &'a [u8], max: usize) -> &'a [u8] {
     front
 }
 
-/// Appends `piece`; capacity stays within twice what has arrived (or the minimum) and within `total`.
-fn collect(carry: &mut Vec<u8>, piece: &[u8], total: usize) {
+/// Appends `piece`. Without a pool, capacity stays within twice what has arrived (or the minimum) and within `total`.
+fn collect(carries: &mut impl Carries, carry: &mut Vec<u8>, piece: &[u8], total: usize) {
     let len = carry.len() + piece.len();
     if carry.capacity() < len {
-        let capacity = (2 * len).max(MIN_CARRY).min(total);
-        carry.reserve_exact(capacity - carry.len());
+        let mut wider = carries.take(len.max(MIN_CARRY).min(total), (2 * len).max(MIN_CARRY).min(total));
+        wider.extend_from_slice(carry);
+        carries.put(core::mem::replace(carry, wider));
     }
     carry.extend_from_slice(piece);
 }

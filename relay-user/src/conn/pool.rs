@@ -2,25 +2,60 @@
 //! memory.
 
 use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
-/// Buffers a worker keeps at most.
-const MAX_BUFFERS: usize = 128;
+use relay_common::derp::deframer::Carries;
+
+/// Buffers that change hands at once between a worker and the depot, so that its lock is taken rarely; new ones are
+/// made by as many, so that a rare peak of buffers in use finds some.
+const HANDFUL: usize = 8;
+
+/// Buffers in the depot at most.
+const MAX_DEPOT: usize = 128;
+
+/// Bytes of a new buffer: two full TLS records, and a few packets of any usual size.
+const NEW_CAPACITY: usize = 32 * 1024;
 
 /// A larger buffer goes back to the allocator: one burst must not fix a worker's memory for good.
 const MAX_CAPACITY: usize = 128 * 1024;
+
+/// Fitting buffers come in powers of two, from this size ...
+const MIN_FITTING: usize = 2 * 1024;
+
+/// ... in so many sizes, the largest for a whole frame of 64 KiB with its keys.
+const FITTING: usize = 7;
+
+/// Fitting buffers of one size that a worker keeps at most.
+const MAX_FITTING: usize = 16;
 
 /// Bytes of a worker's receive scratch.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SIZES: RefCell<[Vec<Vec<u8>>; FITTING]> = const { RefCell::new([const { Vec::new() }; FITTING]) };
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static SEAL: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What one worker has too many of: a mailbox is filled by its senders' workers and emptied by its own, so that
+/// buffers would run dry on one side and pile up on the other.
+static DEPOT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
 /// An empty buffer, with whatever capacity its last user left.
 pub fn take() -> Vec<u8> {
-    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
+    BUFFERS.with_borrow_mut(|buffers| {
+        if buffers.is_empty() {
+            let mut depot = DEPOT.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = depot.len().saturating_sub(HANDFUL);
+            buffers.reserve_exact(2 * HANDFUL);
+            buffers.extend(depot.drain(left..));
+        }
+        if buffers.is_empty() {
+            buffers.extend((0..HANDFUL).map(|_| Vec::with_capacity(NEW_CAPACITY)));
+        }
+        buffers.pop().unwrap_or_default()
+    })
 }
 
 /// Gives a buffer back.
@@ -28,12 +63,55 @@ pub fn put(mut buffer: Vec<u8>) {
     if buffer.capacity() == 0 || buffer.capacity() > MAX_CAPACITY {
         return;
     }
+    buffer.clear();
     BUFFERS.with_borrow_mut(|buffers| {
-        if buffers.len() < MAX_BUFFERS {
-            buffer.clear();
-            buffers.push(buffer);
+        if buffers.len() >= 2 * HANDFUL {
+            let mut depot = DEPOT.lock().unwrap_or_else(PoisonError::into_inner);
+            let wanted = MAX_DEPOT.saturating_sub(depot.len());
+            depot.reserve_exact(wanted);
+            // A full depot means that nobody wants them.
+            depot.extend(buffers.drain(..HANDFUL).take(wanted));
+        }
+        buffers.reserve_exact((2 * HANDFUL).saturating_sub(buffers.len()));
+        buffers.push(buffer);
+    });
+}
+
+/// An empty buffer for `bytes`, of at most twice that capacity (and at least [`MIN_FITTING`]): for what may be held
+/// long, such as half a frame whose other half does not come.
+pub fn take_fitting(bytes: usize) -> Vec<u8> {
+    let capacity = bytes.max(MIN_FITTING).next_power_of_two();
+    let size = (capacity / MIN_FITTING).ilog2() as usize;
+    let kept = SIZES.with_borrow_mut(|sizes| sizes.get_mut(size).and_then(Vec::pop));
+    kept.unwrap_or_else(|| Vec::with_capacity(capacity))
+}
+
+/// Gives a fitting buffer back.
+pub fn put_fitting(mut buffer: Vec<u8>) {
+    let Some(size) = (buffer.capacity() / MIN_FITTING).checked_ilog2() else { return };
+    buffer.clear();
+    SIZES.with_borrow_mut(|sizes| {
+        if let Some(size) = sizes.get_mut(size as usize)
+            && size.len() < MAX_FITTING
+        {
+            size.reserve_exact(MAX_FITTING - size.len());
+            size.push(buffer);
         }
     });
+}
+
+/// Frames that straddle reads are put together in fitting buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Fitting;
+
+impl Carries for Fitting {
+    fn take(&mut self, at_least: usize, _at_most: usize) -> Vec<u8> {
+        take_fitting(at_least)
+    }
+
+    fn put(&mut self, buffer: Vec<u8>) {
+        put_fitting(buffer);
+    }
 }
 
 /// Lends the worker's receive scratch, [`SCRATCH_BYTES`] long, to one read.
@@ -51,4 +129,29 @@ pub fn with_seal<T>(f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let result = f(&mut seal);
     SEAL.with_borrow_mut(|kept| *kept = seal);
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fitting_buffer_is_never_more_than_twice_what_was_asked_for() {
+        for bytes in [0, 1, 2047, 2048, 2049, 40_000, 65_573, 131_072, 131_073, 1 << 20] {
+            for _ in 0..2 {
+                let buffer = take_fitting(bytes);
+                assert!((bytes..=(2 * bytes).max(MIN_FITTING)).contains(&buffer.capacity()), "{bytes}");
+                put_fitting(buffer);
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_that_only_takes_gets_what_another_gives_back() {
+        // Far more than other tests of this process may take out of the depot meanwhile.
+        let giver = || (0..16 * HANDFUL).for_each(|_| put(Vec::with_capacity(4096)));
+        std::thread::spawn(giver).join().expect("no panic");
+        let full = (0..HANDFUL).filter(|_| take().capacity() == 4096).count();
+        assert_eq!(full, HANDFUL);
+    }
 }

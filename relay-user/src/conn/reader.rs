@@ -13,7 +13,7 @@ use relay_common::key::NodePublic;
 
 use super::bucket::Bucket;
 use super::mailbox::Lane;
-use super::pause;
+use super::{pause, pool};
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::cache::Cache;
@@ -110,7 +110,8 @@ impl Turn<'_> {
             skipped.set(skipped.get() + u64::from(disposition == Disposition::Skip));
             Ok(disposition)
         };
-        let result = deframer.push(plaintext, admit, |header, payload| handler.frame(header, payload));
+        let on_frame = |header, payload: &[u8]| handler.frame(header, payload);
+        let result = deframer.push_with(&mut pool::Fitting, plaintext, admit, on_frame);
         handler.begun.tally.add(Counter::UnknownFrames, skipped.get());
         result.map_err(|error| match error {
             PushError::Frame(error) => Fault::Frame(error),
@@ -214,3 +215,6 @@ pub fn tell_gone(peer: &Peer, key: &NodePublic, reason: PeerGoneReason) {
         peer.mailbox.wake();
     }
 }
+
+#[cfg(test)]
+mod tests;

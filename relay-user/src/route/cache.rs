@@ -1,48 +1,153 @@
-//! A connection's recent destinations: steady traffic finds its peer by one compare and one load.
+//! The connections that one connection sends to, by node key: steady traffic finds its receiver without a lock and
+//! without writing to memory that others read.
 //!
-//! Reproduces, and goes beyond, derper's lock-free look-up: no shared map is touched on a hit. An entry is
-//! stale when its peer is no longer active for the key; then the mirror decides afresh.
+//! Reproduces, and goes beyond, derper's lock-free look-up: no shared map is touched on a hit. An entry is stale when
+//! its peer is no longer active for the key; then the mirror decides afresh. Whoever is in here has been sent to, so
+//! the same table answers who must hear when this connection leaves.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use relay_common::key::NodePublic;
 
-use super::Router;
 use super::gone::Audience;
 use super::peer::Peer;
+use super::{Hasher, Router};
 
-/// Direct-mapped slots; a power of two. Allocated with the first packet, so that idle clients hold none.
-const SLOTS: usize = 8;
+/// Recent finds, by a byte of the key; a power of two.
+const RECENT: usize = 8;
+
+/// Peers that left are swept out when the table has grown to this, and then to twice what was left.
+const FIRST_PURGE: usize = 64;
 
 /// The cache, and with it the memory of who has heard from this connection.
 #[derive(Debug, Default)]
 pub struct Cache {
-    slots: Option<Box<[Option<Arc<Peer>>; SLOTS]>>,
-    audience: Audience,
+    known: HashTable<Arc<Peer>>,
+    hasher: Hasher,
+    /// Where in `known` the last peers were found: a guess that saves the hash.
+    recent: [u32; RECENT],
+    purge_at: usize,
+    /// Who was sent to and is no longer the one to send to: a duplicate, or gone.
+    displaced: Audience,
 }
 
 impl Cache {
     /// Finds the connection for `key`: here, else in the mirror.
     pub fn lookup(&mut self, key: &NodePublic, router: &Router) -> Option<&Arc<Peer>> {
-        let slots = self.slots.get_or_insert_with(Box::default);
-        // Node keys are curve points, so any byte will do; a client that picks keys to collide slows only
-        // itself.
-        let slot = &mut slots[usize::from(key.as_bytes()[0]) % SLOTS];
-        let hit = slot.as_ref().is_some_and(|peer| peer.key == *key && peer.is_active());
-        if !hit {
-            let peer = router.peer(key);
-            if let Some(peer) = &peer {
-                self.audience.add(peer);
-            }
-            // An unknown key leaves the slot to whoever had it: a flood of misses must not empty the cache.
-            peer.as_ref()?;
-            *slot = peer;
+        // Node keys are curve points, so any byte will do; a client that picks keys to collide slows only itself.
+        let recent = usize::from(key.as_bytes()[0]) % RECENT;
+        let mut at = self.recent[recent] as usize;
+        if !self.known.get_bucket(at).is_some_and(|peer| peer.key == *key && peer.is_active()) {
+            at = self.find(key, router)?;
+            self.recent[recent] = at as u32;
         }
-        slot.as_ref()
+        self.known.get_bucket(at)
     }
 
     /// Everybody this connection has sent to.
-    pub fn into_audience(self) -> Audience {
-        self.audience
+    pub fn into_audience(mut self) -> Audience {
+        self.known.drain().for_each(|peer| self.displaced.add(&peer));
+        self.displaced
+    }
+
+    fn find(&mut self, key: &NodePublic, router: &Router) -> Option<usize> {
+        let hash = self.hasher.hash_one(key);
+        let at = self.known.find_bucket_index(hash, |peer| peer.key == *key);
+        match at.and_then(|at| self.known.get_bucket(at)) {
+            Some(peer) if peer.is_active() => at,
+            _ => self.refresh(key, hash, router),
+        }
+    }
+
+    /// Asks the mirror. An unknown key leaves no trace: a flood of misses must not fill the table.
+    #[cold]
+    fn refresh(&mut self, key: &NodePublic, hash: u64, router: &Router) -> Option<usize> {
+        if let Ok(stale) = self.known.find_entry(hash, |peer| peer.key == *key) {
+            self.displaced.add(&stale.remove().0);
+        }
+        let peer = router.peer(key)?;
+        if self.known.len() >= self.purge_at.max(FIRST_PURGE) {
+            let left = self.known.extract_if(|peer| !peer.is_active());
+            left.for_each(|peer| self.displaced.add(&peer));
+            self.purge_at = self.known.len() * 2;
+        }
+        let entry = self.known.insert_unique(hash, peer, |peer| self.hasher.hash_one(peer.key));
+        Some(entry.bucket_index())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_common::key::DiscoPublic;
+
+    use super::super::sessions::Limits;
+    use super::super::table::ConnId;
+    use super::*;
+
+    fn router() -> Router {
+        let server = DiscoPublic::default();
+        Router::new(Limits { max_sessions: 1, bind_lifetime_ns: 1, steady_lifetime_ns: 1, server }, None)
+    }
+
+    fn login(router: &Router, conn: u64, key: u64) -> Arc<Peer> {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&key.to_be_bytes());
+        let key = NodePublic::from_bytes(bytes);
+        let peer = Arc::new(Peer::new(key, ConnId(conn), ([127, 0, 0, 1], 1).into()));
+        router.login(&peer, 0).expect("a new connection");
+        peer
+    }
+
+    #[test]
+    fn more_peers_than_recent_places_are_all_found_and_each_is_itself() {
+        let router = router();
+        let peers: Vec<_> = (0..500).map(|n| login(&router, n, n % 250)).collect();
+        let mut cache = Cache::default();
+        for _ in 0..2 {
+            for peer in &peers[250..] {
+                assert_eq!(cache.lookup(&peer.key, &router).map(|found| found.id), Some(peer.id));
+            }
+        }
+        assert_eq!(cache.known.len(), 250);
+    }
+
+    #[test]
+    fn a_connection_that_was_displaced_still_counts_as_sent_to() {
+        let router = router();
+        let mut cache = Cache::default();
+        let mut sent_to = Vec::new();
+        for conn in 1..=2 {
+            let peer = login(&router, conn, 7);
+            assert_eq!(cache.lookup(&peer.key, &router).map(|found| found.id), Some(peer.id));
+            sent_to.push(peer);
+        }
+        let sender = login(&router, 3, 8);
+        let mut told: Vec<_> = router.leave(&sender, cache.into_audience(), 0).iter().map(|p| p.id).collect();
+        told.sort();
+        assert_eq!(told, [ConnId(1), ConnId(2)]);
+    }
+
+    #[test]
+    fn those_who_left_do_not_fill_the_table() {
+        let router = router();
+        let mut cache = Cache::default();
+        for n in 0..10_000 {
+            let peer = login(&router, n, n);
+            assert!(cache.lookup(&peer.key, &router).is_some());
+            router.leave(&peer, Audience::default(), 0);
+            assert!(cache.known.len() <= FIRST_PURGE);
+        }
+        let sender = login(&router, 10_000, 10_000);
+        assert!(router.leave(&sender, cache.into_audience(), 0).is_empty());
+    }
+
+    #[test]
+    fn unknown_keys_leave_no_trace() {
+        let router = router();
+        let mut cache = Cache::default();
+        assert!((0..=255).all(|n| cache.lookup(&NodePublic::from_bytes([n; 32]), &router).is_none()));
+        assert_eq!(cache.known.capacity(), 0);
     }
 }

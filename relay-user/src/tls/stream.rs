@@ -25,6 +25,9 @@ const RECORD: usize = 16 * 1024;
 /// Room that sealing adds to a record at most: header, content type, tag, and TLS 1.2's explicit nonce.
 const RECORD_OVERHEAD: usize = 40;
 
+/// Bytes of a worker's seal buffer to begin with: most mailboxes fit.
+const SEAL_BYTES: usize = 64 * 1024;
+
 /// Turns of the state machine for one read: many more than records and handshake messages fit into one.
 const MAX_TURNS: usize = 8 * 1024;
 
@@ -101,7 +104,7 @@ impl TlsStream {
     fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>, at: usize) -> io::Result<usize> {
         let room = plaintext.len() + (plaintext.len() / RECORD + 1) * RECORD_OVERHEAD;
         if out.len() < at + room {
-            out.resize(at + room, 0);
+            out.resize((at + room).max(SEAL_BYTES), 0);
         }
         for _ in 0..MAX_TURNS {
             match self.tls.process_tls_records(&mut []).state.map_err(io::Error::other)? {
@@ -149,10 +152,10 @@ impl Stream for TlsStream {
                 return Poll::Ready(Err(error));
             }
             let used = used.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            if used == end {
-                self.tail = Vec::new();
-            } else {
-                self.tail.clear();
+            // Given back first: most often the same buffer comes again.
+            pool::put_fitting(std::mem::take(&mut self.tail));
+            if used < end {
+                self.tail = pool::take_fitting(end - used);
                 self.tail.extend_from_slice(&scratch[used..end]);
             }
             Poll::Ready(Ok(Received::Bytes))

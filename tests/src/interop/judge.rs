@@ -85,6 +85,19 @@ impl Judge {
     }
 }
 
+/// Builds a program of the judge's module without the judge; the inner error is why there is no Go here.
+///
+/// # Errors
+/// Go is there, and cannot build it.
+pub fn build_program(package: &str) -> anyhow::Result<Result<PathBuf, String>> {
+    if let Err(error) = Command::new("go").arg("version").output() {
+        return Ok(Err(format!("cannot run `go`: {error}")));
+    }
+    let program = module().join("bin").join(package.rsplit('/').next().unwrap_or(package));
+    go_build(&program, package).map_err(anyhow::Error::msg)?;
+    Ok(Ok(program))
+}
+
 fn build() -> Result<Judge, Missing> {
     if let Err(error) = Command::new("go").arg("version").output() {
         return Err(Missing::Go(format!("cannot run `go`: {error}")));

@@ -1,0 +1,54 @@
+//! The benchmark: relayd and its parts against what people would use instead, in the same minutes on the same
+//! machine under the same load.
+//!
+//! ```text
+//!   cargo xtask bench ─► bin/bench ─┬─ lookup, mux    code against code, in this process or in Go's
+//!                                   └─ derp, scale    relayd and derper as processes; load from a third one
+//! ```
+//!
+//! Ours and the rival's samples alternate (A B A B ...), and a row is judged by the median of the ratios of
+//! neighbours, because a shared machine drifts by more than the differences measured.
+
+pub mod derp;
+pub mod load;
+pub mod lookup;
+pub mod machine;
+pub mod mux;
+pub mod report;
+mod rivals;
+pub mod scale;
+mod server;
+pub mod steady;
+mod usage;
+
+use std::path::PathBuf;
+
+/// What a run of the benchmark was asked to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Fewer and shorter samples: shows that everything works, not how fast it is.
+    pub quick: bool,
+    /// Only rows whose name contains this.
+    pub row: Option<String>,
+    /// The daemon, built with `--release`.
+    pub relayd: PathBuf,
+    /// More arguments for every relayd that is started.
+    pub relayd_args: Vec<String>,
+}
+
+impl Settings {
+    /// Pairs of samples per row.
+    pub fn pairs(&self) -> usize {
+        if self.quick { 3 } else { 7 }
+    }
+
+    /// Length of one sample in milliseconds.
+    pub fn sample_ms(&self) -> u64 {
+        if self.quick { 500 } else { 1000 }
+    }
+
+    /// Whether a row of this name is asked for.
+    pub fn wants(&self, name: &str) -> bool {
+        self.row.as_ref().is_none_or(|part| name.contains(part.as_str()))
+    }
+}

@@ -1,0 +1,38 @@
+//! Rows about the DERP path: relayd and derper under the same load.
+//!
+//! The unit is CPU of the server process, user and system, for each packet that arrived.
+
+mod clients;
+mod latency;
+mod throughput;
+
+use super::{Settings, report::Row, rivals};
+
+/// All rows of `bench derp` that are asked for.
+///
+/// # Errors
+/// A server cannot be built or run, or a load fails.
+pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let mut peak = None;
+    throughput::rows(settings, &mut rows, &mut peak)?;
+    latency::rows(settings, &mut rows, peak)?;
+    clients::rows(settings, &mut rows)?;
+    Ok(rows)
+}
+
+/// The versions that `bench derp` and `bench scale` compare.
+///
+/// # Errors
+/// One of the programs is not there.
+pub fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
+    rivals::facts(settings)
+}
+
+/// Keeps a finished row, and says so at once.
+fn keep(rows: &mut Vec<Row>, settings: &Settings, row: Row) {
+    if settings.wants(&row.name) {
+        eprintln!("{}", row.line());
+        rows.push(row);
+    }
+}

@@ -1,0 +1,82 @@
+//! Rows at fixed rates: how long packets take, and what they cost when there is time between them.
+
+use super::keep;
+use crate::bench::Settings;
+use crate::bench::load::{Outcome, Plan, Shape};
+use crate::bench::report::{Row, number};
+use crate::bench::rivals::{Rivals, Samples, Sides};
+
+/// A judged figure: the row's name, what it is, its unit, the goal in words and as a ratio.
+type Figure = (&'static str, fn(&Outcome) -> f64, &'static str, &'static str, f64);
+
+const LOW: [Figure; 3] = [
+    ("rate-4000-p50", |seen| seen.p50_us, "µs in flight", "no worse", 1.0),
+    ("rate-4000-p99", |seen| seen.p99_us, "µs in flight", "no worse", 1.0),
+    ("rate-4000-cpu", Outcome::server_us, "µs of CPU per packet", "at most 0.55", 0.55),
+];
+const HALF: [Figure; 3] = [
+    ("half-load-p50", |seen| seen.p50_us, "µs in flight", "no worse", 1.0),
+    ("half-load-p99", |seen| seen.p99_us, "µs in flight", "at most 3/4", 0.75),
+    ("half-load-cpu", Outcome::server_us, "µs of CPU per packet", "", f64::INFINITY),
+];
+
+/// All of them; `peak` is what derper carried in this run, if that is known.
+pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: Option<f64>) -> anyhow::Result<()> {
+    let wanted = |figures: &[Figure]| figures.iter().any(|figure| settings.wants(figure.0));
+    let sides = Sides { long_queue: true, ..Sides::default() };
+    if wanted(&LOW) {
+        let rivals = Rivals::start(settings, &sides)?;
+        measure(settings, rows, &rivals, &sides, 4000.0, &LOW)?;
+    }
+    if wanted(&HALF) {
+        let rivals = Rivals::start(settings, &sides)?;
+        let peak = match peak {
+            Some(peak) => peak,
+            None => {
+                let plan = Plan { measure_ms: settings.sample_ms(), ..Plan::new(Shape::Window) };
+                rivals.alternate(&plan, 3)?.medians(Outcome::per_second)[1]
+            }
+        };
+        measure(settings, rows, &rivals, &sides, (peak / 2.0).round(), &HALF)?;
+    }
+    Ok(())
+}
+
+fn measure(
+    settings: &Settings,
+    rows: &mut Vec<Row>,
+    rivals: &Rivals,
+    sides: &Sides,
+    rate: f64,
+    figures: &[Figure],
+) -> anyhow::Result<()> {
+    let plan = Plan { rate, measure_ms: 2 * settings.sample_ms(), ..Plan::new(Shape::Rate) };
+    let samples = rivals.alternate(&plan, settings.pairs())?;
+    for (name, figure, unit, goal, at_most) in figures {
+        let row = Row {
+            name: (*name).to_owned(),
+            load: format!(
+                "Open loop at {} packets/s over {} pairs; TLS 1.3 with AES-128-GCM; {} bytes, each packet its own \
+                 TLS record and write; {} ms a sample. A time in flight starts when the packet was to be sent. {}.",
+                number(rate),
+                plan.clients / 2,
+                plan.size,
+                plan.measure_ms,
+                sides.text(settings),
+            ),
+            unit: (*unit).to_owned(),
+            goal: (*goal).to_owned(),
+            at_most: at_most.is_finite().then_some(*at_most),
+            ..Row::default()
+        };
+        keep(rows, settings, finish(row, &samples, &plan, *figure));
+    }
+    Ok(())
+}
+
+fn finish(row: Row, samples: &Samples, plan: &Plan, figure: fn(&Outcome) -> f64) -> Row {
+    let mut row = samples.judge(row, figure);
+    samples.add_traffic(&mut row, plan);
+    samples.add(&mut row, "p99 of how late the load wrote, µs", |seen| seen.late_p99_us);
+    row
+}

@@ -1,0 +1,123 @@
+//! Rows with closed windows: what a packet costs when there are always more.
+
+use std::process::Command;
+
+use super::keep;
+use crate::bench::Settings;
+use crate::bench::load::{Outcome, Plan, Shape};
+use crate::bench::report::Row;
+use crate::bench::rivals::{Rivals, Sides};
+
+/// relayd's option to wait a moment for more before it sleeps, and the wait of the row that shows it.
+const PAUSE: (&str, &str) = ("--busy-pause", "50us");
+
+/// One row's load, settings and goal.
+struct Case {
+    name: &'static str,
+    plan: Plan,
+    sides: Sides,
+    goal: &'static str,
+    at_most: Option<f64>,
+}
+
+/// All of them. `peak` becomes the packets per second that derper carried with ten pairs.
+pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: &mut Option<f64>) -> anyhow::Result<()> {
+    for case in cases(settings)? {
+        let flood = case.name == "tls-1200";
+        let flood_names = ["flood-p50", "flood-p99"];
+        if !settings.wants(case.name) && !(flood && flood_names.iter().any(|name| settings.wants(name))) {
+            continue;
+        }
+        let rivals = Rivals::start(settings, &case.sides)?;
+        let plan = Plan { measure_ms: settings.sample_ms(), ..case.plan };
+        let samples = rivals.alternate(&plan, settings.pairs())?;
+        let row = Row {
+            name: case.name.to_owned(),
+            load: format!("{}. {}.", text(&plan, case.sides.plain), case.sides.text(settings)),
+            unit: "µs of CPU per packet".to_owned(),
+            goal: case.goal.to_owned(),
+            at_most: case.at_most,
+            ..Row::default()
+        };
+        let load = row.load.clone();
+        let mut row = samples.judge(row, Outcome::server_us);
+        samples.add_traffic(&mut row, &plan);
+        keep(rows, settings, row);
+        if flood {
+            *peak = Some(samples.medians(Outcome::per_second)[1]);
+            let judged: [(_, fn(&Outcome) -> f64, _, _); 2] = [
+                ("flood-p50", |seen| seen.p50_us, "no worse", 1.0),
+                ("flood-p99", |seen| seen.p99_us, "at most 3/4", 0.75),
+            ];
+            for (name, figure, goal, at_most) in judged {
+                let row = Row {
+                    name: name.to_owned(),
+                    load: format!("The samples of tls-1200. {load}"),
+                    unit: "µs in flight".to_owned(),
+                    goal: goal.to_owned(),
+                    at_most: Some(at_most),
+                    ..Row::default()
+                };
+                keep(rows, settings, samples.judge(row, figure));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn cases(settings: &Settings) -> anyhow::Result<Vec<Case>> {
+    let plan =
+        |size, pairs: usize, window| Plan { size, clients: 2 * pairs, window, ..Plan::new(Shape::Window) };
+    let tuned = || Sides { long_queue: true, ..Sides::default() };
+    let case = |name, plan, goal, at_most| Case { name, plan, sides: tuned(), goal, at_most: Some(at_most) };
+    let mut cases = vec![
+        case("tls-1200", plan(1200, 10, 64), "at most 1/3", 1.0 / 3.0),
+        Case {
+            sides: Sides::default(),
+            ..case("tls-1200-defaults", plan(1200, 10, 64), "at most 1/3", 1.0 / 3.0)
+        },
+        case("tls-64", plan(64, 10, 64), "at most 1/2.5", 1.0 / 2.5),
+        case("tls-8000", plan(8000, 10, 64), "at most 1/2.5", 1.0 / 2.5),
+        case("tls-1-pair", plan(1200, 1, 64), "at most 1/2.5", 1.0 / 2.5),
+        case("tls-200-pairs", plan(1200, 200, 8), "at most 1/2", 0.5),
+    ];
+    let gathered = Plan { gather: true, ..plan(1200, 10, 64) };
+    cases.insert(1, Case { at_most: None, ..case("tls-1200-gathered", gathered, "", 0.0) });
+    let plain = case("plain-1200", plan(1200, 10, 64), "at most 1/3.5", 1.0 / 3.5);
+    cases.push(Case { sides: Sides { plain: true, ..tuned() }, ..plain });
+    if understands(settings, PAUSE.0)? {
+        let paused = || vec![PAUSE.0.to_owned(), PAUSE.1.to_owned()];
+        for (name, pairs, window, goal, at_most) in [
+            ("tls-1200-pause", 10, 64, "at most 1/3.5", 1.0 / 3.5),
+            ("tls-200-pairs-pause", 200, 8, "at most 1/2", 0.5),
+        ] {
+            let case = case(name, plan(1200, pairs, window), goal, at_most);
+            cases.push(Case { sides: Sides { relayd_args: paused(), ..tuned() }, ..case });
+        }
+    }
+    Ok(cases)
+}
+
+/// Whether this relayd has an option.
+fn understands(settings: &Settings, option: &str) -> anyhow::Result<bool> {
+    let output = Command::new(&settings.relayd).arg("--help").output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).contains(option))
+}
+
+/// A load in words.
+pub(super) fn text(plan: &Plan, plain: bool) -> String {
+    let transport = if plain { "plain TCP" } else { "TLS 1.3 with AES-128-GCM" };
+    let unit = if plain { "frame" } else { "TLS record" };
+    let writes = match plan.gather {
+        true => format!("each packet its own {unit}, written together with others that may leave"),
+        false => format!("each packet its own {unit} and its own write, as stock clients do"),
+    };
+    format!(
+        "{transport}; {} bytes, {} pairs, closed window of {} per pair; {writes}; {} load thread(s); {} ms a sample",
+        plan.size,
+        plan.clients / 2,
+        plan.window,
+        plan.threads,
+        plan.measure_ms,
+    )
+}

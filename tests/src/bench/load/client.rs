@@ -1,0 +1,267 @@
+//! One DERP client: blocking while it logs in, then one that never blocks.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use relay_common::derp::{
+    HEADER_LEN, KEY_LEN, MAX_CLIENT_FRAME, NONCE_LEN, PROTOCOL_VERSION,
+    frame::{FrameType, Header},
+    info::ClientInfo,
+    login::{client_info_frame, parse_server_key},
+};
+use relay_common::key::{NodePrivate, NodePublic};
+use rustls::ClientConfig;
+
+use super::Plan;
+use super::scan::{STAMP_LEN, Scanner, Stamp};
+use super::tls::{self, Tls};
+
+/// A server that says nothing for this long has failed.
+const SILENCE: Duration = Duration::from_secs(15);
+/// Bytes read at once.
+pub(super) const SCRATCH_BYTES: usize = 256 * 1024;
+/// Where a SendPacket frame's payload begins.
+const PAYLOAD_AT: usize = HEADER_LEN + KEY_LEN;
+
+/// How clients connect: to whom, and with which TLS configuration.
+pub(super) struct Dialer {
+    plan: Plan,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Dialer {
+    pub(super) fn new(plan: &Plan) -> anyhow::Result<Dialer> {
+        let tls = if plan.plain { None } else { Some(tls::config()?) };
+        Ok(Dialer { plan: plan.clone(), tls })
+    }
+
+    /// A client that is logged in.
+    pub(super) fn dial(&self) -> anyhow::Result<Client> {
+        let tcp = TcpStream::connect_timeout(&self.plan.addr, SILENCE).context("connecting")?;
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(SILENCE))?;
+        tcp.set_write_timeout(Some(SILENCE))?;
+        let tls = match &self.tls {
+            Some(config) => Some(Tls::new(Arc::clone(config), self.plan.addr.ip())?),
+            None => None,
+        };
+        let key = NodePrivate::generate(&mut rand_core::OsRng);
+        let scanner = Scanner::new(self.plan.size);
+        let mut client = Client {
+            key: key.public(),
+            wire: Wire { tcp, tls, tail: Vec::new(), unsent: Vec::new() },
+            scanner,
+        };
+        client.log_in(&key, self.plan.addr.to_string())?;
+        Ok(client)
+    }
+}
+
+/// A client that is logged in.
+pub(super) struct Client {
+    pub(super) key: NodePublic,
+    pub(super) wire: Wire,
+    scanner: Scanner,
+}
+
+/// The connection below the frames.
+pub(super) struct Wire {
+    pub(super) tcp: TcpStream,
+    tls: Option<Tls>,
+    /// Ciphertext of a record that has not arrived whole.
+    tail: Vec<u8>,
+    /// Bytes that the kernel had no room for.
+    unsent: Vec<u8>,
+}
+
+impl Client {
+    /// The HTTP upgrade and DERP's greeting, as a client that does not know the server's key yet.
+    fn log_in(&mut self, key: &NodePrivate, host: String) -> anyhow::Result<()> {
+        let mut scratch = vec![0; 16 * 1024];
+        self.wire.handshake(&mut scratch).context("TLS handshake")?;
+        let request =
+            format!("GET /derp HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n");
+        self.wire.send(request.as_bytes(), &mut Vec::new())?;
+        let mut got = Vec::new();
+        let head = loop {
+            if let Some(at) = got.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.read_into(&mut got, &mut scratch).context("HTTP upgrade")?;
+        };
+        if !got.starts_with(b"HTTP/1.1 101 ") {
+            bail!("no upgrade: {}", String::from_utf8_lossy(&got[..head]));
+        }
+        got.drain(..head);
+        let (header, payload) = self.frame(&mut got, &mut scratch).context("server key")?;
+        let server = parse_server_key(header, &payload)?;
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..KEY_LEN.min(NONCE_LEN)].copy_from_slice(&self.key.as_bytes()[..NONCE_LEN]);
+        let info = ClientInfo { version: PROTOCOL_VERSION.into(), ..ClientInfo::default() };
+        let frame = client_info_frame(key, &server, &info, nonce).context("the server's key is no key")?;
+        self.wire.send(&frame, &mut Vec::new())?;
+        let (header, _) = self.frame(&mut got, &mut scratch).context("server info")?;
+        if header.frame_type() != Some(FrameType::ServerInfo) {
+            bail!("frame {:#04x} instead of the server info", header.kind);
+        }
+        self.scanner.take(&got, |_| ())
+    }
+
+    fn frame(&mut self, got: &mut Vec<u8>, scratch: &mut [u8]) -> anyhow::Result<(Header, Vec<u8>)> {
+        loop {
+            if let Some(head) = got.first_chunk::<HEADER_LEN>() {
+                let header = Header::decode(head);
+                let len = HEADER_LEN + header.len as usize;
+                if len > MAX_CLIENT_FRAME {
+                    bail!("a frame of {len} bytes");
+                }
+                if got.len() >= len {
+                    let frame: Vec<u8> = got.drain(..len).collect();
+                    return Ok((header, frame[HEADER_LEN..].to_vec()));
+                }
+            }
+            self.read_into(got, scratch)?;
+        }
+    }
+
+    fn read_into(&mut self, got: &mut Vec<u8>, scratch: &mut [u8]) -> anyhow::Result<()> {
+        self.wire.receive(scratch, |bytes| {
+            got.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Reads once; `found` gets the stamps. Whether the kernel may hold more, or nothing was there to read.
+    pub(super) fn receive(
+        &mut self,
+        scratch: &mut [u8],
+        mut found: impl FnMut(Stamp),
+    ) -> anyhow::Result<bool> {
+        let scanner = &mut self.scanner;
+        self.wire.receive(scratch, |bytes| scanner.take(bytes, &mut found))
+    }
+}
+
+impl Wire {
+    fn handshake(&mut self, scratch: &mut [u8]) -> anyhow::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let mut out = Vec::new();
+        tls.open(&mut [], &mut out, |_| Ok(()))?;
+        self.write(&out)?;
+        while !self.tls.as_ref().is_none_or(Tls::is_ready) {
+            self.receive(scratch, |_| bail!("data before its time"))?;
+        }
+        Ok(())
+    }
+
+    /// Seals `plain`, at most 16 KiB, as one record and writes it; `out` is empty room.
+    pub(super) fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
+        out.clear();
+        self.seal(plain, out)?;
+        self.write(out)
+    }
+
+    /// Appends `plain`, at most 16 KiB, as one record.
+    pub(super) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
+        match &mut self.tls {
+            Some(tls) => tls.seal(plain, out),
+            None => {
+                out.extend_from_slice(plain);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes bytes, behind those that still wait.
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> anyhow::Result<()> {
+        if self.unsent.is_empty() {
+            bytes = &bytes[write_some(&self.tcp, bytes)?..];
+        }
+        self.unsent.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Writes what waits; whether nothing waits any more.
+    pub(super) fn flush(&mut self) -> anyhow::Result<bool> {
+        if !self.unsent.is_empty() {
+            let written = write_some(&self.tcp, &self.unsent)?;
+            self.unsent.drain(..written);
+        }
+        Ok(self.unsent.is_empty())
+    }
+
+    /// Whether the kernel takes more now, as far as is known.
+    pub(super) fn has_room(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Reads once and opens what came; whether the read filled the room there was.
+    fn receive(
+        &mut self,
+        scratch: &mut [u8],
+        sink: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        let kept = self.tail.len();
+        scratch[..kept].copy_from_slice(&self.tail);
+        let room = scratch.len() - kept;
+        let read = match self.tcp.read(&mut scratch[kept..]) {
+            Ok(0) => bail!("the server closed the connection"),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.may_wait()? => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let data = &mut scratch[..kept + read];
+        let mut sink = sink;
+        let Some(tls) = &mut self.tls else {
+            sink(data)?;
+            return Ok(read == room);
+        };
+        let mut out = Vec::new();
+        let used = tls.open(data, &mut out, sink)?;
+        self.tail.clear();
+        self.tail.extend_from_slice(&data[used..]);
+        if !out.is_empty() {
+            self.write(&out)?;
+        }
+        Ok(read == room)
+    }
+
+    /// Whether a read that finds nothing is no error: not while this still blocks, when it means silence.
+    fn may_wait(&self) -> io::Result<bool> {
+        Ok(self.tcp.read_timeout()?.is_none())
+    }
+}
+
+fn write_some(mut tcp: &TcpStream, bytes: &[u8]) -> anyhow::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match tcp.write(&bytes[written..]) {
+            Ok(0) => bail!("the server takes nothing"),
+            Ok(len) => written += len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error).context("writing"),
+        }
+    }
+    Ok(written)
+}
+
+/// A SendPacket frame whose stamp is yet to be set.
+pub(super) fn packet_frame(to: &NodePublic, size: usize) -> anyhow::Result<Vec<u8>> {
+    if size < STAMP_LEN || size + PAYLOAD_AT > 16 * 1024 {
+        bail!("packets of {size} bytes: from {STAMP_LEN} to what fits one record");
+    }
+    let len = u32::try_from(KEY_LEN + size)?;
+    let mut frame = Header::new(FrameType::SendPacket, len).encode().to_vec();
+    frame.extend_from_slice(to.as_bytes());
+    frame.resize(PAYLOAD_AT + size, 0x5a);
+    Ok(frame)
+}
+
+/// Sets a frame's stamp.
+pub(super) fn stamp(frame: &mut [u8], stamp: Stamp) {
+    frame[PAYLOAD_AT..PAYLOAD_AT + STAMP_LEN].copy_from_slice(&stamp.encode());
+}

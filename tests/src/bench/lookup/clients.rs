@@ -1,0 +1,130 @@
+//! Clients to be found: logged into a router, and into the one map behind one mutex that upstream once had.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use relay_common::key::{DiscoPublic, NodePublic};
+use relay_user::route::Router;
+use relay_user::route::gone::Audience;
+use relay_user::route::peer::Peer;
+use relay_user::route::sessions::Limits;
+use relay_user::route::table::ConnId;
+
+/// Which keys there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Upstream's four keys, looked up in turn.
+    FourHot,
+    /// Keys looked up in random order, while clients leave and come back.
+    Many {
+        /// Keys logged in.
+        clients: u64,
+        /// Clients that leave each second, and as many that come back a millisecond later.
+        churn: u64,
+    },
+}
+
+impl Load {
+    pub(super) fn clients(self) -> u64 {
+        match self {
+            Self::FourHot => 4,
+            Self::Many { clients, .. } => clients,
+        }
+    }
+
+    /// The nth key. Computed, so that only the look-up touches memory; the Go side does the same.
+    pub(super) fn key(self, n: u64) -> NodePublic {
+        match self {
+            Self::FourHot => NodePublic::from_bytes([n as u8 + 2; 32]),
+            Self::Many { .. } => {
+                let mut bytes = [0; 32];
+                for (word, place) in (0..).zip(bytes.chunks_exact_mut(8)) {
+                    place.copy_from_slice(&mix(4 * n + word).to_le_bytes());
+                }
+                NodePublic::from_bytes(bytes)
+            }
+        }
+    }
+}
+
+/// Those who can be found.
+pub(super) struct Clients {
+    pub(super) router: Router,
+    locked: Mutex<HashMap<NodePublic, Arc<Peer>>>,
+    load: Load,
+    next_conn: AtomicU64,
+}
+
+impl Clients {
+    pub(super) fn new(load: Load) -> Self {
+        let server = DiscoPublic::default();
+        let limits = Limits { max_sessions: 1, bind_lifetime_ns: 1, steady_lifetime_ns: 1, server };
+        let router = Router::new(limits, None);
+        let clients = Self { router, locked: Mutex::default(), load, next_conn: AtomicU64::new(1) };
+        (0..load.clients()).for_each(|n| clients.login(n));
+        clients
+    }
+
+    /// The look-up of old: one mutex for everybody.
+    pub(super) fn locked(&self, key: &NodePublic) -> Option<Arc<Peer>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(Arc::clone)
+    }
+
+    /// Starts the thread that lets clients leave and come back until told to stop, where the load has that.
+    pub(super) fn come_and_go(self: &Arc<Self>, stop: &Arc<AtomicBool>) -> Option<thread::JoinHandle<()>> {
+        let Load::Many { clients, churn } = self.load else { return None };
+        let (table, stop) = (Arc::clone(self), Arc::clone(stop));
+        Some(thread::spawn(move || {
+            let mut random = Random(mix(0));
+            let (mut away, mut gone, start) = (Vec::new(), 0, Instant::now());
+            while !stop.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+                away.drain(..).for_each(|n| table.login(n));
+                let due = (start.elapsed().as_secs_f64() * churn as f64) as u64;
+                away.extend((gone..due).map(|_| random.below(clients)));
+                gone = due;
+                // A client drawn twice in one millisecond leaves once and comes back once.
+                away.sort_unstable();
+                away.dedup();
+                away.iter().for_each(|n| table.leave(*n));
+            }
+        }))
+    }
+
+    fn login(&self, n: u64) {
+        let id = ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed));
+        let peer = Arc::new(Peer::new(self.load.key(n), id, ([127, 0, 0, 1], 1).into()));
+        self.router.login(&peer, 0).expect("a new connection");
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner).insert(peer.key, peer);
+    }
+
+    fn leave(&self, n: u64) {
+        let peer = self.locked.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.load.key(n));
+        if let Some(peer) = peer {
+            self.router.leave(&peer, Audience::default(), 0);
+        }
+    }
+}
+
+/// The output function of SplitMix64.
+pub(super) fn mix(n: u64) -> u64 {
+    let z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A xorshift generator, the same as on the Go side.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 32) * n) >> 32
+    }
+}

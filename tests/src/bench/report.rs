@@ -1,0 +1,214 @@
+//! Rows of figures, and their form on paper: a Markdown table and SVG plots.
+//!
+//! Every row holds all samples of both sides. What is printed of them is the median, and of the ratio (ours
+//! by the rival's, neighbour by neighbour) the median and the whole range.
+
+mod markdown;
+mod plot;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::machine;
+
+/// One comparison. Samples are costs: less is better.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Row {
+    /// Short, unique; what `--row` matches.
+    pub name: String,
+    /// The load and the settings of both sides.
+    pub load: String,
+    /// What one sample is, such as `µs of server CPU per packet`.
+    pub unit: String,
+    /// Our samples, in order of time.
+    pub ours: Vec<f64>,
+    /// Who the rival is, with its version.
+    pub rival_name: String,
+    /// The rival's samples, each taken right after ours of the same index; none where there is no rival.
+    pub rival: Vec<f64>,
+    /// The goal in words, such as `at most 1/3`.
+    pub goal: String,
+    /// The largest ratio, ours by the rival's, that meets the goal.
+    pub at_most: Option<f64>,
+    /// The largest median of ours that meets the goal, in the row's unit.
+    pub ours_at_most: Option<f64>,
+    /// Further columns: what else was counted.
+    pub extra: Vec<Extra>,
+    /// What a reader must know to read the row right.
+    pub notes: Vec<String>,
+}
+
+/// Another figure of a row, beside the one that is judged.
+#[derive(Clone, Debug, Serialize)]
+pub struct Extra {
+    /// What it is, with its unit.
+    pub name: String,
+    /// Ours.
+    pub ours: String,
+    /// The rival's; empty where there is none.
+    pub rival: String,
+}
+
+/// A median with the range around it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// The smallest.
+    pub low: f64,
+    /// The one in the middle.
+    pub median: f64,
+    /// The largest.
+    pub high: f64,
+}
+
+impl Spread {
+    /// Of some samples; nothing of none.
+    pub fn of(samples: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut sorted: Vec<f64> = samples.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (low, high) = (*sorted.first()?, *sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median = match sorted.len() % 2 {
+            0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
+            _ => sorted[middle],
+        };
+        Some(Spread { low, median, high })
+    }
+}
+
+impl Row {
+    /// Our samples in short.
+    pub fn ours(&self) -> Option<Spread> {
+        Spread::of(self.ours.iter().copied())
+    }
+
+    /// The rival's samples in short.
+    pub fn rival(&self) -> Option<Spread> {
+        Spread::of(self.rival.iter().copied())
+    }
+
+    /// Ours by the rival's, of neighbouring samples.
+    pub fn ratio(&self) -> Option<Spread> {
+        Spread::of(self.ours.iter().zip(&self.rival).map(|(ours, rival)| ours / rival))
+    }
+
+    /// Whether the goal is met; nothing where there is none, or no figure.
+    pub fn met(&self) -> Option<bool> {
+        let ratio = match self.at_most {
+            Some(most) => Some(self.ratio()?.median <= most),
+            None => None,
+        };
+        let absolute = match self.ours_at_most {
+            Some(most) => Some(self.ours()?.median <= most),
+            None => None,
+        };
+        match (ratio, absolute) {
+            (None, None) => None,
+            (ratio, absolute) => Some(ratio.unwrap_or(true) && absolute.unwrap_or(true)),
+        }
+    }
+
+    /// Adds a further column.
+    pub fn add(&mut self, name: &str, ours: impl Into<String>, rival: impl Into<String>) {
+        self.extra.push(Extra { name: name.to_owned(), ours: ours.into(), rival: rival.into() });
+    }
+
+    /// The row in one line, for the terminal.
+    pub fn line(&self) -> String {
+        let figure = |spread: Option<Spread>| spread.map_or("-".to_owned(), |spread| number(spread.median));
+        let ratio = self.ratio().map_or_else(String::new, |ratio| format!(", {}", ratio_text(ratio)));
+        let verdict = match self.met() {
+            Some(true) => " (goal met)",
+            Some(false) => " (goal missed)",
+            None => "",
+        };
+        let (ours, rival) = (figure(self.ours()), figure(self.rival()));
+        format!("{}: {ours} against {rival} {}{ratio}{verdict}", self.name, self.unit)
+    }
+}
+
+/// A number with three digits that count.
+pub fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        v if v == 0.0 || v >= 100.0 => 0,
+        v if v >= 10.0 => 1,
+        v if v >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}
+
+/// A ratio as people compare: `1/3.1 (1/3.6 to 1/2.8)`.
+pub fn ratio_text(ratio: Spread) -> String {
+    let one = |value: f64| if value < 1.0 { format!("1/{:.2}", 1.0 / value) } else { format!("{value:.2}") };
+    format!("{} ({} to {})", one(ratio.median), one(ratio.low), one(ratio.high))
+}
+
+/// What was run, when and on what, and its rows.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Command that prints it again.
+    pub command: String,
+    /// Day of the run, as the caller says it; empty: not said.
+    pub date: String,
+    /// Facts about the run beside those about the machine: name and value.
+    pub facts: Vec<(&'static str, String)>,
+    /// The rows, in order.
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// Writes `NAME.md`, `NAME.json` with every sample, and the plots `NAME-*.svg`; returns the table's path.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
+        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        let plots = plot::draw(&self.rows, dir, name)?;
+        let mut facts = machine::facts();
+        facts.extend(self.facts.iter().cloned());
+        let table = dir.join(format!("{name}.md"));
+        fs::write(&table, markdown::page(self, &facts, &plots))?;
+        fs::write(dir.join(format!("{name}.json")), serde_json::to_vec_pretty(&self.rows)?)?;
+        Ok(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(ours: &[f64], rival: &[f64]) -> Row {
+        Row { ours: ours.to_vec(), rival: rival.to_vec(), at_most: Some(0.5), ..Row::default() }
+    }
+
+    #[test]
+    fn a_spread_is_the_range_around_the_middle() {
+        assert_eq!(Spread::of([]), None);
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { low: 1.0, median: 2.0, high: 3.0 }));
+        assert_eq!(Spread::of([4.0, 1.0]).map(|spread| spread.median), Some(2.5));
+    }
+
+    #[test]
+    fn a_ratio_compares_neighbours_not_medians() {
+        let ratio = row(&[1.0, 10.0, 3.0], &[4.0, 20.0, 3.0]).ratio().expect("there are samples");
+        assert_eq!((ratio.low, ratio.median, ratio.high), (0.25, 0.5, 1.0));
+    }
+
+    #[test]
+    fn a_goal_is_met_only_if_every_part_of_it_is() {
+        assert_eq!(row(&[1.0], &[2.0]).met(), Some(true));
+        assert_eq!(row(&[1.1], &[2.0]).met(), Some(false));
+        assert_eq!(Row { ours_at_most: Some(0.9), ..row(&[1.0], &[2.0]) }.met(), Some(false));
+        assert_eq!(row(&[], &[]).met(), None);
+        assert_eq!(Row { at_most: None, ..row(&[1.0], &[2.0]) }.met(), None);
+    }
+
+    #[test]
+    fn figures_are_printed_with_what_counts() {
+        assert_eq!(["176", "24.4", "1.90", "0.210"], [176.2, 24.41, 1.9, 0.21].map(number)[..]);
+        assert_eq!(ratio_text(Spread { low: 0.25, median: 0.5, high: 1.5 }), "1/2.00 (1/4.00 to 1.50)");
+    }
+}

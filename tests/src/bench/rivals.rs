@@ -1,0 +1,158 @@
+//! relayd and derper side by side: both run all the time, and one after the other is put under the same load.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use super::Settings;
+use super::load::{Outcome, Plan};
+use super::report::{Row, Spread, number};
+use super::server::Server;
+use crate::interop;
+
+/// What rows call the rival.
+pub(super) const DERPER: &str = "derper 1.104.5";
+
+/// A load process that is this busy, by thread, may be what sets the pace.
+const BUSY: f64 = 0.95;
+
+/// How the two servers are started for a row.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sides {
+    /// Without TLS.
+    pub(super) plain: bool,
+    /// derper with a queue that holds a row's window.
+    pub(super) long_queue: bool,
+    /// More arguments for relayd.
+    pub(super) relayd_args: Vec<String>,
+}
+
+impl Sides {
+    /// The settings in words.
+    pub(super) fn text(&self, settings: &Settings) -> String {
+        let args: Vec<&str> = self.all_args(settings).map(String::as_str).collect();
+        let ours = if args.is_empty() { "defaults".to_owned() } else { format!("`{}`", args.join(" ")) };
+        let (name, depth) = super::server::DERPER_QUEUE;
+        let theirs = if self.long_queue { format!("`{name}={depth}`") } else { "defaults".to_owned() };
+        format!("relayd: {ours}; derper: {theirs}")
+    }
+
+    fn all_args<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = &'a String> {
+        settings.relayd_args.iter().chain(&self.relayd_args)
+    }
+}
+
+/// Two running servers.
+pub(super) struct Rivals {
+    ours: Server,
+    theirs: Server,
+}
+
+/// What alternating loads saw: pairs of ours and theirs.
+#[derive(Debug, Default)]
+pub(super) struct Samples(pub(super) Vec<[Outcome; 2]>);
+
+impl Rivals {
+    pub(super) fn start(settings: &Settings, sides: &Sides) -> anyhow::Result<Rivals> {
+        let args: Vec<String> = sides.all_args(settings).cloned().collect();
+        let ours = Server::relayd(&settings.relayd, sides.plain, &args)?;
+        let theirs = Server::derper(&derper()?, sides.plain, sides.long_queue)?;
+        Ok(Rivals { ours, theirs })
+    }
+
+    /// One load on each, uncounted, then `pairs` counted ones on each in turn.
+    pub(super) fn alternate(&self, plan: &Plan, pairs: usize) -> anyhow::Result<Samples> {
+        let once = || -> anyhow::Result<[Outcome; 2]> {
+            let ours = self.ours.load(plan).context("relayd")?;
+            Ok([ours, self.theirs.load(plan).context("derper")?])
+        };
+        once()?;
+        Ok(Samples((0..pairs).map(|_| once()).collect::<anyhow::Result<_>>()?))
+    }
+}
+
+/// Fresh servers for each pair of samples, for what only a process's youth shows.
+pub(super) fn alternate_fresh(
+    settings: &Settings,
+    sides: &Sides,
+    plan: &Plan,
+    pairs: usize,
+) -> anyhow::Result<Samples> {
+    let pair = || -> anyhow::Result<[Outcome; 2]> {
+        // One after the other: neither holds memory while the other is measured.
+        let args: Vec<String> = sides.all_args(settings).cloned().collect();
+        let ours = Server::relayd(&settings.relayd, sides.plain, &args)?.load(plan).context("relayd")?;
+        let theirs = Server::derper(&derper()?, sides.plain, sides.long_queue)?;
+        Ok([ours, theirs.load(plan).context("derper")?])
+    };
+    Ok(Samples((0..pairs).map(|_| pair()).collect::<anyhow::Result<_>>()?))
+}
+
+impl Samples {
+    /// One figure of every sample: ours, theirs.
+    pub(super) fn each(&self, figure: impl Fn(&Outcome) -> f64) -> [Vec<f64>; 2] {
+        [0, 1].map(|side| self.0.iter().map(|pair| figure(&pair[side])).collect())
+    }
+
+    /// The median of one figure: ours, theirs.
+    pub(super) fn medians(&self, figure: impl Fn(&Outcome) -> f64) -> [f64; 2] {
+        self.each(figure).map(|samples| Spread::of(samples).map_or(f64::NAN, |spread| spread.median))
+    }
+
+    /// Fills in a row's samples.
+    pub(super) fn judge(&self, row: Row, figure: impl Fn(&Outcome) -> f64) -> Row {
+        let [ours, rival] = self.each(figure);
+        Row { ours, rival, rival_name: DERPER.to_owned(), ..row }
+    }
+
+    /// Adds a median as a further column.
+    pub(super) fn add(&self, row: &mut Row, name: &str, figure: impl Fn(&Outcome) -> f64) {
+        let [ours, theirs] = self.medians(figure);
+        row.add(name, number(ours), number(theirs));
+    }
+
+    /// Adds what every row about packets shows beside its figure, and whether the load set the pace.
+    pub(super) fn add_traffic(&self, row: &mut Row, plan: &Plan) {
+        self.add(row, "delivered per second", Outcome::per_second);
+        self.add(row, "lost, of 1,000 sent", |seen| {
+            seen.lost as f64 * 1e3 / (seen.done + seen.lost).max(1) as f64
+        });
+        self.add(row, "server: busy cores", |seen| seen.server_cpu / seen.seconds);
+        self.add(row, "load process: busy cores", |seen| seen.load_cpu / seen.seconds);
+        self.add(row, "p50 in flight, µs", |seen| seen.p50_us);
+        self.add(row, "p99 in flight, µs", |seen| seen.p99_us);
+        let busiest = self.medians(|seen| seen.load_cpu / seen.seconds / plan.threads as f64);
+        for (name, busy) in ["relayd", DERPER].iter().zip(busiest) {
+            let (share, threads) = (number(busy * 100.0), plan.threads);
+            row.notes.push(if busy < BUSY {
+                format!(
+                    "The load waited for {name}: its {threads} thread(s) were busy {share} % of the time."
+                )
+            } else {
+                format!("**The load set the pace of {name}**: its {threads} thread(s) were busy {share} %.")
+            });
+        }
+    }
+}
+
+/// What was compared: name and version.
+pub(super) fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let version = |program: &str, args: &[&str]| -> anyhow::Result<String> {
+        let output = Command::new(program).args(args).output().with_context(|| program.to_owned())?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let derper = derper()?;
+    let go = version("go", &["version", &derper.to_string_lossy()])?;
+    // `PATH: go1.27.3`
+    let go = go.rsplit(' ').next().unwrap_or_default().to_owned();
+    let relayd = version(&settings.relayd.to_string_lossy(), &["--version"])?;
+    Ok(vec![("daemon", relayd), ("rival", format!("{DERPER}, built with {go}"))])
+}
+
+fn derper() -> anyhow::Result<PathBuf> {
+    match interop::build_program("tailscale.com/cmd/derper")? {
+        Ok(program) => Ok(program),
+        Err(reason) => bail!("no derper to compare with: {reason}"),
+    }
+}

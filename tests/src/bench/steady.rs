@@ -1,0 +1,291 @@
+//! The steady state: two real connections on workers of their own, packets from one to the other over loopback
+//! sockets, and what the workers allocate once they are warm.
+
+mod crumbs;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use crumbs::Crumbs;
+use relay_common::derp::message::FromClient;
+use relay_common::key::{DiscoPublic, NodePrivate, NodePublic};
+use relay_user::conn::Connection;
+use relay_user::conn::reader::Reader;
+use relay_user::conn::stream::Stream;
+use relay_user::conn::stream::plain::PlainStream;
+use relay_user::observe::counters::Counters;
+use relay_user::relay::Relay;
+use relay_user::route::Router;
+use relay_user::route::peer::Peer;
+use relay_user::route::sessions::Limits;
+use relay_user::tls::stream::TlsStream;
+use relay_user::tls::{self, files, meta};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use tokio::runtime::{self, Runtime};
+use tokio::sync::Notify;
+
+/// Packets that the client sends before it waits for all of them ...
+const WINDOW: u64 = 48;
+
+/// ... and their payload bytes: what fits into buffers as the relay first makes them, so that how packets happen to
+/// gather cannot make one grow after the warm-up.
+const WINDOW_BYTES: usize = 24_000;
+
+/// Windows on the way at once in the warm-up: more than ever while counting, and so more buffers in use.
+const WARM_UP_WINDOWS: u64 = 4;
+
+/// Longest a single read of the client may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The address in the certificate that the relay makes for itself.
+const HOST: &str = "127.0.0.1";
+
+/// What a run needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// TLS 1.3 rather than plain TCP.
+    pub tls: bool,
+    /// Payload lengths, used in turn.
+    pub lengths: &'static [usize],
+    /// Packets before the count starts.
+    pub warm_up: u64,
+    /// Packets while counting.
+    pub packets: u64,
+    /// Both connections on one worker thread, or the receiver on a second one.
+    pub workers: usize,
+}
+
+/// What the workers allocated while they carried [`Plan::packets`] packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allocated {
+    /// Allocations.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// TLS records that the workers opened and sealed meanwhile; rustls allocates one buffer for each.
+    pub records: u64,
+}
+
+/// Carries packets as planned.
+///
+/// # Errors
+/// A socket failed, or a packet did not arrive.
+pub fn run(plan: &Plan) -> anyhow::Result<Allocated> {
+    // Buffers wander between all workers of a process: another run's would be among them.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let relay = Arc::new(relay());
+    let identity = plan.tls.then(|| identity(&relay)).transpose()?;
+    let [sender, receiver] = [Party::new(&relay)?, Party::new(&relay)?];
+    let to = receiver.peer.key;
+    let clients = [sender.client.try_clone()?, receiver.client.try_clone()?];
+    let parties =
+        if plan.workers == 1 { vec![vec![sender, receiver]] } else { vec![vec![sender], vec![receiver]] };
+    let phase = Arc::new(Phase::new(parties.len()));
+    let server = identity.as_ref().map(|(server, _)| Arc::clone(server));
+    let mut workers = Vec::new();
+    for (index, parties) in parties.into_iter().enumerate() {
+        let (relay, server, phase) = (Arc::clone(&relay), server.clone(), Arc::clone(&phase));
+        let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+        workers.push(thread::spawn(move || work(&runtime, parties, &relay, server, &phase, index)));
+    }
+    let records = Arc::new(AtomicU64::new(0));
+    let clients = clients.map(|tcp| Crumbs::new(tcp, &records));
+    let sent = match identity {
+        None => send(Ok(clients.into()), to, plan, &phase, &records).map(|_| 0),
+        Some((_, client)) => {
+            let dress = |tcp| anyhow::Ok(StreamOwned::new(client_connection(&client)?, tcp));
+            send(clients.map(dress).into_iter().collect(), to, plan, &phase, &records)
+        }
+    };
+    // Whatever became of the packets, the workers must come to their end.
+    phase.finish(sent.is_err());
+    let mut total = Allocated { records: *sent.as_ref().unwrap_or(&0), ..Allocated::default() };
+    for worker in workers {
+        let allocated = worker.join().ok().context("a worker panicked")??;
+        total.count += allocated.count;
+        total.bytes += allocated.bytes;
+    }
+    sent.map(|_| total)
+}
+
+/// What tells the workers when to count.
+struct Phase {
+    warm: Vec<Notify>,
+    done: Vec<Notify>,
+    counting: Barrier,
+    counted: AtomicBool,
+}
+
+impl Phase {
+    fn new(workers: usize) -> Self {
+        let notifies = || (0..workers).map(|_| Notify::new()).collect();
+        Self {
+            warm: notifies(),
+            done: notifies(),
+            counting: Barrier::new(workers + 1),
+            counted: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on the workers count; they all do when this returns.
+    fn count(&self) {
+        self.counted.store(true, Ordering::Relaxed);
+        self.warm.iter().for_each(Notify::notify_one);
+        self.counting.wait();
+    }
+
+    fn finish(&self, failed: bool) {
+        if failed && !self.counted.load(Ordering::Relaxed) {
+            self.count();
+        }
+        self.done.iter().for_each(Notify::notify_one);
+        self.counting.wait();
+    }
+}
+
+/// One client's end of a connection, and the relay's.
+struct Party {
+    peer: Arc<Peer>,
+    server: TcpStream,
+    client: TcpStream,
+}
+
+impl Party {
+    fn new(relay: &Relay) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (server, remote) = listener.accept()?;
+        server.set_nonblocking(true)?;
+        client.set_read_timeout(Some(PATIENCE))?;
+        client.set_nodelay(true)?;
+        let id = relay.next_conn();
+        let mut key = [0xaa; 32];
+        key[..8].copy_from_slice(&id.0.to_be_bytes());
+        let peer = Arc::new(Peer::new(NodePublic::from_bytes(key), id, remote));
+        relay.router.login(&peer, 0)?;
+        Ok(Self { peer, server, client })
+    }
+}
+
+/// A worker's thread: a runtime of its own with the connections of these parties.
+fn work(
+    runtime: &Runtime,
+    parties: Vec<Party>,
+    relay: &Arc<Relay>,
+    tls: Option<Arc<ServerConfig>>,
+    phase: &Phase,
+    index: usize,
+) -> anyhow::Result<Allocated> {
+    // The clients' ends stay open until all is counted: the end of a connection does allocate.
+    let mut clients = Vec::new();
+    let started = runtime.block_on(async {
+        for Party { peer, server, client } in parties {
+            clients.push(client);
+            let tcp = tokio::net::TcpStream::from_std(server)?;
+            match &tls {
+                None => start(PlainStream::new(tcp), peer, relay),
+                Some(config) => start(TlsStream::new(tcp, Arc::clone(config))?, peer, relay),
+            }
+        }
+        phase.warm[index].notified().await;
+        anyhow::Ok(())
+    });
+    phase.counting.wait();
+    let counted = allocation_counter::measure(|| runtime.block_on(phase.done[index].notified()));
+    phase.counting.wait();
+    started?;
+    Ok(Allocated { count: counted.count_total, bytes: counted.bytes_total, records: 0 })
+}
+
+fn start<S: Stream + 'static>(stream: S, peer: Arc<Peer>, relay: &Arc<Relay>) {
+    let connection = Connection::new(stream, Reader::new(0), peer, Arc::clone(relay));
+    tokio::spawn(async move { drop(connection.run().await) });
+}
+
+/// Sends from the first stream and receives on the second, window by window; returns the TLS records of the part that
+/// is counted.
+fn send<T: Read + Write>(
+    streams: anyhow::Result<Vec<T>>,
+    to: NodePublic,
+    plan: &Plan,
+    phase: &Phase,
+    records: &AtomicU64,
+) -> anyhow::Result<u64> {
+    let mut streams = streams?;
+    let (Some(mut receiver), Some(mut sender)) = (streams.pop(), streams.pop()) else { return Ok(0) };
+    // A handshake is made by reading and writing: let the receiver's happen before anything is for it.
+    receiver.write_all(&note_preferred())?;
+    receiver.flush()?;
+    let mut lengths = plan.lengths.iter().copied().cycle();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut carry = |packets: u64, windows: u64| -> anyhow::Result<()> {
+        let (window, window_bytes) = (WINDOW * windows, WINDOW_BYTES * windows as usize);
+        let mut left = packets;
+        while left > 0 {
+            let (mut count, mut bytes, mut expected) = (0, 0, 0);
+            while count < left.min(window) && bytes < window_bytes {
+                let length = lengths.next().unwrap_or_default();
+                let frame = send_packet(&to, length);
+                // Over TLS, a record of its own for each packet, as clients send them.
+                sender.write_all(&frame)?;
+                (count, bytes, expected) = (count + 1, bytes + length, expected + frame.len());
+            }
+            sender.flush()?;
+            while expected > 0 {
+                expected -= match receiver.read(&mut buffer)? {
+                    0 => anyhow::bail!("the relay closed a connection"),
+                    n => n.min(expected),
+                };
+            }
+            left -= count;
+        }
+        Ok(())
+    };
+    carry(plan.warm_up, WARM_UP_WINDOWS)?;
+    phase.count();
+    let before = records.load(Ordering::Relaxed);
+    carry(plan.packets, 1)?;
+    Ok(records.load(Ordering::Relaxed) - before)
+}
+
+fn send_packet(to: &NodePublic, length: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    FromClient::SendPacket { dest: to, payload: &vec![0x5a; length] }.encode(&mut frame);
+    frame
+}
+
+fn note_preferred() -> Vec<u8> {
+    let mut frame = Vec::new();
+    FromClient::NotePreferred(true).encode(&mut frame);
+    frame
+}
+
+fn relay() -> Relay {
+    let server = DiscoPublic::default();
+    let limits = Limits { max_sessions: 1, bind_lifetime_ns: 1, steady_lifetime_ns: 1, server };
+    let key = NodePrivate::from_bytes([7; 32]);
+    Relay::new(Router::new(limits, None), Counters::default(), key, Duration::ZERO)
+}
+
+/// The daemon's own TLS configuration, and a client's that trusts it.
+fn identity(relay: &Relay) -> anyhow::Result<(Arc<ServerConfig>, Arc<ClientConfig>)> {
+    let dir = tempfile::tempdir()?;
+    let now = SystemTime::now();
+    let certificate = files::load_or_make(dir.path(), HOST, now.into())?;
+    let mut roots = RootCertStore::empty();
+    certificate.chain.iter().try_for_each(|certificate| roots.add(certificate.clone()))?;
+    let server = tls::server_config(certificate, meta::certificate(&relay.key.public(), now.into())?, HOST)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok((server, Arc::new(client.with_root_certificates(roots).with_no_client_auth())))
+}
+
+fn client_connection(config: &Arc<ClientConfig>) -> anyhow::Result<ClientConnection> {
+    Ok(ClientConnection::new(Arc::clone(config), HOST.try_into()?)?)
+}

@@ -1,0 +1,52 @@
+//! What a process has used: CPU time to the nanosecond, and memory.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::time::ClockId;
+use nix::unistd::Pid;
+
+/// User and system time of a process so far, of threads that have ended too.
+///
+/// # Errors
+/// There is no such process.
+pub(super) fn cpu(pid: u32) -> anyhow::Result<Duration> {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed())).context("the process is gone")?;
+    Ok(Duration::from(clock.now()?))
+}
+
+/// CPU time of this process so far.
+///
+/// # Errors
+/// The kernel has no such clock.
+pub(super) fn own_cpu() -> anyhow::Result<Duration> {
+    Ok(Duration::from(ClockId::CLOCK_PROCESS_CPUTIME_ID.now()?))
+}
+
+/// Resident memory of a process in bytes, summed over its mappings: the kernel's quick counter may be off by
+/// some pages per thread.
+///
+/// # Errors
+/// There is no such process, or it is not ours to look at.
+pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+    let text =
+        fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("reading a process's memory")?;
+    let kilobytes = text.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB"));
+    Ok(kilobytes.context("smaps_rollup has no Rss")?.trim().parse::<u64>()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_can_be_measured_from_within_and_without() -> anyhow::Result<()> {
+        let before = own_cpu()?;
+        while own_cpu()? - before < Duration::from_millis(2) {}
+        let seen = cpu(std::process::id())?;
+        assert!(seen > before && seen <= own_cpu()?);
+        assert!(resident_bytes(std::process::id())? > 100_000);
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! The benchmark's program; `cargo xtask bench` builds and starts it. See `relay_tests::bench`.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use relay_tests::bench::{
+    Settings, derp, load, lookup, machine, mux,
+    report::{Report, Row},
+    scale,
+};
+
+/// Holds relayd and its parts against what people would use instead.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Finding a peer by its key
+    Lookup,
+    /// relayd and derper as processes, under the same load
+    Derp,
+    /// Many streams in one
+    Mux,
+    /// Thousands of clients that each say little
+    Scale,
+    /// All of them
+    All,
+    /// One load process; started by the others
+    #[command(hide = true)]
+    Load(load::Plan),
+}
+
+#[derive(Args, Debug)]
+struct How {
+    /// Fewer and shorter samples, to see that everything works
+    #[arg(long, global = true)]
+    quick: bool,
+    /// Only rows whose name contains this
+    #[arg(long, global = true, value_name = "PART")]
+    row: Option<String>,
+    /// The daemon, built with --release
+    #[arg(long, global = true, env = "RELAYD_BIN", default_value = "target/release/relayd")]
+    relayd: PathBuf,
+    /// Another argument for every relayd, such as --relayd-arg=--workers=2
+    #[arg(long, global = true, value_name = "ARG", allow_hyphen_values = true)]
+    relayd_arg: Vec<String>,
+    /// Where the report goes
+    #[arg(long, global = true, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+    /// Also put the report, with this date, among the daemon's documents
+    #[arg(long, global = true, value_name = "DATE")]
+    commit_report: Option<String>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Cli { verb, how } = Cli::parse();
+    let settings = Settings {
+        quick: how.quick,
+        row: how.row.clone(),
+        relayd: how.relayd.clone(),
+        relayd_args: how.relayd_arg.clone(),
+    };
+    let suites: &[(&str, Suite)] = match verb {
+        Verb::Lookup => &[LOOKUP],
+        Verb::Derp => &[DERP],
+        Verb::Mux => &[MUX],
+        Verb::Scale => &[SCALE],
+        Verb::All => &[LOOKUP, DERP, MUX, SCALE],
+        Verb::Load(plan) => {
+            println!("{}", serde_json::to_string(&load::run(&plan)?)?);
+            return Ok(());
+        }
+    };
+    report(&how, suites, &settings)
+}
+
+type Suite = fn(&Settings) -> anyhow::Result<Vec<Row>>;
+const LOOKUP: (&str, Suite) = ("lookup", lookup::rows);
+const DERP: (&str, Suite) = ("derp", derp::rows);
+const SCALE: (&str, Suite) = ("scale", scale::rows);
+const MUX: (&str, Suite) = ("mux", mux::rows);
+
+fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::Result<()> {
+    let mut facts = Vec::new();
+    if suites.iter().any(|(name, _)| ["derp", "scale"].contains(name)) {
+        facts = derp::facts(settings)?;
+    }
+    let busy = machine::load_average().map_or_else(String::new, |load| load.to_string());
+    facts.push(("load average before the run", busy));
+    let mut rows = Vec::new();
+    for (name, suite) in suites {
+        rows.extend(suite(settings).with_context(|| format!("bench {name}"))?);
+    }
+    let verb = if let [(name, _)] = suites { name } else { "all" };
+    let mut command = format!("cargo xtask bench {verb}");
+    if how.quick {
+        command.push_str(" --quick");
+    }
+    if let Some(row) = &how.row {
+        command.push_str(&format!(" --row {row}"));
+    }
+    if !how.relayd_arg.is_empty() {
+        let args: Vec<String> = how.relayd_arg.iter().map(|arg| format!("--relayd-arg={arg}")).collect();
+        command.push_str(&format!(" -- {}", args.join(" ")));
+    }
+    let report = Report { command, date: how.commit_report.clone().unwrap_or_default(), facts, rows };
+    let page = report.write(&how.out, verb)?;
+    println!("{}", page.display());
+    if let Some(date) = &how.commit_report {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("relay-user").join("docs/benchmarks");
+        report.write(&docs, &format!("{date}-{verb}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Once warm, carrying packets allocates nothing: counted on real connections over loopback sockets.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a failed set-up should end the test where it happens")]
+
+use relay_tests::bench::steady::{Allocated, Plan, run};
+
+/// Lengths that leave reads ending anywhere in a frame.
+const MIXED: &[usize] = &[40, 1200, 1200, 333, 1420, 64, 900, 1280, 8, 1];
+
+#[test]
+fn twenty_thousand_packets_over_tcp_allocate_nothing() {
+    for workers in [1, 2] {
+        let plan = Plan { tls: false, lengths: MIXED, warm_up: 5_000, packets: 20_000, workers };
+        let allocated = run(&plan).unwrap();
+        assert!(allocated.count <= spare(workers, plan.packets), "{workers} workers: {allocated:?}");
+    }
+}
+
+#[test]
+fn long_packets_over_tcp_allocate_nothing() {
+    let plan = Plan { tls: false, lengths: &[8_000, 1], warm_up: 5_000, packets: 20_000, workers: 1 };
+    assert_eq!(run(&plan).unwrap(), Allocated::default());
+}
+
+#[test]
+fn over_tls_rustls_allocates_one_buffer_a_record_and_the_relay_nothing() {
+    for workers in [1, 2] {
+        let plan = Plan { tls: true, lengths: MIXED, warm_up: 5_000, packets: 20_000, workers };
+        let allocated = run(&plan).unwrap();
+        println!("{workers} workers: {allocated:?}");
+        assert!(allocated.records > plan.packets, "{allocated:?}");
+        let own = allocated.count.abs_diff(allocated.records);
+        assert!(own <= spare(workers, plan.packets), "{own} beside those of rustls");
+    }
+}
+
+/// With two workers, timing decides how many buffers are in use at once; a new high allocates, once.
+fn spare(workers: usize, packets: u64) -> u64 {
+    if workers == 1 { 0 } else { packets / 1_000 }
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask bench`: builds the daemon and the benchmark optimised, and runs the one against its rivals.
+//!
+//! The rivals are Go programs of `tests/interop`'s module, which the benchmark builds itself with whatever Go is there.
+
+use std::{ffi::OsString, process::Command};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::{
+    cargo::{self, Profile},
+    daemon, host, process,
+    setup::Scope,
+};
+
+/// What `cargo xtask bench` takes.
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    /// Which rows
+    #[arg(value_enum, default_value_t)]
+    which: Which,
+    /// Fewer and shorter samples, to see that everything works
+    #[arg(long)]
+    quick: bool,
+    /// Only rows whose name contains this
+    #[arg(long, value_name = "PART")]
+    row: Option<OsString>,
+    /// Also put the report, with this date, among the daemon's documents
+    #[arg(long, value_name = "DATE")]
+    commit_report: Option<OsString>,
+    /// What follows `--` goes to the benchmark, such as --relayd-arg=--workers=2
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
+
+/// Groups of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// Finding a peer by its key
+    Lookup,
+    /// The daemon and derper under the same load
+    Derp,
+    /// Many streams in one
+    Mux,
+    /// Thousands of clients that each say little
+    Scale,
+    /// All of them
+    #[default]
+    All,
+}
+
+/// Builds what is compared and compares it; the report is in `target/bench`.
+pub(crate) fn bench(bench: &Bench) -> Result<()> {
+    let objects = daemon::objects(Scope::Ebpf)?;
+    let built = [daemon::RELAYD, ("relay-tests", "bench")];
+    let [relayd, program] = cargo::build(built, Profile::Release, objects.as_ref())?;
+    let mut command = Command::new(program);
+    if let Some(which) = bench.which.to_possible_value() {
+        command.arg(which.get_name());
+    }
+    command.arg("--relayd").arg(relayd).arg("--out").arg(host::target_dir().join("bench"));
+    if bench.quick {
+        command.arg("--quick");
+    }
+    for (name, value) in [("--row", &bench.row), ("--commit-report", &bench.commit_report)] {
+        if let Some(value) = value {
+            command.arg(name).arg(value);
+        }
+    }
+    process::run(command.args(&bench.args))
+}
