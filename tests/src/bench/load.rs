@@ -1,5 +1,5 @@
-//! The load: DERP clients in a process of their own, which reads the server's clocks itself and prints what it
-//! saw as one line of JSON.
+//! The load: DERP clients in a process of their own, which reads the server's clocks itself and prints what
+//! it saw as one line of JSON.
 //!
 //! It is made to cost less than any server: one thread's epoll loop owns both ends of its pairs, so a window
 //! needs no acknowledging packets; records are opened where they were read, and of a packet only the stamp at
@@ -132,6 +132,8 @@ pub struct Outcome {
     pub server_cpu: f64,
     /// CPU seconds of this process.
     pub load_cpu: f64,
+    /// Seconds that this process's threads were ready and had no core.
+    pub load_queued: f64,
     /// Median time from when a packet was to be sent until it was read, in microseconds.
     pub p50_us: f64,
     /// The same at 99 of 100.
@@ -153,6 +155,11 @@ impl Outcome {
     /// Packets or logins per second of wall clock.
     pub fn per_second(&self) -> f64 {
         self.done as f64 / self.seconds
+    }
+
+    /// The share of its time that the load, of so many threads, had nothing to do.
+    pub fn load_idle(&self, threads: usize) -> f64 {
+        1.0 - (self.load_cpu + self.load_queued) / (self.seconds * threads as f64)
     }
 
     /// Resident bytes that each client added.

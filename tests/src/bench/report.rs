@@ -117,7 +117,8 @@ impl Row {
 
     /// The row in one line, for the terminal.
     pub fn line(&self) -> String {
-        let figure = |spread: Option<Spread>| spread.map_or("-".to_owned(), |spread| number(spread.median));
+        let figure =
+            |spread: Option<Spread>| spread.map_or_else(|| "-".to_owned(), |spread| number(spread.median));
         let ratio = self.ratio().map_or_else(String::new, |ratio| format!(", {}", ratio_text(ratio)));
         let verdict = match self.met() {
             Some(true) => " (goal met)",

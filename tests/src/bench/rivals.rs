@@ -14,8 +14,9 @@ use crate::interop;
 /// What rows call the rival.
 pub(super) const DERPER: &str = "derper 1.104.5";
 
-/// A load process that is this busy, by thread, may be what sets the pace.
-const BUSY: f64 = 0.95;
+/// A load process that is idle less than this share of its time may be what sets the pace. Idle is neither
+/// running nor waiting for a core.
+const IDLE: f64 = 0.03;
 
 /// How the two servers are started for a row.
 #[derive(Clone, Debug, Default)]
@@ -122,15 +123,12 @@ impl Samples {
         self.add(row, "load process: busy cores", |seen| seen.load_cpu / seen.seconds);
         self.add(row, "p50 in flight, µs", |seen| seen.p50_us);
         self.add(row, "p99 in flight, µs", |seen| seen.p99_us);
-        let busiest = self.medians(|seen| seen.load_cpu / seen.seconds / plan.threads as f64);
-        for (name, busy) in ["relayd", DERPER].iter().zip(busiest) {
-            let (share, threads) = (number(busy * 100.0), plan.threads);
-            row.notes.push(if busy < BUSY {
-                format!(
-                    "The load waited for {name}: its {threads} thread(s) were busy {share} % of the time."
-                )
-            } else {
-                format!("**The load set the pace of {name}**: its {threads} thread(s) were busy {share} %.")
+        let idle = self.medians(|seen| seen.load_idle(plan.threads));
+        for (name, idle) in ["relayd", DERPER].iter().zip(idle) {
+            let share = number(idle * 100.0);
+            row.notes.push(match idle > IDLE {
+                true => format!("The load waited for {name}: {share} % of its time it had nothing to do."),
+                false => format!("**The load set the pace of {name}**: idle {share} % of its time."),
             });
         }
     }

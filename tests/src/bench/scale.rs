@@ -32,8 +32,8 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
         };
         let samples = alternate_fresh(settings, &sides, &plan, if settings.quick { 1 } else { 3 })?;
         let load = format!(
-            "{clients} TLS 1.3 clients, each sending one packet of {} bytes a second to another; {} ms a sample, \
-             fresh servers for every sample. {}.",
+            "{clients} TLS 1.3 clients, each sending one packet of {} bytes a second to another; {} ms a \
+             sample, fresh servers for every sample. {}.",
             plan.size,
             plan.measure_ms,
             sides.text(settings),

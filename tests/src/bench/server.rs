@@ -88,7 +88,8 @@ impl Server {
     /// Puts the server under load for as long as the plan says. Its address and process are filled in here.
     pub(super) fn load(&self, plan: &Plan) -> anyhow::Result<Outcome> {
         let plan = Plan { addr: self.addr, pid: self.child.id(), plain: self.plain, ..plan.clone() };
-        let output = Command::new(std::env::current_exe()?)
+        // This very program, even if its file has been replaced since.
+        let output = Command::new("/proc/self/exe")
             .arg("load")
             .args(plan.args())
             .stdin(Stdio::null())

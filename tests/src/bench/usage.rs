@@ -1,4 +1,4 @@
-//! What a process has used: CPU time to the nanosecond, and memory.
+//! What a process has used: CPU time to the nanosecond, time in the run queue, and memory.
 
 use std::fs;
 use std::time::Duration;
@@ -22,6 +22,21 @@ pub(super) fn cpu(pid: u32) -> anyhow::Result<Duration> {
 /// The kernel has no such clock.
 pub(super) fn own_cpu() -> anyhow::Result<Duration> {
     Ok(Duration::from(ClockId::CLOCK_PROCESS_CPUTIME_ID.now()?))
+}
+
+/// Time that the threads of a process were ready to run and did not, because others had the cores.
+///
+/// # Errors
+/// There is no such process, or the kernel keeps no such account.
+pub(super) fn queued(pid: u32) -> anyhow::Result<Duration> {
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")? {
+        // A thread may end while we look.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let waited = text.split(' ').nth(1).context("schedstat has no second figure")?;
+        total += waited.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(total))
 }
 
 /// Resident memory of a process in bytes, summed over its mappings: the kernel's quick counter may be off by

@@ -21,9 +21,9 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<(
         let row = Row {
             name: "idle-memory".to_owned(),
             load: format!(
-                "{clients} TLS 1.3 clients that each sent and received one packet of {} bytes; {SETTLE_MS} ms later, \
-                 resident memory of the server beyond what it was after its first 16 clients had come and gone; \
-                 fresh servers for every sample. Socket memory of the kernel is not in it. {}.",
+                "{clients} TLS 1.3 clients that each sent and received one packet of {} bytes; {SETTLE_MS} ms \
+                 later, resident memory of the server beyond what it was after its first 16 clients had come \
+                 and gone; fresh servers for every sample. Socket memory of the kernel is not in it. {}.",
                 plan.size,
                 sides.text(settings),
             ),
@@ -47,8 +47,8 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<(
         let row = Row {
             name: "logins".to_owned(),
             load: format!(
-                "2 threads, each one client after another: TCP, full TLS 1.3 handshake (X25519MLKEM768, P-256), \
-                 HTTP upgrade, DERP login, leave; {} ms a sample. {}.",
+                "2 threads, each one client after another: TCP, full TLS 1.3 handshake (X25519MLKEM768, \
+                 P-256), HTTP upgrade, DERP login, leave; {} ms a sample. {}.",
                 plan.measure_ms,
                 sides.text(settings),
             ),

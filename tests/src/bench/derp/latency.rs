@@ -56,8 +56,9 @@ fn measure(
         let row = Row {
             name: (*name).to_owned(),
             load: format!(
-                "Open loop at {} packets/s over {} pairs; TLS 1.3 with AES-128-GCM; {} bytes, each packet its own \
-                 TLS record and write; {} ms a sample. A time in flight starts when the packet was to be sent. {}.",
+                "Open loop at {} packets/s over {} pairs; TLS 1.3 with AES-128-GCM; {} bytes, each packet its \
+                 own TLS record and write; {} ms a sample. A time in flight starts when the packet was to be \
+                 sent. {}.",
                 number(rate),
                 plan.clients / 2,
                 plan.size,

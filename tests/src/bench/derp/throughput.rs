@@ -1,4 +1,8 @@
 //! Rows with closed windows: what a packet costs when there are always more.
+//!
+//! A load that makes one system call a packet costs more than the servers do, and would set their pace; so
+//! when a window opens by several packets, their records leave in one write. Two rows show single writes, as
+//! stock clients make them, for as long as the machine can feed a server so.
 
 use std::process::Command;
 
@@ -10,6 +14,13 @@ use crate::bench::rivals::{Rivals, Sides};
 
 /// relayd's option to wait a moment for more before it sleeps, and the wait of the row that shows it.
 const PAUSE: (&str, &str) = ("--busy-pause", "50us");
+
+/// How long packets take under the load of `tls-1200`: name, figure, goal in words and as a ratio.
+type Flood = (&'static str, fn(&Outcome) -> f64, &'static str, f64);
+const FLOOD: [Flood; 2] = [
+    ("flood-p50", |seen| seen.p50_us, "no worse", 1.0),
+    ("flood-p99", |seen| seen.p99_us, "at most 3/4", 0.75),
+];
 
 /// One row's load, settings and goal.
 struct Case {
@@ -24,8 +35,8 @@ struct Case {
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: &mut Option<f64>) -> anyhow::Result<()> {
     for case in cases(settings)? {
         let flood = case.name == "tls-1200";
-        let flood_names = ["flood-p50", "flood-p99"];
-        if !settings.wants(case.name) && !(flood && flood_names.iter().any(|name| settings.wants(name))) {
+        let asked = settings.wants(case.name) || flood && FLOOD.iter().any(|figure| settings.wants(figure.0));
+        if !asked {
             continue;
         }
         let rivals = Rivals::start(settings, &case.sides)?;
@@ -45,11 +56,7 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: &mut Option<f
         keep(rows, settings, row);
         if flood {
             *peak = Some(samples.medians(Outcome::per_second)[1]);
-            let judged: [(_, fn(&Outcome) -> f64, _, _); 2] = [
-                ("flood-p50", |seen| seen.p50_us, "no worse", 1.0),
-                ("flood-p99", |seen| seen.p99_us, "at most 3/4", 0.75),
-            ];
-            for (name, figure, goal, at_most) in judged {
+            for (name, figure, goal, at_most) in FLOOD {
                 let row = Row {
                     name: name.to_owned(),
                     load: format!("The samples of tls-1200. {load}"),
@@ -66,8 +73,14 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: &mut Option<f
 }
 
 fn cases(settings: &Settings) -> anyhow::Result<Vec<Case>> {
-    let plan =
-        |size, pairs: usize, window| Plan { size, clients: 2 * pairs, window, ..Plan::new(Shape::Window) };
+    let plan = |size, pairs: usize, window| Plan {
+        size,
+        clients: 2 * pairs,
+        window,
+        gather: true,
+        threads: 2,
+        ..Plan::new(Shape::Window)
+    };
     let tuned = || Sides { long_queue: true, ..Sides::default() };
     let case = |name, plan, goal, at_most| Case { name, plan, sides: tuned(), goal, at_most: Some(at_most) };
     let mut cases = vec![
@@ -81,8 +94,13 @@ fn cases(settings: &Settings) -> anyhow::Result<Vec<Case>> {
         case("tls-1-pair", plan(1200, 1, 64), "at most 1/2.5", 1.0 / 2.5),
         case("tls-200-pairs", plan(1200, 200, 8), "at most 1/2", 0.5),
     ];
-    let gathered = Plan { gather: true, ..plan(1200, 10, 64) };
-    cases.insert(1, Case { at_most: None, ..case("tls-1200-gathered", gathered, "", 0.0) });
+    for (at, name, pairs, window, goal, at_most) in [
+        (1, "tls-1200-single-writes", 10, 64, "at most 1/3", 1.0 / 3.0),
+        (7, "tls-200-pairs-single-writes", 200, 8, "at most 1/2", 0.5),
+    ] {
+        let single = Plan { gather: false, ..plan(1200, pairs, window) };
+        cases.insert(at, case(name, single, goal, at_most));
+    }
     let plain = case("plain-1200", plan(1200, 10, 64), "at most 1/3.5", 1.0 / 3.5);
     cases.push(Case { sides: Sides { plain: true, ..tuned() }, ..plain });
     if understands(settings, PAUSE.0)? {
@@ -113,7 +131,8 @@ pub(super) fn text(plan: &Plan, plain: bool) -> String {
         false => format!("each packet its own {unit} and its own write, as stock clients do"),
     };
     format!(
-        "{transport}; {} bytes, {} pairs, closed window of {} per pair; {writes}; {} load thread(s); {} ms a sample",
+        "{transport}; {} bytes, {} pairs, closed window of {} per pair; {writes}; {} load thread(s); \
+         {} ms a sample",
         plan.size,
         plan.clients / 2,
         plan.window,

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{process, thread};
 
 use anyhow::{Context as _, anyhow};
 use hdrhistogram::Histogram;
@@ -103,7 +103,7 @@ fn measure(plan: &Plan, shared: &Shared) -> anyhow::Result<Outcome> {
     };
     let sample = || -> anyhow::Result<_> {
         let counts = [&shared.arrived, &shared.lost].map(|count| count.load(Ordering::Relaxed));
-        Ok((Instant::now(), usage::cpu(plan.pid)?, usage::own_cpu()?, counts))
+        Ok((Instant::now(), usage::cpu(plan.pid)?, usage::own_cpu()?, counts, usage::queued(process::id())?))
     };
     wait(plan.warm_ms);
     shared.measuring.store(true, Ordering::Relaxed);
@@ -117,6 +117,7 @@ fn measure(plan: &Plan, shared: &Shared) -> anyhow::Result<Outcome> {
         lost: after.3[1] - before.3[1],
         server_cpu: (after.1 - before.1).as_secs_f64(),
         load_cpu: (after.2 - before.2).as_secs_f64(),
+        load_queued: after.4.saturating_sub(before.4).as_secs_f64(),
         resident_after: usage::resident_bytes(plan.pid)?,
         ..Outcome::default()
     })
