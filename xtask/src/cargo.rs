@@ -78,10 +78,17 @@ pub(crate) fn build<const N: usize>(
     }
     for (package, binary) in binaries {
         cargo.args(["--package", package, "--bin", binary]);
+        if binary == BENCH {
+            // Only there with its feature, for which the demo should not have to wait.
+            cargo.args(["--features", "relay-tests/bench"]);
+        }
     }
     process::run(&mut cargo)?;
     Ok(binaries.map(|(_, binary)| profile.binary(binary)))
 }
+
+/// The benchmark's program.
+pub(crate) const BENCH: &str = "bench";
 
 /// A command line for people to read.
 pub(crate) fn show(program: &Path) -> String {

@@ -24,7 +24,7 @@ pub(crate) fn lint() -> Result<()> {
     // With the object, so that the code behind `have_bpf` is looked at.
     let objects = daemon::objects(Scope::Ebpf)?;
     let mut clippy = cargo::command(objects.as_ref());
-    clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    clippy.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);
     if !process::status(&mut clippy)?.success() {
         failed.push("clippy");
     }

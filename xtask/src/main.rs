@@ -69,8 +69,8 @@ enum Verb {
     },
     /// Hold the daemon and its parts against what people would use instead; the report goes to target/bench
     ///
-    /// Rivals are Go programs and are built here, which takes any Go since 1.21. Figures mean something only on a machine
-    /// that does nothing else.
+    /// Rivals are Go programs and are built here, which takes any Go since 1.21. Figures mean something only
+    /// on a machine that does nothing else.
     Bench(bench::Bench),
     /// Print the daemon's pinned BPF maps by field name, the daemon running or not
     Inspect {

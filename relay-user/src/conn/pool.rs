@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use relay_common::derp::deframer::Carries;
 
-/// Buffers that change hands at once between a worker and the depot, so that its lock is taken rarely; new ones are
-/// made by as many, so that a rare peak of buffers in use finds some.
+/// Buffers that change hands at once between a worker and the depot, so that its lock is taken rarely; new
+/// ones are made by as many, so that a rare peak of buffers in use finds some.
 const HANDFUL: usize = 8;
 
 /// Buffers in the depot at most.
@@ -38,8 +38,8 @@ thread_local! {
     static SEAL: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What one worker has too many of: a mailbox is filled by its senders' workers and emptied by its own, so that
-/// buffers would run dry on one side and pile up on the other.
+/// What one worker has too many of: a mailbox is filled by its senders' workers and emptied by its own, so
+/// that buffers would run dry on one side and pile up on the other.
 static DEPOT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// An empty buffer, with whatever capacity its last user left.
@@ -77,8 +77,8 @@ pub fn put(mut buffer: Vec<u8>) {
     });
 }
 
-/// An empty buffer for `bytes`, of at most twice that capacity (and at least [`MIN_FITTING`]): for what may be held
-/// long, such as half a frame whose other half does not come.
+/// An empty buffer for `bytes`, of at most twice that capacity (and at least [`MIN_FITTING`]): for what may
+/// be held long, such as half a frame whose other half does not come.
 pub fn take_fitting(bytes: usize) -> Vec<u8> {
     let capacity = bytes.max(MIN_FITTING).next_power_of_two();
     let size = (capacity / MIN_FITTING).ilog2() as usize;

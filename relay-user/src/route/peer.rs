@@ -10,8 +10,9 @@ use crate::conn::mailbox::Mailbox;
 
 /// The handle that mirrors, caches and other connections share.
 ///
-/// What a look-up reads comes first and has a cache line to itself, which is hardly ever written: neither the count of
-/// handles before it nor the mailbox and the counters behind it disturb those who only want to know the way.
+/// What a look-up reads comes first and has a cache line to itself, which is hardly ever written: neither the
+/// count of handles before it nor the mailbox and the counters behind it disturb those who only want to know
+/// the way.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Peer {

@@ -1,5 +1,5 @@
-//! The steady state: two real connections on workers of their own, packets from one to the other over loopback
-//! sockets, and what the workers allocate once they are warm.
+//! The steady state: two real connections on workers of their own, packets from one to the other over
+//! loopback sockets, and what the workers allocate once they are warm.
 
 mod crumbs;
 
@@ -32,8 +32,8 @@ use tokio::sync::Notify;
 /// Packets that the client sends before it waits for all of them ...
 const WINDOW: u64 = 48;
 
-/// ... and their payload bytes: what fits into buffers as the relay first makes them, so that how packets happen to
-/// gather cannot make one grow after the warm-up.
+/// ... and their payload bytes: what fits into buffers as the relay first makes them, so that how packets
+/// happen to gather cannot make one grow after the warm-up.
 const WINDOW_BYTES: usize = 24_000;
 
 /// Windows on the way at once in the warm-up: more than ever while counting, and so more buffers in use.
@@ -208,8 +208,8 @@ fn start<S: Stream + 'static>(stream: S, peer: Arc<Peer>, relay: &Arc<Relay>) {
     tokio::spawn(async move { drop(connection.run().await) });
 }
 
-/// Sends from the first stream and receives on the second, window by window; returns the TLS records of the part that
-/// is counted.
+/// Sends from the first stream and receives on the second, window by window; returns the TLS records of the
+/// part that is counted.
 fn send<T: Read + Write>(
     streams: anyhow::Result<Vec<T>>,
     to: NodePublic,

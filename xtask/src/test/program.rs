@@ -15,8 +15,10 @@ use anyhow::{Context as _, Result};
 use super::Kind;
 use crate::{cargo, ebpf::Objects, process};
 
-/// Every package that has tests, which is every one but the eBPF program.
-pub(super) const PACKAGES: [&str; 3] = ["--workspace", "--exclude", "relay-ebpf"];
+/// Every package that has tests, which is every one but the eBPF program; with the benchmark, so that it does
+/// not rot.
+pub(super) const PACKAGES: [&str; 5] =
+    ["--workspace", "--exclude", "relay-ebpf", "--features", "relay-tests/bench"];
 
 /// A built test program.
 #[derive(Debug, PartialEq, Eq)]
