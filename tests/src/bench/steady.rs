@@ -205,7 +205,7 @@ fn work(
 
 fn start<S: Stream + 'static>(stream: S, peer: Arc<Peer>, relay: &Arc<Relay>) {
     let connection = Connection::new(stream, Reader::new(0), peer, Arc::clone(relay));
-    tokio::spawn(async move { drop(connection.run().await) });
+    tokio::spawn(connection);
 }
 
 /// Sends from the first stream and receives on the second, window by window; returns the TLS records of the

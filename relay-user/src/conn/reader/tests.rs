@@ -34,7 +34,7 @@ impl Client {
     fn sends(&mut self, relay: &Relay, dest: &NodePublic, payload: &[u8]) {
         let mut frame = Vec::new();
         FromClient::SendPacket { dest, payload }.encode(&mut frame);
-        let mut turn = self.reader.turn(&self.peer, relay, 0);
+        let mut turn = self.reader.turn(&self.peer, relay, || 0);
         turn.feed(&frame).expect("a legal frame");
         turn.finish();
     }
