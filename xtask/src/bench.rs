@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds the daemon and the benchmark optimised, and runs the one against its rivals.
 //!
-//! The rivals are Go programs of `tests/interop`'s module; the benchmark builds them itself with whatever Go is
-//! there.
+//! The rivals are Go programs of `tests/interop`'s module; the benchmark builds them itself with the Go that
+//! is there.
 
 use std::{ffi::OsString, process::Command};
 
