@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds the daemon and the benchmark optimised, and runs the one against its rivals.
 //!
-//! The rivals are Go programs of `tests/interop`'s module; the benchmark builds them itself with whatever Go
+//! The rivals are Go programs of `tests/interop`'s module; the benchmark builds them itself with the Go that
 //! is there.
 
 use std::{ffi::OsString, process::Command};
@@ -53,7 +53,7 @@ enum Which {
 /// Builds what is compared and compares it; the report is in `target/bench`.
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let objects = daemon::objects(Scope::Ebpf)?;
-    let built = [daemon::RELAYD, ("relay-tests", cargo::BENCH)];
+    let built = [daemon::RELAYD, ("relay-tests", "bench")];
     let [relayd, program] = cargo::build(built, Profile::Release, objects.as_ref())?;
     let mut command = Command::new(program);
     if let Some(which) = bench.which.to_possible_value() {
