@@ -128,6 +128,7 @@ impl<S: Stream> Connection<S> {
 
     fn note_blocked(&self) {
         let blocked = &self.peer.timers.blocked_since_ms;
+        self.peer.mailbox.settle();
         if blocked.load(Ordering::Relaxed) == 0 {
             blocked.store(clock::monotonic_ms(), Ordering::Relaxed);
         }

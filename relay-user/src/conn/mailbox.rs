@@ -52,6 +52,8 @@ struct Lanes {
     queues: [Queue; LANES],
     closed: bool,
     woken: bool,
+    /// The receiver cannot take for now.
+    slow: bool,
 }
 
 impl Mailbox {
@@ -64,7 +66,8 @@ impl Mailbox {
         if lanes.closed {
             return Err(Closed);
         }
-        let dropped = lanes.queues[lane as usize].push(head, body);
+        let slow = lanes.slow;
+        let dropped = lanes.queues[lane as usize].push(head, body, slow);
         let wake = !std::mem::replace(&mut lanes.woken, true);
         Ok(Pushed { wake, dropped })
     }
@@ -73,7 +76,17 @@ impl Mailbox {
     pub fn take(&self) -> Batch {
         let mut lanes = self.lock();
         lanes.woken = false;
+        lanes.slow = false;
         Batch::from_queues(&mut lanes.queues)
+    }
+
+    /// The receiver cannot take for now: until it does, what waits for it holds no more than twice its size. (Before,
+    /// it is in buffers made for the usual case, that it is taken at once.)
+    pub fn settle(&self) {
+        let mut lanes = self.lock();
+        if !std::mem::replace(&mut lanes.slow, true) {
+            lanes.queues.iter_mut().for_each(Queue::settle);
+        }
     }
 
     /// Refuses further frames; returns how many data and disco frames were left.
@@ -88,6 +101,11 @@ impl Mailbox {
     pub fn depth(&self) -> (usize, usize) {
         let lanes = self.lock();
         lanes.queues.iter().fold((0, 0), |(f, b), queue| (f + queue.frames(), b + queue.bytes()))
+    }
+
+    /// Bytes of memory that hold what waits.
+    pub fn held_bytes(&self) -> usize {
+        self.lock().queues.iter().map(Queue::held_bytes).sum()
     }
 
     /// Names the task that takes from this mailbox.

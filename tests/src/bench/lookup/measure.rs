@@ -15,7 +15,8 @@ use relay_common::key::NodePublic;
 use relay_user::route::cache::Cache;
 use relay_user::route::peer::Peer;
 
-use super::clients::{Clients, Load, Random, mix};
+use super::clients::{Clients, Load};
+use super::random::{Random, mix};
 
 /// Look-ups between two glances at the clock.
 const ROUND: usize = 4096;
