@@ -206,7 +206,8 @@ fn take<'a>(input: &mut &'a [u8], max: usize) -> &'a [u8] {
     front
 }
 
-/// Appends `piece`. Without a pool, capacity stays within twice what has arrived (or the minimum) and within `total`.
+/// Appends `piece`. Without a pool, capacity stays within twice what has arrived (or the minimum) and within
+/// `total`.
 fn collect(carries: &mut impl Carries, carry: &mut Vec<u8>, piece: &[u8], total: usize) {
     let len = carry.len() + piece.len();
     if carry.capacity() < len {

@@ -1,12 +1,13 @@
-//! Buffers that a worker's connections share, so that busy ones need no allocator and idle ones hold no memory.
+//! Buffers that a worker's connections share, so that busy ones need no allocator and idle ones hold no
+//! memory.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 
 use relay_common::derp::deframer::Carries;
 
-/// Buffers that change hands at once between a worker and the depot, so that its lock is taken rarely; new ones are
-/// made by as many, so that a rare peak of buffers in use finds some.
+/// Buffers that change hands at once between a worker and the depot, so that its lock is taken rarely; new
+/// ones are made by as many, so that a rare peak of buffers in use finds some.
 const HANDFUL: usize = 8;
 
 /// Bytes in the depot at most: 512 new buffers.
@@ -15,7 +16,8 @@ const MAX_DEPOT_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of a new buffer: two full TLS records, and a few packets of any usual size.
 const NEW_CAPACITY: usize = 32 * 1024;
 
-/// A larger buffer goes back to the allocator: one burst must not fix a worker's memory for good. A full lane fits.
+/// A larger buffer goes back to the allocator: one burst must not fix a worker's memory for good. A full lane
+/// fits.
 const MAX_CAPACITY: usize = 512 * 1024;
 
 /// Fitting buffers come in powers of two, from this size ...
@@ -37,8 +39,8 @@ thread_local! {
     static SEAL: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What one worker has too many of: a mailbox is filled by its senders' workers and emptied by its own, so that
-/// buffers would run dry on one side and pile up on the other.
+/// What one worker has too many of: a mailbox is filled by its senders' workers and emptied by its own, so
+/// that buffers would run dry on one side and pile up on the other.
 static DEPOT: Mutex<Depot> = Mutex::new(Depot { buffers: Vec::new(), bytes: 0 });
 
 struct Depot {
@@ -62,7 +64,8 @@ impl Depot {
     }
 }
 
-/// An empty buffer for what is about to be taken and sent on: [`NEW_CAPACITY`], or more if its last user made it so.
+/// An empty buffer for what is about to be taken and sent on: [`NEW_CAPACITY`], or more if its last user made
+/// it so.
 pub fn take() -> Vec<u8> {
     BUFFERS.with_borrow_mut(|buffers| {
         if buffers.is_empty() {
@@ -93,8 +96,8 @@ pub fn put(mut buffer: Vec<u8>) {
     });
 }
 
-/// An empty buffer for `bytes`, of at most twice that capacity (and at least [`MIN_FITTING`]): for what may be held
-/// long, such as half a frame whose other half does not come.
+/// An empty buffer for `bytes`, of at most twice that capacity (and at least [`MIN_FITTING`]): for what may
+/// be held long, such as half a frame whose other half does not come.
 pub fn take_fitting(bytes: usize) -> Vec<u8> {
     let capacity = bytes.max(MIN_FITTING).next_power_of_two();
     let size = (capacity / MIN_FITTING).ilog2() as usize;

@@ -1,9 +1,9 @@
-//! The connections that one connection sends to, by node key: steady traffic finds its receiver without a lock and
-//! without writing to memory that others read.
+//! The connections that one connection sends to, by node key: steady traffic finds its receiver without a
+//! lock and without writing to memory that others read.
 //!
-//! Reproduces, and goes beyond, derper's lock-free look-up: no shared map is touched on a hit. An entry is stale when
-//! its peer is no longer active for the key; then the mirror decides afresh. Whoever is in here has been sent to, so
-//! the same table answers who must hear when this connection leaves.
+//! Reproduces, and goes beyond, derper's lock-free look-up: no shared map is touched on a hit. An entry is
+//! stale when its peer is no longer active for the key; then the mirror decides afresh. Whoever is in here
+//! has been sent to, so the same table answers who must hear when this connection leaves.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ pub struct Cache {
 impl Cache {
     /// Finds the connection for `key`: here, else in the mirror.
     pub fn lookup(&mut self, key: &NodePublic, router: &Router) -> Option<&Arc<Peer>> {
-        // Node keys are curve points, so any byte will do; a client that picks keys to collide slows only itself.
+        // Node keys are curve points, so any byte will do; a client that picks keys to collide slows only
+        // itself.
         let recent = usize::from(key.as_bytes()[0]) % RECENT;
         let mut at = self.recent[recent] as usize;
         if !self.known.get_bucket(at).is_some_and(|peer| peer.key == *key && peer.is_active()) {

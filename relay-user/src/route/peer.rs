@@ -10,8 +10,9 @@ use crate::conn::mailbox::Mailbox;
 
 /// The handle that mirrors, caches and other connections share.
 ///
-/// What a look-up reads comes first and has a cache line to itself, which is hardly ever written: neither the count of
-/// handles before it nor the mailbox and the counters behind it disturb those who only want to know the way.
+/// What a look-up reads comes first and has a cache line to itself, which is hardly ever written: neither the
+/// count of handles before it nor the mailbox and the counters behind it disturb those who only want to know
+/// the way.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Peer {
@@ -50,7 +51,8 @@ pub struct PeerCounters {
 pub struct PeerTimers {
     /// CLOCK_MONOTONIC milliseconds when a KeepAlive is due.
     pub keepalive_due_ms: AtomicU64,
-    /// CLOCK_MONOTONIC milliseconds since when the client has taken nothing of what waits for it; 0: nothing waits.
+    /// CLOCK_MONOTONIC milliseconds since when the client has taken nothing of what waits for it; 0: nothing
+    /// waits.
     pub blocked_since_ms: AtomicU64,
     /// CLOCK_MONOTONIC milliseconds of the login.
     pub connected_ms: AtomicU64,
@@ -84,8 +86,8 @@ impl Peer {
         }
     }
 
-    /// Whether packets for the key go here. A cached handle that says no is stale. (One relaxed load: the mirror is
-    /// written before the bit is cleared, and a packet in between is one that came before.)
+    /// Whether packets for the key go here. A cached handle that says no is stale. (One relaxed load: the
+    /// mirror is written before the bit is cleared, and a packet in between is one that came before.)
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Rows about finding a peer by its key: what upstream's `BenchmarkLookupDestHashTrie` measures, for our table, and
-//! the same with as many clients as a large relay has.
+//! Rows about finding a peer by its key: what upstream's `BenchmarkLookupDestHashTrie` measures, for our
+//! table, and the same with as many clients as a large relay has.
 
 mod clients;
 mod measure;

@@ -1,4 +1,5 @@
-//! Rows about queueing frames without copying them, and without keeping alive more than is queued.
+//! Rows about memory: queueing frames without copying them and without keeping alive more than is queued, and
+//! carrying packets without allocating.
 
 mod plot;
 mod policy;
@@ -47,6 +48,10 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     let name = "queue by handle";
     if settings.wants(name) {
         rows.extend(by_handle(settings, name));
+    }
+    let name = "allocations";
+    if settings.wants(name) {
+        rows.extend(super::steady::rows(settings, name)?);
     }
     Ok(rows)
 }

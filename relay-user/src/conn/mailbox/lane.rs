@@ -75,14 +75,16 @@ impl Queue {
             }
             return;
         }
-        // Half as much again: neither the next frame that comes nor the next that is dropped moves everything.
+        // Half as much again: neither the next frame that comes nor the next that is dropped moves
+        // everything.
         let mut fitting = Vec::with_capacity(bytes + bytes / 2);
         fitting.extend_from_slice(&self.buffer[self.head..]);
         pool::put(std::mem::replace(&mut self.buffer, fitting));
         self.head = 0;
     }
 
-    /// Dropped bytes at the front must not outgrow what is still queued: nothing pins more than twice its size.
+    /// Dropped bytes at the front must not outgrow what is still queued: nothing pins more than twice its
+    /// size.
     fn reclaim(&mut self) {
         if self.head > self.buffer.len() / 2 {
             self.buffer.drain(..self.head);

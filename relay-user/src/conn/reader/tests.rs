@@ -54,8 +54,8 @@ fn packets_flow_while_the_tables_mutex_is_held() {
     let relay = relay();
     let [mut a, mut b] = [Client::login(&relay, 1), Client::login(&relay, 2)];
     let held = relay.router.hold();
-    // On this very thread: a packet that took the mutex would never come back. The first ones go by the mirror, the
-    // later ones by the cache.
+    // On this very thread: a packet that took the mutex would never come back. The first ones go by the
+    // mirror, the later ones by the cache.
     for n in 0..3 {
         a.sends(&relay, &b.peer.key, &[n; 100]);
         assert_eq!(b.takes(), received(&a.peer.key, &[n; 100]));

@@ -1,7 +1,7 @@
 //! Look-ups by all cores at once, timed, and their allocations counted.
 //!
-//! The convention is Go's `RunParallel`: wall-clock time over the operations of all threads together, all threads
-//! busy. Where Go starts 32 goroutines for each core, one thread for each core does the same work.
+//! The convention is Go's `RunParallel`: wall-clock time over the operations of all threads together, all
+//! threads busy. Where Go starts 32 goroutines for each core, one thread for each core does the same work.
 
 use std::hint::black_box;
 use std::iter;
@@ -139,7 +139,7 @@ impl<'a> Worker<'a> {
         let Self { way, load, clients, cache, random } = self;
         let (router, load) = (&clients.router, *load);
         let hot = [0, 1, 2, 3].map(|n| Load::FourHot.key(n));
-        let hot = (0..ROUND).map(|i| hot[i % 4]);
+        let hot = (0..ROUND).map(|i| &hot[i % 4]);
         match (load, way) {
             (Load::FourHot, Way::Cache) => hot.filter(|key| is_hit(cache.lookup(key, router), key)).count(),
             (Load::FourHot, Way::Mirror) => hot.filter(|key| is_hit(router.peer(key).as_ref(), key)).count(),
@@ -158,7 +158,8 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The check upstream's benchmark makes, that the right client was found; it reads what the packet would read next.
+/// The check upstream's benchmark makes, that the right client was found; it reads what the packet would read
+/// next.
 fn is_hit(found: Option<&Arc<Peer>>, key: &NodePublic) -> bool {
     black_box(found).is_some_and(|peer| peer.key == *key)
 }

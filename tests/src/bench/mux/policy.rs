@@ -1,7 +1,8 @@
 //! Ways to queue a frame for a slow receiver, and what each of them costs.
 //!
-//! Frames are cut from reads of 64 KiB into `BytesMut`, as bytes' users do. A frame is shared (a slice of the read
-//! buffer, which stays alive for it) or copied (an allocation of its own); or it goes through relayd's own mailbox.
+//! Frames are cut from reads of 64 KiB into `BytesMut`, as bytes' users do. A frame is shared (a slice of the
+//! read buffer, which stays alive for it) or copied (an allocation of its own); or it goes through relayd's
+//! own mailbox.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -163,7 +164,8 @@ impl Queue {
     }
 }
 
-/// The read buffer. No larger than [`READ`], or than the one frame that is: what is shared keeps all of it alive.
+/// The read buffer. No larger than [`READ`], or than the one frame that is: what is shared keeps all of it
+/// alive.
 #[derive(Default)]
 struct Input {
     buffer: BytesMut,
@@ -174,7 +176,8 @@ struct Input {
 }
 
 impl Input {
-    /// Makes room for the rest of a frame that has begun, or for a read worth its call; returns the bytes moved.
+    /// Makes room for the rest of a frame that has begun, or for a read worth its call; returns the bytes
+    /// moved.
     fn make_room(&mut self) -> usize {
         let tail = self.buffer.len();
         let rest = header(&self.buffer).map_or(0, |(_, length)| HEAD + length - tail);

@@ -60,8 +60,8 @@ impl Traffic {
         self.reads.iter().map(|range| &self.stream[range.clone()])
     }
 
-    /// Who takes all that waits for it after this read: half of the receivers always, a quarter every eighth time, and
-    /// a quarter hardly ever.
+    /// Who takes all that waits for it after this read: half of the receivers always, a quarter every eighth
+    /// time, and a quarter hardly ever.
     pub(super) fn drained(&self, turn: usize) -> impl Iterator<Item = usize> + use<> {
         (0..RECEIVERS).filter(move |receiver| drains(*receiver, turn))
     }
