@@ -157,6 +157,7 @@ impl<S: Stream> Connection<S> {
     /// The write deadline runs from the client's last sign of taking something.
     fn note_blocked(&mut self) {
         let blocked = &self.peer.timers.blocked_since_ms;
+        self.peer.mailbox.settle();
         let before = std::mem::replace(&mut self.unsent, self.stream.unsent());
         if before != self.unsent || blocked.load(Ordering::Relaxed) == 0 {
             blocked.store(clock::monotonic_ms(), Ordering::Relaxed);

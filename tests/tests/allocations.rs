@@ -2,10 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a failed set-up should end the test where it happens")]
 
-use relay_tests::bench::steady::{Allocated, Plan, run};
-
-/// Lengths that leave reads ending anywhere in a frame.
-const MIXED: &[usize] = &[40, 1200, 1200, 333, 1420, 64, 900, 1280, 8, 1];
+use relay_tests::bench::steady::{Allocated, MIXED, Plan, run};
 
 #[test]
 fn twenty_thousand_packets_over_tcp_allocate_nothing() {

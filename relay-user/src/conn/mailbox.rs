@@ -2,7 +2,8 @@
 //!
 //! A payload is copied once, behind its new header, into the receiver's lane; the receiver's task takes
 //! everything at once and seals it into full records. Senders never wait: a full lane loses its oldest
-//! frames, and says so.
+//! frames, and says so. Every payload is copied, long ones too: up to 64 KiB, an allocation of its own costs
+//! as much as the copy (`bench mux`).
 
 mod lane;
 
@@ -53,6 +54,8 @@ struct Lanes {
     queues: [Queue; LANES],
     closed: bool,
     woken: bool,
+    /// The receiver cannot take for now.
+    slow: bool,
 }
 
 impl Mailbox {
@@ -65,7 +68,8 @@ impl Mailbox {
         if lanes.closed {
             return Err(Closed);
         }
-        let dropped = lanes.queues[lane as usize].push(head, body);
+        let slow = lanes.slow;
+        let dropped = lanes.queues[lane as usize].push(head, body, slow);
         let wake = !std::mem::replace(&mut lanes.woken, true);
         Ok(Pushed { wake, dropped })
     }
@@ -74,7 +78,17 @@ impl Mailbox {
     pub fn take(&self) -> Batch {
         let mut lanes = self.lock();
         lanes.woken = false;
+        lanes.slow = false;
         Batch::from_queues(&mut lanes.queues)
+    }
+
+    /// The receiver cannot take for now: until it does, what waits for it holds no more than twice its size.
+    /// (Before, it is in buffers made for the usual case, that it is taken at once.)
+    pub fn settle(&self) {
+        let mut lanes = self.lock();
+        if !std::mem::replace(&mut lanes.slow, true) {
+            lanes.queues.iter_mut().for_each(Queue::settle);
+        }
     }
 
     /// Refuses further frames; returns how many data and disco frames were left.
@@ -89,6 +103,11 @@ impl Mailbox {
     pub fn depth(&self) -> (usize, usize) {
         let lanes = self.lock();
         lanes.queues.iter().fold((0, 0), |(f, b), queue| (f + queue.frames(), b + queue.bytes()))
+    }
+
+    /// Bytes of memory that hold what waits.
+    pub fn held_bytes(&self) -> usize {
+        self.lock().queues.iter().map(Queue::held_bytes).sum()
     }
 
     /// Names the task that takes from this mailbox.

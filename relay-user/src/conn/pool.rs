@@ -10,14 +10,15 @@ use relay_common::derp::deframer::Carries;
 /// ones are made by as many, so that a rare peak of buffers in use finds some.
 const HANDFUL: usize = 8;
 
-/// Buffers in the depot at most.
-const MAX_DEPOT: usize = 128;
+/// Bytes in the depot at most: 512 new buffers.
+const MAX_DEPOT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes of a new buffer: two full TLS records, and a few packets of any usual size.
 const NEW_CAPACITY: usize = 32 * 1024;
 
-/// A larger buffer goes back to the allocator: one burst must not fix a worker's memory for good.
-const MAX_CAPACITY: usize = 128 * 1024;
+/// A larger buffer goes back to the allocator: one burst must not fix a worker's memory for good. A full lane
+/// fits.
+const MAX_CAPACITY: usize = 512 * 1024;
 
 /// Fitting buffers come in powers of two, from this size ...
 const MIN_FITTING: usize = 2 * 1024;
@@ -40,16 +41,37 @@ thread_local! {
 
 /// What one worker has too many of: a mailbox is filled by its senders' workers and emptied by its own, so
 /// that buffers would run dry on one side and pile up on the other.
-static DEPOT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+static DEPOT: Mutex<Depot> = Mutex::new(Depot { buffers: Vec::new(), bytes: 0 });
 
-/// An empty buffer, with whatever capacity its last user left.
+struct Depot {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Depot {
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let buffer = self.buffers.pop()?;
+        self.bytes -= buffer.capacity();
+        Some(buffer)
+    }
+
+    /// A full depot means that nobody wants them.
+    fn put(&mut self, buffer: Vec<u8>) {
+        if self.bytes + buffer.capacity() <= MAX_DEPOT_BYTES {
+            self.bytes += buffer.capacity();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+/// An empty buffer for what is about to be taken and sent on: [`NEW_CAPACITY`], or more if its last user made
+/// it so.
 pub fn take() -> Vec<u8> {
     BUFFERS.with_borrow_mut(|buffers| {
         if buffers.is_empty() {
-            let mut depot = DEPOT.lock().unwrap_or_else(PoisonError::into_inner);
-            let left = depot.len().saturating_sub(HANDFUL);
             buffers.reserve_exact(2 * HANDFUL);
-            buffers.extend(depot.drain(left..));
+            let mut depot = DEPOT.lock().unwrap_or_else(PoisonError::into_inner);
+            buffers.extend((0..HANDFUL).map_while(|_| depot.take()));
         }
         if buffers.is_empty() {
             buffers.extend((0..HANDFUL).map(|_| Vec::with_capacity(NEW_CAPACITY)));
@@ -60,17 +82,14 @@ pub fn take() -> Vec<u8> {
 
 /// Gives a buffer back.
 pub fn put(mut buffer: Vec<u8>) {
-    if buffer.capacity() == 0 || buffer.capacity() > MAX_CAPACITY {
+    if !(NEW_CAPACITY..=MAX_CAPACITY).contains(&buffer.capacity()) {
         return;
     }
     buffer.clear();
     BUFFERS.with_borrow_mut(|buffers| {
         if buffers.len() >= 2 * HANDFUL {
             let mut depot = DEPOT.lock().unwrap_or_else(PoisonError::into_inner);
-            let wanted = MAX_DEPOT.saturating_sub(depot.len());
-            depot.reserve_exact(wanted);
-            // A full depot means that nobody wants them.
-            depot.extend(buffers.drain(..HANDFUL).take(wanted));
+            buffers.drain(..HANDFUL).for_each(|buffer| depot.put(buffer));
         }
         buffers.reserve_exact((2 * HANDFUL).saturating_sub(buffers.len()));
         buffers.push(buffer);
@@ -148,10 +167,11 @@ mod tests {
 
     #[test]
     fn a_worker_that_only_takes_gets_what_another_gives_back() {
+        const GIVEN: usize = NEW_CAPACITY + 1;
         // Far more than other tests of this process may take out of the depot meanwhile.
-        let giver = || (0..16 * HANDFUL).for_each(|_| put(Vec::with_capacity(4096)));
+        let giver = || (0..16 * HANDFUL).for_each(|_| put(Vec::with_capacity(GIVEN)));
         std::thread::spawn(giver).join().expect("no panic");
-        let full = (0..HANDFUL).filter(|_| take().capacity() == 4096).count();
+        let full = (0..HANDFUL).filter(|_| take().capacity() == GIVEN).count();
         assert_eq!(full, HANDFUL);
     }
 }

@@ -73,7 +73,7 @@ impl Outbox {
     /// Appends bytes to be written by [`Outbox::poll_flush`].
     pub fn push(&mut self, bytes: &[u8]) {
         if self.bytes.capacity() == 0 {
-            self.bytes = pool::take();
+            self.bytes = pool::take_fitting(bytes.len());
         }
         self.bytes.extend_from_slice(bytes);
     }
@@ -99,7 +99,7 @@ impl Outbox {
             self.written += written(result)?;
         }
         self.written = 0;
-        pool::put(std::mem::take(&mut self.bytes));
+        pool::put_fitting(std::mem::take(&mut self.bytes));
         Poll::Ready(Ok(()))
     }
 }

@@ -1,9 +1,9 @@
-// Package lookup measures upstream's client map where its own benchmark does not look: with as many keys as a large
-// relay has clients, asked for in random order while clients come and go.
+// Package lookup measures upstream's client map where its own benchmark does not look: with as many keys as a
+// large relay has clients, asked for in random order while clients come and go.
 //
-// The map and the way a packet reads it are those of derp/derpserver in release 1.104.5 (Server.clients, lookupDest):
-// a hash trie of node key to client set, the set's active client behind an atomic pointer, the server's mutex for
-// writers and for readers that miss.
+// The map and the way a packet reads it are those of derp/derpserver in release 1.104.5 (Server.clients,
+// lookupDest): a hash trie of node key to client set, the set's active client behind an atomic pointer, the
+// server's mutex for writers and for readers that miss.
 package lookup
 
 import (
@@ -73,7 +73,8 @@ func (s *server) lookup(k key.NodePublic) *client {
 	return nil
 }
 
-// nthKey computes a key from its number, so that only the look-up touches memory. The Rust side does the same.
+// nthKey computes a key from its number, so that only the look-up touches memory. The Rust side does the
+// same.
 func nthKey(n uint64) key.NodePublic {
 	var raw [32]byte
 	for word := range 4 {
@@ -127,8 +128,8 @@ func (s *server) comeAndGo(stop <-chan struct{}, stopped chan<- struct{}) {
 	}
 }
 
-// cpuTime is the process's processor time so far; it disturbs a comparison less than the wall clock when the machine
-// has other work.
+// cpuTime is the process's processor time so far; it disturbs a comparison less than the wall clock when the
+// machine has other work.
 func cpuTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

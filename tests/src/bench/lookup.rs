@@ -3,6 +3,7 @@
 
 mod clients;
 mod measure;
+pub mod random;
 mod upstream;
 
 use std::time::Duration;

@@ -39,6 +39,9 @@ pub struct Row {
     pub extra: Vec<Extra>,
     /// What a reader must know to read the row right.
     pub notes: Vec<String>,
+    /// Pictures of its own: file names and SVG.
+    #[serde(skip)]
+    pub pictures: Vec<(String, String)>,
 }
 
 /// Another figure of a row, beside the one that is judged.
@@ -167,7 +170,12 @@ impl Report {
     /// A file cannot be written.
     pub fn write(&self, dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-        let plots = plot::draw(&self.rows, dir, name)?;
+        let mut plots = plot::draw(&self.rows, dir, name)?;
+        for (picture, svg) in self.rows.iter().flat_map(|row| &row.pictures) {
+            let file = format!("{name}-{picture}");
+            fs::write(dir.join(&file), svg)?;
+            plots.push(file);
+        }
         let mut facts = machine::facts();
         facts.extend(self.facts.iter().cloned());
         let table = dir.join(format!("{name}.md"));

@@ -29,6 +29,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 use tokio::runtime::{self, Runtime};
 use tokio::sync::Notify;
 
+use super::Settings;
+use super::report::{Row, number};
+
 /// Packets that the client sends before it waits for all of them ...
 const WINDOW: u64 = 48;
 
@@ -69,6 +72,43 @@ pub struct Allocated {
     pub bytes: u64,
     /// TLS records that the workers opened and sealed meanwhile; rustls allocates one buffer for each.
     pub records: u64,
+}
+
+/// Lengths of a tunnel's packets, such that reads end anywhere in a frame.
+pub const MIXED: &[usize] = &[40, 1200, 1200, 333, 1420, 64, 900, 1280, 8, 1];
+
+/// Rows that show how much a warm worker allocates: nothing.
+///
+/// # Errors
+/// A socket failed, or a packet did not arrive.
+pub fn rows(settings: &Settings, name: &str) -> anyhow::Result<Vec<Row>> {
+    let packets = if settings.quick { 20_000 } else { 200_000 };
+    [(false, "TCP"), (true, "TLS 1.3")]
+        .map(|(tls, label)| {
+            let plan = Plan { tls, lengths: MIXED, warm_up: packets / 4, packets, workers: 1 };
+            let allocated = run(&plan)?;
+            let per_packet = |n: u64| n as f64 / packets as f64;
+            let own = per_packet(allocated.count.saturating_sub(allocated.records));
+            let mut row = Row {
+                name: format!("{name}, {label}"),
+                load: format!("{packets} packets of 1 to 1,420 B between two connections on one warm worker"),
+                unit: "allocations a packet, beside rustls' own".to_owned(),
+                ours: vec![own],
+                goal: "0".to_owned(),
+                ours_at_most: Some(0.0),
+                ..Row::default()
+            };
+            row.add(
+                "TLS records opened and sealed, one allocation of rustls each",
+                number(per_packet(allocated.records)),
+                "",
+            );
+            row.add("bytes allocated a packet", number(per_packet(allocated.bytes)), "");
+            assert!(allocated.count == allocated.records, "the packet path allocates: {allocated:?}");
+            Ok(row)
+        })
+        .into_iter()
+        .collect()
 }
 
 /// Carries packets as planned.

@@ -27,8 +27,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Appends a frame; makes room at the head where there is none.
-    pub(super) fn push(&mut self, head: &[u8], body: &[u8]) -> Dropped {
+    /// Appends a frame; makes room at the head where there is none. `slow`: it is going to stay.
+    pub(super) fn push(&mut self, head: &[u8], body: &[u8], slow: bool) -> Dropped {
         let len = head.len() + body.len();
         let mut dropped = Dropped::default();
         while self.frames >= MAX_LANE_FRAMES || (self.frames > 0 && self.bytes() + len > MAX_LANE_BYTES) {
@@ -37,7 +37,9 @@ impl Queue {
             dropped.frames += 1;
         }
         self.reclaim();
-        if self.buffer.capacity() == 0 {
+        if slow {
+            self.fit(self.bytes() + len);
+        } else if self.buffer.capacity() == 0 {
             self.buffer = pool::take();
         }
         self.buffer.reserve(len);
@@ -53,6 +55,32 @@ impl Queue {
 
     pub(super) fn bytes(&self) -> usize {
         self.buffer.len() - self.head
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Moves what waits out of a buffer that is much too large for it.
+    pub(super) fn settle(&mut self) {
+        self.fit(self.bytes());
+    }
+
+    /// Makes the capacity one to two times `bytes`, and all of it usable.
+    fn fit(&mut self, bytes: usize) {
+        if (bytes..=2 * bytes).contains(&self.buffer.capacity()) {
+            if self.buffer.len() - self.bytes() + bytes > self.buffer.capacity() {
+                self.buffer.drain(..self.head);
+                self.head = 0;
+            }
+            return;
+        }
+        // Half as much again: neither the next frame that comes nor the next that is dropped moves
+        // everything.
+        let mut fitting = Vec::with_capacity(bytes + bytes / 2);
+        fitting.extend_from_slice(&self.buffer[self.head..]);
+        pool::put(std::mem::replace(&mut self.buffer, fitting));
+        self.head = 0;
     }
 
     /// Dropped bytes at the front must not outgrow what is still queued: nothing pins more than twice its

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
+use relay_common::derp::frame::{FrameType, Header};
 
 use super::*;
 
@@ -93,4 +94,31 @@ proptest! {
             queue.push_back([head, body].concat());
         }
     }
+}
+
+#[test]
+fn what_waits_for_a_slow_receiver_never_holds_more_than_twice_its_size() {
+    let mailbox = Mailbox::default();
+    mailbox.settle();
+    // Long frames fill the lane, short ones push them out again, and once more.
+    let lengths = [40, 60_000, 100, 1_400, 9_000].iter().flat_map(|len| std::iter::repeat_n(*len, 600));
+    for (n, len) in lengths.clone().chain(lengths).enumerate() {
+        let head = Header::new(FrameType::RecvPacket, len as u32).encode();
+        mailbox.push(Lane::Data, &head, &vec![n as u8; len]).expect("open");
+        let ((_, bytes), held) = (mailbox.depth(), mailbox.held_bytes());
+        assert!((bytes..=2 * bytes).contains(&held), "{held} for {bytes} after {n}");
+    }
+    let batch = mailbox.take();
+    assert_eq!(batch.slices()[Lane::Data as usize].last(), Some(&(5999_usize as u8)));
+}
+
+#[test]
+fn settling_keeps_what_waits() {
+    let mailbox = Mailbox::default();
+    let frame = [&Header::new(FrameType::RecvPacket, 3).encode()[..], b"abc"].concat();
+    mailbox.push(Lane::Disco, &frame, &[]).expect("open");
+    mailbox.settle();
+    assert!(mailbox.held_bytes() <= 2 * frame.len());
+    mailbox.push(Lane::Disco, &frame, &[]).expect("open");
+    assert_eq!(mailbox.take().slices()[Lane::Disco as usize], frame.repeat(2));
 }

@@ -13,6 +13,8 @@ use relay_user::route::peer::Peer;
 use relay_user::route::sessions::Limits;
 use relay_user::route::table::ConnId;
 
+use super::random::{Random, mix};
+
 /// Which keys there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
@@ -106,25 +108,5 @@ impl Clients {
         if let Some(peer) = peer {
             self.router.leave(&peer, Audience::default(), 0);
         }
-    }
-}
-
-/// The output function of SplitMix64.
-pub(super) fn mix(n: u64) -> u64 {
-    let z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// A xorshift generator, the same as on the Go side.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 32) * n) >> 32
     }
 }

@@ -15,7 +15,8 @@ use relay_common::key::NodePublic;
 use relay_user::route::cache::Cache;
 use relay_user::route::peer::Peer;
 
-use super::clients::{Clients, Load, Random, mix};
+use super::clients::{Clients, Load};
+use super::random::{Random, mix};
 
 /// Look-ups between two glances at the clock.
 const ROUND: usize = 4096;
@@ -138,7 +139,7 @@ impl<'a> Worker<'a> {
         let Self { way, load, clients, cache, random } = self;
         let (router, load) = (&clients.router, *load);
         let hot = [0, 1, 2, 3].map(|n| Load::FourHot.key(n));
-        let hot = (0..ROUND).map(|i| hot[i % 4]);
+        let hot = (0..ROUND).map(|i| &hot[i % 4]);
         match (load, way) {
             (Load::FourHot, Way::Cache) => hot.filter(|key| is_hit(cache.lookup(key, router), key)).count(),
             (Load::FourHot, Way::Mirror) => hot.filter(|key| is_hit(router.peer(key).as_ref(), key)).count(),
