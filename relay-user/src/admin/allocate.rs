@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
+use bytes::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use relay_common::endpoint::ServerEndpoint;

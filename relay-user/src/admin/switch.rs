@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
