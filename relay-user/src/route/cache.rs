@@ -29,8 +29,8 @@ pub struct Cache {
     /// Where in `known` the last peers were found: a guess that saves the hash.
     recent: [u32; RECENT],
     purge_at: usize,
-    /// Who was sent to and is no longer the one to send to: a duplicate, or gone.
-    displaced: Audience,
+    /// Who was sent to and is no longer the one to send to: a duplicate, or gone. Most connections have none.
+    displaced: Option<Box<Audience>>,
 }
 
 impl Cache {
@@ -48,9 +48,10 @@ impl Cache {
     }
 
     /// Everybody this connection has sent to.
-    pub fn into_audience(mut self) -> Audience {
-        self.known.drain().for_each(|peer| self.displaced.add(&peer));
-        self.displaced
+    pub fn into_audience(self) -> Audience {
+        let mut audience = self.displaced.map_or_else(Audience::default, |displaced| *displaced);
+        self.known.into_iter().for_each(|peer| audience.add(&peer));
+        audience
     }
 
     fn find(&mut self, key: &NodePublic, router: &Router) -> Option<usize> {
@@ -66,12 +67,12 @@ impl Cache {
     #[cold]
     fn refresh(&mut self, key: &NodePublic, hash: u64, router: &Router) -> Option<usize> {
         if let Ok(stale) = self.known.find_entry(hash, |peer| peer.key == *key) {
-            self.displaced.add(&stale.remove().0);
+            self.displaced.get_or_insert_default().add(&stale.remove().0);
         }
         let peer = router.peer(key)?;
         if self.known.len() >= self.purge_at.max(FIRST_PURGE) {
             let left = self.known.extract_if(|peer| !peer.is_active());
-            left.for_each(|peer| self.displaced.add(&peer));
+            left.for_each(|peer| self.displaced.get_or_insert_default().add(&peer));
             self.purge_at = self.known.len() * 2;
         }
         let entry = self.known.insert_unique(hash, peer, |peer| self.hasher.hash_one(peer.key));
