@@ -152,7 +152,7 @@ pub struct Serve {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
     /// How long a busy worker waits for more packets before it sleeps; saves CPU; 0s: not at all
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "50us", value_parser = duration::parse)]
     pub busy_pause: Duration,
     /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime
     /// directory

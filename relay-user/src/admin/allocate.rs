@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use bytes::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use bytes::Bytes;
 use relay_common::endpoint::ServerEndpoint;
 use relay_common::geneve::Vni;
 use relay_common::key::DiscoPublic;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{Daemon, Failure};

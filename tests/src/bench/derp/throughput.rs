@@ -3,16 +3,14 @@
 //! Each packet is a write of its own, as stock clients make them. Such a load costs more than the servers do:
 //! it has two threads, and two rows with gathered writes show the servers fed as fast as they can eat.
 
-use std::process::Command;
-
 use super::keep;
 use crate::bench::Settings;
 use crate::bench::load::{Outcome, Plan, Shape};
 use crate::bench::report::Row;
 use crate::bench::rivals::{Rivals, Sides};
 
-/// relayd's option to wait a moment for more before it sleeps, and the wait of the row that shows it.
-const PAUSE: (&str, &str) = ("--busy-pause", "50us");
+/// relayd without the moment it waits for more before a busy worker sleeps: for the rows that show its effect.
+const NO_PAUSE: &str = "--busy-pause=0s";
 
 /// How long packets take under the load of `tls-1200`: name, figure, goal in words and as a ratio.
 type Flood = (&'static str, fn(&Outcome) -> f64, &'static str, f64);
@@ -32,7 +30,7 @@ struct Case {
 
 /// All of them. `peak` becomes the packets per second that derper carried with ten pairs.
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: &mut Option<f64>) -> anyhow::Result<()> {
-    for case in cases(settings)? {
+    for case in cases() {
         let flood = case.name == "tls-1200";
         let asked = settings.wants(case.name) || flood && FLOOD.iter().any(|figure| settings.wants(figure.0));
         if !asked {
@@ -71,7 +69,7 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: &mut Option<f
     Ok(())
 }
 
-fn cases(settings: &Settings) -> anyhow::Result<Vec<Case>> {
+fn cases() -> Vec<Case> {
     let plan = |size, pairs: usize, window| Plan {
         size,
         clients: 2 * pairs,
@@ -101,23 +99,14 @@ fn cases(settings: &Settings) -> anyhow::Result<Vec<Case>> {
     }
     let plain = case("plain-1200", plan(1200, 10, 64), "at most 1/3.5", 1.0 / 3.5);
     cases.push(Case { sides: Sides { plain: true, ..tuned() }, ..plain });
-    if understands(settings, PAUSE.0)? {
-        let paused = || vec![PAUSE.0.to_owned(), PAUSE.1.to_owned()];
-        for (name, pairs, window, goal, at_most) in [
-            ("tls-1200-pause", 10, 64, "at most 1/3.5", 1.0 / 3.5),
-            ("tls-200-pairs-pause", 200, 8, "at most 1/2", 0.5),
-        ] {
-            let case = case(name, plan(1200, pairs, window), goal, at_most);
-            cases.push(Case { sides: Sides { relayd_args: paused(), ..tuned() }, ..case });
-        }
+    for (name, pairs, window) in
+        [("tls-1200-no-pause", 10, 64), ("tls-1-pair-no-pause", 1, 64), ("tls-200-pairs-no-pause", 200, 8)]
+    {
+        let case = case(name, plan(1200, pairs, window), "none: shows what the pause buys", 1.0);
+        let relayd_args = vec![NO_PAUSE.to_owned()];
+        cases.push(Case { sides: Sides { relayd_args, ..tuned() }, at_most: None, ..case });
     }
-    Ok(cases)
-}
-
-/// Whether this relayd has an option.
-fn understands(settings: &Settings, option: &str) -> anyhow::Result<bool> {
-    let output = Command::new(&settings.relayd).arg("--help").output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).contains(option))
+    cases
 }
 
 /// A load in words.
