@@ -53,6 +53,7 @@ fn after_kill_9_under_traffic_the_program_is_gone_the_maps_stay_and_the_next_sta
     // Whoever still believes in the old session is counted, not served.
     clients[0].send(b"to a session of the dead daemon")?;
     daemon.wait("the old session to be unknown", |status| status["counters"]["udp_drop_unknown_vni"] == 1)?;
+    drop(clients);
     let clients = lab.bound_session(&daemon, CLIENT_PORTS)?;
     clients[0].send(b"served again")?;
     assert_eq!(clients[1].recv(DEADLINE)?.as_deref(), Some(&b"served again"[..]));

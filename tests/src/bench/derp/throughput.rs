@@ -9,7 +9,8 @@ use crate::bench::load::{Outcome, Plan, Shape};
 use crate::bench::report::Row;
 use crate::bench::rivals::{Rivals, Sides};
 
-/// relayd without the moment it waits for more before a busy worker sleeps: for the rows that show its effect.
+/// relayd without the moment it waits for more before a busy worker sleeps: for the rows that show its
+/// effect.
 const NO_PAUSE: &str = "--busy-pause=0s";
 
 /// How long packets take under the load of `tls-1200`: name, figure, goal in words and as a ratio.
