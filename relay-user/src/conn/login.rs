@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand_core::{OsRng, RngCore};
+use relay_common::derp::LOGIN_TIMEOUT_NS;
 use relay_common::derp::deframer::Deframer;
 use relay_common::derp::info::ServerInfo;
 use relay_common::derp::limits::{self, FrameError};
@@ -24,7 +25,7 @@ use crate::relay::Relay;
 use crate::route::peer::Peer;
 
 /// How long a client may take from ServerKey to ClientInfo, and to take ServerInfo (upstream's 10 s).
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_nanos(LOGIN_TIMEOUT_NS);
 
 /// Why nobody was logged in.
 #[derive(Debug, thiserror::Error)]

@@ -74,6 +74,18 @@ impl Mailbox {
         Ok(Pushed { wake, dropped })
     }
 
+    /// As [`Mailbox::push`], for senders that push one frame only: wakes the receiver at once where it must
+    /// be.
+    ///
+    /// # Errors
+    /// As for [`Mailbox::push`].
+    pub fn deliver(&self, lane: Lane, frame: &[u8]) -> Result<(), Closed> {
+        if self.push(lane, frame, &[])?.wake {
+            self.wake();
+        }
+        Ok(())
+    }
+
     /// Takes all that waits; from now on a push asks to wake the receiver again.
     pub fn take(&self) -> Batch {
         let mut lanes = self.lock();

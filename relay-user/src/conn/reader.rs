@@ -211,9 +211,8 @@ impl Handler<'_> {
 pub fn tell_gone(peer: &Peer, key: &NodePublic, reason: PeerGoneReason) {
     let mut frame = Vec::new();
     FromServer::PeerGone { peer: key, reason }.encode(&mut frame);
-    if peer.mailbox.push(Lane::Control, &frame, &[]).is_ok_and(|pushed| pushed.wake) {
-        peer.mailbox.wake();
-    }
+    // A receiver that has gone too needs no telling.
+    let _ = peer.mailbox.deliver(Lane::Control, &frame);
 }
 
 #[cfg(test)]

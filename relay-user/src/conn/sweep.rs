@@ -41,11 +41,8 @@ pub fn sweep(relay: &Relay, now_ms: u64) {
 
 fn keep_alive(relay: &Relay, peer: &Peer) {
     let frame = Header::new(FrameType::KeepAlive, 0).encode();
-    if let Ok(pushed) = peer.mailbox.push(Lane::Control, &frame, &[]) {
+    if peer.mailbox.deliver(Lane::Control, &frame).is_ok() {
         relay.counters.add(Counter::KeepAlives, 1);
-        if pushed.wake {
-            peer.mailbox.wake();
-        }
     }
 }
 
