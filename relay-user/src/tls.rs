@@ -1,7 +1,10 @@
 //! TLS as DERP needs it: derper's certificates, and behind them the meta certificate that enables fast start.
 
+pub mod cipher;
 pub mod files;
+pub mod handshake;
 pub mod meta;
+pub mod records;
 pub mod stream;
 
 use std::net::IpAddr;
@@ -38,6 +41,8 @@ pub fn server_config(
     // nothing.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    // For the record layer, which takes the connection over after the handshake.
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 

@@ -1,7 +1,7 @@
 //! TLS in place: records are opened where they were read and sealed straight into the write buffer.
 //!
-//! rustls' unbuffered API carries the connection, handshake included. Between reads the connection keeps only
-//! the ciphertext of a record that has not arrived whole.
+//! rustls makes the handshake, and hands a TLS 1.3 connection over to our record layer when that is over. Between
+//! reads the connection keeps only the ciphertext of a record that has not arrived whole.
 
 use std::fmt;
 use std::io;
@@ -11,33 +11,37 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::handshake::Handshake;
+use super::records::{Fault, Opened, Records};
 use crate::conn::pool;
 use crate::conn::stream::{Outbox, Received, Stream};
-
-/// Plaintext bytes of a full record.
-const RECORD: usize = 16 * 1024;
-
-/// Room that sealing adds to a record at most: header, content type, tag, and TLS 1.2's explicit nonce.
-const RECORD_OVERHEAD: usize = 40;
 
 /// Bytes of a worker's seal buffer to begin with: most mailboxes fit.
 const SEAL_BYTES: usize = 64 * 1024;
 
-/// Turns of the state machine for one read: many more than records and handshake messages fit into one.
-const MAX_TURNS: usize = 8 * 1024;
+/// Room for one sealed alert.
+const ALERT_BYTES: usize = 64;
 
 /// A server's TLS connection.
 pub struct TlsStream {
     tcp: TcpStream,
-    tls: UnbufferedServerConnection,
+    layer: Layer,
     tail: Vec<u8>,
     outbox: Outbox,
     closed: bool,
+}
+
+/// Who opens and seals.
+enum Layer {
+    /// rustls, boxed: of most connections it is gone when they have logged in.
+    Handshake(Box<Handshake>),
+    /// The record layer.
+    Records(Records),
+    /// Nobody: the last word has been said, or the connection could not be handed over.
+    None,
 }
 
 impl fmt::Debug for TlsStream {
@@ -55,71 +59,79 @@ impl TlsStream {
     /// # Errors
     /// The configuration cannot serve.
     pub fn new(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        let tls = UnbufferedServerConnection::new(config)?;
-        Ok(Self { tcp, tls, tail: Vec::new(), outbox: Outbox::default(), closed: false })
+        let layer = Layer::Handshake(Box::new(Handshake::new(config)?));
+        Ok(Self { tcp, layer, tail: Vec::new(), outbox: Outbox::default(), closed: false })
     }
 
-    /// Runs the state machine over `data`; returns how much of it is used up.
-    fn process(
+    /// Opens what is whole in `data`; returns how much of it is used up.
+    fn open(
         &mut self,
         data: &mut [u8],
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Result<usize, rustls::Error> {
+    ) -> io::Result<usize> {
         let mut used = 0;
-        for _ in 0..MAX_TURNS {
-            let UnbufferedStatus { mut discard, state, .. } = self.tls.process_tls_records(&mut data[used..]);
-            let mut done = false;
-            match state? {
-                ConnectionState::ReadTraffic(mut traffic) => {
-                    while let Some(record) = traffic.next_record() {
-                        let record = record?;
-                        discard += record.discard;
-                        if sink(record.payload).is_break() {
-                            self.closed = true;
-                            return Ok(data.len());
-                        }
-                    }
-                }
-                ConnectionState::EncodeTlsData(mut message) => {
-                    encode_into(&mut self.outbox, |room| message.encode(room))?;
-                }
-                // Everything goes out through the one outbox, in order: encoded is as good as sent.
-                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-                ConnectionState::PeerClosed | ConnectionState::Closed => {
-                    self.closed = true;
-                    done = true;
-                }
-                // Nothing more to read: the handshake is over, or waits for the client.
-                _ => done = true,
+        if let Layer::Handshake(handshake) = &mut self.layer {
+            let opened = handshake.open(data, &mut self.outbox, sink).map_err(invalid)?;
+            used = opened.used;
+            self.closed = opened.closed;
+            if !self.closed && handshake.is_over() {
+                self.hand_over()?;
             }
-            used += discard;
-            if done {
-                break;
+        }
+        if !self.closed && let Layer::Records(records) = &mut self.layer {
+            match records.open(&mut data[used..], sink) {
+                Ok(Opened { used: more, closed }) => {
+                    used += more;
+                    self.closed = closed;
+                }
+                Err(fault) => {
+                    self.seal_last(Some(fault));
+                    return Err(invalid(fault));
+                }
             }
         }
         Ok(used)
     }
 
+    fn hand_over(&mut self) -> io::Result<()> {
+        if let Layer::Handshake(handshake) = std::mem::replace(&mut self.layer, Layer::None) {
+            self.layer = Layer::Records(Records::take_over(handshake.into_inner()).map_err(invalid)?);
+        }
+        Ok(())
+    }
+
     /// Seals `plaintext` into `out` from `at` on; returns where it ends.
     fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>, at: usize) -> io::Result<usize> {
-        let room = plaintext.len() + (plaintext.len() / RECORD + 1) * RECORD_OVERHEAD;
+        let room = match &self.layer {
+            Layer::Records(records) => records.sealed_len(plaintext.len()),
+            _ => Handshake::sealed_len(plaintext.len()),
+        };
         if out.len() < at + room {
             out.resize((at + room).max(SEAL_BYTES), 0);
         }
-        for _ in 0..MAX_TURNS {
-            match self.tls.process_tls_records(&mut []).state.map_err(io::Error::other)? {
-                ConnectionState::WriteTraffic(mut traffic) => {
-                    let sealed = traffic.encrypt(plaintext, &mut out[at..]).map_err(encrypt_error)?;
-                    return Ok(at + sealed);
-                }
-                ConnectionState::EncodeTlsData(mut message) => {
-                    encode_into(&mut self.outbox, |room| message.encode(room)).map_err(io::Error::other)?;
-                }
-                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-                _ => break,
-            }
-        }
-        Err(io::ErrorKind::NotConnected.into())
+        let out = &mut out[at..];
+        Ok(at + match &mut self.layer {
+            Layer::Records(records) => records.seal(plaintext, out).map_err(io::Error::other)?,
+            Layer::Handshake(handshake) => handshake.seal(plaintext, out, &mut self.outbox)?,
+            Layer::None => return Err(io::ErrorKind::NotConnected.into()),
+        })
+    }
+
+    /// Puts the last record into the outbox: why it is over, or a goodbye. Nothing can be sealed after it.
+    fn seal_last(&mut self, fault: Option<Fault>) {
+        let mut room = [0; ALERT_BYTES];
+        let len = match std::mem::replace(&mut self.layer, Layer::None) {
+            Layer::Records(mut records) => records.seal_alert(fault, &mut room).unwrap_or(0),
+            Layer::Handshake(mut handshake) => handshake.seal_goodbye(&mut room),
+            Layer::None => 0,
+        };
+        self.outbox.push(&room[..len]);
+    }
+
+    /// New keys, if the peer wants them and nothing is in their way; else they go with what is sent next.
+    fn update_keys(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let owed = matches!(&self.layer, Layer::Records(records) if records.owes_update());
+        if owed && self.outbox.is_empty() { self.send(cx, &[]) } else { Ok(()) }
     }
 }
 
@@ -144,17 +156,18 @@ impl Stream for TlsStream {
                 return Poll::Ready(Ok(Received::Closed));
             }
             scratch[..kept].copy_from_slice(&self.tail);
-            let used = self.process(&mut scratch[..end], sink);
+            let used = self.open(&mut scratch[..end], sink);
             // A fatal error leaves an alert behind; the client should get it.
             if !self.outbox.is_empty()
                 && let Poll::Ready(Err(error)) = self.poll_flush(cx)
             {
                 return Poll::Ready(Err(error));
             }
-            let used = used.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let used = used?;
+            self.update_keys(cx)?;
             // Given back first: most often the same buffer comes again.
             pool::put_fitting(std::mem::take(&mut self.tail));
-            if used < end {
+            if used < end && !self.closed {
                 self.tail = pool::take_fitting(end - used);
                 self.tail.extend_from_slice(&scratch[used..end]);
             }
@@ -165,6 +178,10 @@ impl Stream for TlsStream {
     fn send(&mut self, cx: &mut Context<'_>, plaintext: &[&[u8]]) -> io::Result<()> {
         pool::with_seal(|out| {
             let mut end = 0;
+            let owed = matches!(&self.layer, Layer::Records(records) if records.owes_update());
+            if owed {
+                end = self.seal(&[], out, 0)?;
+            }
             for slice in plaintext.iter().filter(|slice| !slice.is_empty()) {
                 end = self.seal(slice, out, end)?;
             }
@@ -189,53 +206,20 @@ impl Stream for TlsStream {
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.tls.process_tls_records(&mut []).state
-            && encode_close(&mut self.outbox, |room| traffic.queue_close_notify(room)).is_err()
-        {
-            return;
-        }
+        self.seal_last(None);
         // Best effort: the socket is about to be closed either way.
         let _ = self.poll_flush(cx);
     }
 
     fn protocol(&self) -> &'static str {
-        match self.tls.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_2) => "tls1.2",
-            Some(rustls::ProtocolVersion::TLSv1_3) => "tls1.3",
-            _ => "tls",
+        match &self.layer {
+            Layer::Records(_) => "tls1.3",
+            Layer::Handshake(handshake) => handshake.protocol(),
+            Layer::None => "tls",
         }
     }
 }
 
-/// Lets `encode` write into the outbox, with as much room as it asks for.
-fn encode_into(
-    outbox: &mut Outbox,
-    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
-) -> Result<(), rustls::Error> {
-    let mut room = vec![0; 4 * 1024];
-    loop {
-        match encode(&mut room) {
-            Ok(len) => {
-                outbox.push(&room[..len]);
-                return Ok(());
-            }
-            Err(EncodeError::InsufficientSize(error)) => room.resize(error.required_size, 0),
-            Err(error) => return Err(rustls::Error::General(error.to_string())),
-        }
-    }
-}
-
-/// As [`encode_into`], for what is sealed.
-fn encode_close(
-    outbox: &mut Outbox,
-    mut seal: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
-) -> Result<(), EncryptError> {
-    let mut room = [0; 64 + RECORD_OVERHEAD];
-    let len = seal(&mut room)?;
-    outbox.push(&room[..len]);
-    Ok(())
-}
-
-fn encrypt_error(error: EncryptError) -> io::Error {
-    io::Error::other(error.to_string())
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }

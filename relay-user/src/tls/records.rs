@@ -1,0 +1,214 @@
+//! A TLS 1.3 connection after its handshake: rustls keeps the secrets, records are opened and sealed here.
+//!
+//! rustls hands a connection over as it does to a kernel that speaks TLS. What is left of the protocol then is
+//! three kinds of records: data, alerts, and key updates.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use rustls::kernel::KernelConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::{Error, SupportedCipherSuite};
+
+use super::cipher::{APPLICATION_DATA, Broken, Cipher, MAX_PLAINTEXT, OVERHEAD};
+
+/// Inner content types beside data.
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+
+/// The one handshake message that a client may still send (RFC 8446, 4.6.3): type, length, and whether we
+/// shall update too.
+const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
+
+/// Alerts (RFC 8446, 6): level and description.
+const FATAL: u8 = 2;
+const CLOSE_NOTIFY: u8 = 0;
+const USER_CANCELED: u8 = 90;
+
+/// Records in a row that bring no data: as many as rustls and BoringSSL suffer.
+const MAX_FRUITLESS: u8 = 32;
+
+/// Why a connection cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A record that breaks the rules.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// The peer gave up.
+    #[error("alert {0} from the peer")]
+    Alert(u8),
+    /// A record of a kind, or a message, that has no place after the handshake.
+    #[error("an unexpected record of type {0}")]
+    Unexpected(u8),
+    /// A message that is not what its type says.
+    #[error("a malformed record of type {0}")]
+    Malformed(u8),
+    /// Too many records in a row without data.
+    #[error("nothing but records without data")]
+    Fruitless,
+    /// The keys cannot be updated.
+    #[error("no new keys")]
+    Keys,
+}
+
+impl Fault {
+    /// The alert to send before the end, unless the peer sent one.
+    fn alert(self) -> Option<u8> {
+        match self {
+            Self::Alert(_) => None,
+            Self::Broken(Broken::Seal) => Some(20),
+            Self::Broken(Broken::TooLong(_)) => Some(22),
+            Self::Broken(_) | Self::Unexpected(_) | Self::Fruitless => Some(10),
+            Self::Malformed(_) => Some(50),
+            Self::Keys => Some(80),
+        }
+    }
+}
+
+/// How far [`Records::open`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Bytes of whole records; the rest is the beginning of the next.
+    pub used: usize,
+    /// Nothing more is to be read: the peer said so, or the sink.
+    pub closed: bool,
+}
+
+/// A connection's record layer.
+pub struct Records {
+    rx: Cipher,
+    tx: Cipher,
+    secrets: Box<KernelConnection<ServerConnectionData>>,
+    /// Records that may be sealed with one key.
+    most: u64,
+    fruitless: u8,
+    owes_update: bool,
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records").field("rx", &self.rx).field("tx", &self.tx).finish_non_exhaustive()
+    }
+}
+
+impl Records {
+    /// Takes over where rustls is. The handshake must be over and all it had to send be taken.
+    ///
+    /// # Errors
+    /// It is not so, or the configuration does not allow it.
+    pub fn take_over(tls: UnbufferedServerConnection) -> Result<Self, Error> {
+        let (secrets, connection) = tls.dangerous_into_kernel_connection()?;
+        let most = match connection.negotiated_cipher_suite() {
+            SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+            SupportedCipherSuite::Tls12(_) => return Err(Error::General("TLS 1.2 has other records".into())),
+        };
+        Ok(Self {
+            rx: Cipher::new(secrets.rx)?,
+            tx: Cipher::new(secrets.tx)?,
+            secrets: Box::new(connection),
+            most,
+            fruitless: 0,
+            owes_update: false,
+        })
+    }
+
+    /// Opens the whole records in `data`, in place, and hands their plaintext to `sink`, until that breaks.
+    ///
+    /// # Errors
+    /// The connection is over; [`Records::seal_alert`] has what to tell the peer.
+    pub fn open(
+        &mut self,
+        data: &mut [u8],
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Opened, Fault> {
+        let mut used = 0;
+        let mut closed = false;
+        while !closed && let Some((kind, plaintext, len)) = self.rx.open(&mut data[used..])? {
+            used += len;
+            if kind == APPLICATION_DATA && !plaintext.is_empty() {
+                self.fruitless = 0;
+                closed = sink(plaintext).is_break();
+                continue;
+            }
+            self.fruitless += 1;
+            if self.fruitless > MAX_FRUITLESS {
+                return Err(Fault::Fruitless);
+            }
+            match (kind, plaintext) {
+                (APPLICATION_DATA, _) => {}
+                (ALERT, &[_, CLOSE_NOTIFY]) => closed = true,
+                (ALERT, &[_, USER_CANCELED]) => {}
+                (ALERT, &[_, alert]) => return Err(Fault::Alert(alert)),
+                (HANDSHAKE, &[a, b, c, d, asked]) if [a, b, c, d] == KEY_UPDATE && asked <= 1 => {
+                    self.rx = new_cipher(self.secrets.update_rx_secret())?;
+                    self.owes_update |= asked == 1;
+                }
+                (ALERT, _) => return Err(Fault::Malformed(kind)),
+                // A key update in pieces, which no client sends, ends here too.
+                (HANDSHAKE, message) if message.first() == Some(&KEY_UPDATE[0]) => {
+                    return Err(Fault::Malformed(kind));
+                }
+                _ => return Err(Fault::Unexpected(kind)),
+            }
+        }
+        Ok(Opened { used, closed })
+    }
+
+    /// Whether the peer asked for new keys and has not got them: [`Records::seal`] begins with them, even
+    /// with nothing to seal.
+    pub fn owes_update(&self) -> bool {
+        self.owes_update
+    }
+
+    /// Bytes that `plaintext` bytes become at most.
+    pub fn sealed_len(&self, plaintext: usize) -> usize {
+        // Of one call's records, at most one is preceded by a key update: a key is good for millions.
+        plaintext + (plaintext.div_ceil(MAX_PLAINTEXT) + 1) * OVERHEAD + KEY_UPDATE.len() + 1
+    }
+
+    /// Seals `plaintext` in full records into `out`; returns their length.
+    ///
+    /// # Errors
+    /// There is less room than [`Records::sealed_len`] says.
+    pub fn seal(&mut self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, Error> {
+        let mut end = 0;
+        if self.owes_update {
+            end = self.update_keys(out)?;
+        }
+        for record in plaintext.chunks(MAX_PLAINTEXT) {
+            if self.tx.sequence() >= self.most {
+                end += self.update_keys(&mut out[end..])?;
+            }
+            end += self.tx.seal(APPLICATION_DATA, record, &mut out[end..])?;
+        }
+        Ok(end)
+    }
+
+    /// Seals the last record that the peer will see: why it is over, or a plain goodbye.
+    ///
+    /// # Errors
+    /// There is no room for two bytes and [`OVERHEAD`].
+    pub fn seal_alert(&mut self, fault: Option<Fault>, out: &mut [u8]) -> Result<usize, Error> {
+        let alert = match fault {
+            None => [1, CLOSE_NOTIFY],
+            Some(fault) => match fault.alert() {
+                Some(alert) => [FATAL, alert],
+                None => return Ok(0),
+            },
+        };
+        self.tx.seal(ALERT, &alert, out)
+    }
+
+    fn update_keys(&mut self, out: &mut [u8]) -> Result<usize, Error> {
+        let [a, b, c, d] = KEY_UPDATE;
+        let end = self.tx.seal(HANDSHAKE, &[a, b, c, d, 0], out)?;
+        self.tx = Cipher::new(self.secrets.update_tx_secret()?)?;
+        self.owes_update = false;
+        Ok(end)
+    }
+}
+
+fn new_cipher(secrets: Result<(u64, rustls::ConnectionTrafficSecrets), Error>) -> Result<Cipher, Fault> {
+    secrets.and_then(Cipher::new).map_err(|_| Fault::Keys)
+}
