@@ -20,14 +20,11 @@ fn long_packets_over_tcp_allocate_nothing() {
 }
 
 #[test]
-fn over_tls_rustls_allocates_one_buffer_a_record_and_the_relay_nothing() {
+fn twenty_thousand_packets_over_tls_allocate_nothing() {
     for workers in [1, 2] {
         let plan = Plan { tls: true, lengths: MIXED, warm_up: 5_000, packets: 20_000, workers };
         let allocated = run(&plan).unwrap();
-        println!("{workers} workers: {allocated:?}");
-        assert!(allocated.records > plan.packets, "{allocated:?}");
-        let own = allocated.count.abs_diff(allocated.records);
-        assert!(own <= spare(workers, plan.packets), "{own} beside those of rustls");
+        assert!(allocated.count <= spare(workers, plan.packets), "{workers} workers: {allocated:?}");
     }
 }
 

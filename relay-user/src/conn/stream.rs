@@ -72,6 +72,9 @@ impl Outbox {
 
     /// Appends bytes to be written by [`Outbox::poll_flush`].
     pub fn push(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         if self.bytes.capacity() == 0 {
             self.bytes = pool::take_fitting(bytes.len());
         }

@@ -135,3 +135,6 @@ impl Cipher {
         Nonce::assume_unique_for_key(nonce)
     }
 }
+
+#[cfg(test)]
+mod tests;

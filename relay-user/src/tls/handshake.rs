@@ -11,7 +11,6 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{Error, ProtocolVersion, ServerConfig};
 
 use super::records::Opened;
-use crate::conn::stream::Outbox;
 
 /// Plaintext bytes of a full record.
 const RECORD: usize = 16 * 1024;
@@ -59,20 +58,21 @@ impl Handshake {
         self.0
     }
 
-    /// Runs the state machine over `data`; what it has to say goes to `outbox`, in case of an error too.
+    /// Runs the state machine over `data`; what it has to say is appended to `replies`,
+    /// in case of an error too.
     ///
     /// # Errors
     /// The client broke the protocol, or nothing can be agreed.
     pub fn open(
         &mut self,
         data: &mut [u8],
-        outbox: &mut Outbox,
+        replies: &mut Vec<u8>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<Opened, Error> {
-        let result = self.run(data, outbox, sink);
+        let result = self.run(data, replies, sink);
         if result.is_err() {
             // rustls has an alert to send.
-            let _ = self.run(&mut [], outbox, &mut |_| ControlFlow::Break(()));
+            let _ = self.run(&mut [], replies, &mut |_| ControlFlow::Break(()));
         }
         result
     }
@@ -80,7 +80,7 @@ impl Handshake {
     fn run(
         &mut self,
         data: &mut [u8],
-        outbox: &mut Outbox,
+        replies: &mut Vec<u8>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<Opened, Error> {
         let (mut used, mut closed) = (0, false);
@@ -96,9 +96,9 @@ impl Handshake {
                     }
                 }
                 ConnectionState::EncodeTlsData(mut message) => {
-                    encode_into(outbox, |room| message.encode(room))?;
+                    encode_into(replies, |room| message.encode(room))?;
                 }
-                // Everything goes out through the one outbox, in order: encoded is as good as sent.
+                // Everything leaves in order: encoded is as good as sent.
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::PeerClosed | ConnectionState::Closed => closed = true,
                 // Nothing more to read: the handshake is over, or waits for the client.
@@ -117,18 +117,19 @@ impl Handshake {
         plaintext + (plaintext / RECORD + 1) * RECORD_OVERHEAD
     }
 
-    /// Seals `plaintext` into `out`; returns where it ends. What has to leave before goes to `outbox`.
+    /// Seals `plaintext` into `out`; returns where it ends. What has to leave before is appended to
+    /// `replies`.
     ///
     /// # Errors
     /// The connection does not take data now, or there is less room than [`Handshake::sealed_len`] says.
-    pub fn seal(&mut self, plaintext: &[u8], out: &mut [u8], outbox: &mut Outbox) -> io::Result<usize> {
+    pub fn seal(&mut self, plaintext: &[u8], out: &mut [u8], replies: &mut Vec<u8>) -> io::Result<usize> {
         for _ in 0..MAX_TURNS {
             match self.0.process_tls_records(&mut []).state.map_err(io::Error::other)? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     return traffic.encrypt(plaintext, out).map_err(encrypt_error);
                 }
                 ConnectionState::EncodeTlsData(mut message) => {
-                    encode_into(outbox, |room| message.encode(room)).map_err(io::Error::other)?;
+                    encode_into(replies, |room| message.encode(room)).map_err(io::Error::other)?;
                 }
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 _ => break,
@@ -146,19 +147,19 @@ impl Handshake {
     }
 }
 
-/// Lets `encode` write into the outbox, with as much room as it asks for.
+/// Lets `encode` append to `replies`, with as much room as it asks for.
 fn encode_into(
-    outbox: &mut Outbox,
+    replies: &mut Vec<u8>,
     mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
 ) -> Result<(), Error> {
-    let mut room = vec![0; 4 * 1024];
+    let at = replies.len();
     loop {
-        match encode(&mut room) {
+        match encode(&mut replies[at..]) {
             Ok(len) => {
-                outbox.push(&room[..len]);
+                replies.truncate(at + len);
                 return Ok(());
             }
-            Err(EncodeError::InsufficientSize(error)) => room.resize(error.required_size, 0),
+            Err(EncodeError::InsufficientSize(error)) => replies.resize(at + error.required_size, 0),
             Err(error) => return Err(Error::General(error.to_string())),
         }
     }

@@ -212,3 +212,6 @@ impl Records {
 fn new_cipher(secrets: Result<(u64, rustls::ConnectionTrafficSecrets), Error>) -> Result<Cipher, Fault> {
     secrets.and_then(Cipher::new).map_err(|_| Fault::Keys)
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,21 +64,22 @@ impl TlsStream {
     }
 
     /// Opens what is whole in `data`; returns how much of it is used up.
-    fn open(
-        &mut self,
-        data: &mut [u8],
-        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> io::Result<usize> {
+    fn open(&mut self, data: &mut [u8], sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<usize> {
         let mut used = 0;
         if let Layer::Handshake(handshake) = &mut self.layer {
-            let opened = handshake.open(data, &mut self.outbox, sink).map_err(invalid)?;
+            let mut replies = Vec::new();
+            let opened = handshake.open(data, &mut replies, sink);
+            self.outbox.push(&replies);
+            let opened = opened.map_err(invalid)?;
             used = opened.used;
             self.closed = opened.closed;
             if !self.closed && handshake.is_over() {
                 self.hand_over()?;
             }
         }
-        if !self.closed && let Layer::Records(records) = &mut self.layer {
+        if !self.closed
+            && let Layer::Records(records) = &mut self.layer
+        {
             match records.open(&mut data[used..], sink) {
                 Ok(Opened { used: more, closed }) => {
                     used += more;
@@ -110,11 +111,17 @@ impl TlsStream {
             out.resize((at + room).max(SEAL_BYTES), 0);
         }
         let out = &mut out[at..];
-        Ok(at + match &mut self.layer {
-            Layer::Records(records) => records.seal(plaintext, out).map_err(io::Error::other)?,
-            Layer::Handshake(handshake) => handshake.seal(plaintext, out, &mut self.outbox)?,
-            Layer::None => return Err(io::ErrorKind::NotConnected.into()),
-        })
+        Ok(at
+            + match &mut self.layer {
+                Layer::Records(records) => records.seal(plaintext, out).map_err(io::Error::other)?,
+                Layer::Handshake(handshake) => {
+                    let mut replies = Vec::new();
+                    let sealed = handshake.seal(plaintext, out, &mut replies);
+                    self.outbox.push(&replies);
+                    sealed?
+                }
+                Layer::None => return Err(io::ErrorKind::NotConnected.into()),
+            })
     }
 
     /// Puts the last record into the outbox: why it is over, or a goodbye. Nothing can be sealed after it.
@@ -186,7 +193,7 @@ impl Stream for TlsStream {
                 end = self.seal(slice, out, end)?;
             }
             if !self.outbox.is_empty() {
-                // A key update answered while sealing goes out ahead of what it does not cover.
+                // What rustls had to say before the data leaves before it.
                 self.outbox.push(&out[..end]);
                 return match self.poll_flush(cx) {
                     Poll::Ready(result) => result,

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use super::Settings;
-use super::load::{Outcome, Plan};
+use super::load::{Outcome, Plan, Shape};
 use super::report::{Row, Spread, number};
 use super::server::Server;
 use crate::interop;
@@ -17,6 +17,10 @@ pub(super) const DERPER: &str = "derper 1.104.5";
 /// A load process that is idle less than this share of its time may be what sets the pace. Idle is neither
 /// running nor waiting for a core.
 const IDLE: f64 = 0.03;
+
+/// At a fixed rate, a load that is idle less than this share keeps packets waiting itself: they lie in its
+/// sockets until it comes round to them.
+const IDLE_AT_A_RATE: f64 = 0.2;
 
 /// How the two servers are started for a row.
 #[derive(Clone, Debug, Default)]
@@ -39,8 +43,11 @@ impl Sides {
         format!("relayd: {ours}; derper: {theirs}")
     }
 
+    /// Those asked for on the command line, and the row's own, which win: relayd takes a flag once.
     fn all_args<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = &'a String> {
-        settings.relayd_args.iter().chain(&self.relayd_args)
+        let flag = |arg: &String| arg.split('=').next().map(str::to_owned);
+        let own: Vec<_> = self.relayd_args.iter().map(flag).collect();
+        settings.relayd_args.iter().filter(move |arg| !own.contains(&flag(arg))).chain(&self.relayd_args)
     }
 }
 
@@ -124,11 +131,19 @@ impl Samples {
         self.add(row, "p50 in flight, µs", |seen| seen.p50_us);
         self.add(row, "p99 in flight, µs", |seen| seen.p99_us);
         let idle = self.medians(|seen| seen.load_idle(plan.threads));
+        let least = if plan.shape == Shape::Window { IDLE } else { IDLE_AT_A_RATE };
         for (name, idle) in ["relayd", DERPER].iter().zip(idle) {
             let share = number(idle * 100.0);
-            row.notes.push(match idle > IDLE {
-                true => format!("The load waited for {name}: {share} % of its time it had nothing to do."),
-                false => format!("**The load set the pace of {name}**: idle {share} % of its time."),
+            row.notes.push(match (idle > least, plan.shape) {
+                (true, _) => {
+                    format!("The load waited for {name}: {share} % of its time it had nothing to do.")
+                }
+                (false, Shape::Window) => {
+                    format!("**The load set the pace of {name}**: idle {share} % of its time.")
+                }
+                (false, _) => format!(
+                    "**Packets may have waited in the load beside {name}**: idle {share} % of its time."
+                ),
             });
         }
     }

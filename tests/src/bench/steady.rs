@@ -5,7 +5,7 @@ mod crumbs;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -70,8 +70,6 @@ pub struct Allocated {
     pub count: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// TLS records that the workers opened and sealed meanwhile; rustls allocates one buffer for each.
-    pub records: u64,
 }
 
 /// Lengths of a tunnel's packets, such that reads end anywhere in a frame.
@@ -88,23 +86,17 @@ pub fn rows(settings: &Settings, name: &str) -> anyhow::Result<Vec<Row>> {
             let plan = Plan { tls, lengths: MIXED, warm_up: packets / 4, packets, workers: 1 };
             let allocated = run(&plan)?;
             let per_packet = |n: u64| n as f64 / packets as f64;
-            let own = per_packet(allocated.count.saturating_sub(allocated.records));
             let mut row = Row {
                 name: format!("{name}, {label}"),
                 load: format!("{packets} packets of 1 to 1,420 B between two connections on one warm worker"),
-                unit: "allocations a packet, beside rustls' own".to_owned(),
-                ours: vec![own],
+                unit: "allocations a packet".to_owned(),
+                ours: vec![per_packet(allocated.count)],
                 goal: "0".to_owned(),
                 ours_at_most: Some(0.0),
                 ..Row::default()
             };
-            row.add(
-                "TLS records opened and sealed, one allocation of rustls each",
-                number(per_packet(allocated.records)),
-                "",
-            );
             row.add("bytes allocated a packet", number(per_packet(allocated.bytes)), "");
-            assert!(allocated.count == allocated.records, "the packet path allocates: {allocated:?}");
+            assert!(allocated.count == 0, "the packet path allocates: {allocated:?}");
             Ok(row)
         })
         .into_iter()
@@ -134,24 +126,23 @@ pub fn run(plan: &Plan) -> anyhow::Result<Allocated> {
         let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
         workers.push(thread::spawn(move || work(&runtime, parties, &relay, server, &phase, index)));
     }
-    let records = Arc::new(AtomicU64::new(0));
-    let clients = clients.map(|tcp| Crumbs::new(tcp, &records));
+    let clients = clients.map(Crumbs);
     let sent = match identity {
-        None => send(Ok(clients.into()), to, plan, &phase, &records).map(|_| 0),
+        None => send(Ok(clients.into()), to, plan, &phase),
         Some((_, client)) => {
             let dress = |tcp| anyhow::Ok(StreamOwned::new(client_connection(&client)?, tcp));
-            send(clients.map(dress).into_iter().collect(), to, plan, &phase, &records)
+            send(clients.map(dress).into_iter().collect(), to, plan, &phase)
         }
     };
     // Whatever became of the packets, the workers must come to their end.
     phase.finish(sent.is_err());
-    let mut total = Allocated { records: *sent.as_ref().unwrap_or(&0), ..Allocated::default() };
+    let mut total = Allocated::default();
     for worker in workers {
         let allocated = worker.join().ok().context("a worker panicked")??;
         total.count += allocated.count;
         total.bytes += allocated.bytes;
     }
-    sent.map(|_| total)
+    sent.map(|()| total)
 }
 
 /// What tells the workers when to count.
@@ -240,7 +231,7 @@ fn work(
     let counted = allocation_counter::measure(|| runtime.block_on(phase.done[index].notified()));
     phase.counting.wait();
     started?;
-    Ok(Allocated { count: counted.count_total, bytes: counted.bytes_total, records: 0 })
+    Ok(Allocated { count: counted.count_total, bytes: counted.bytes_total })
 }
 
 fn start<S: Stream + 'static>(stream: S, peer: Arc<Peer>, relay: &Arc<Relay>) {
@@ -248,17 +239,15 @@ fn start<S: Stream + 'static>(stream: S, peer: Arc<Peer>, relay: &Arc<Relay>) {
     tokio::spawn(connection);
 }
 
-/// Sends from the first stream and receives on the second, window by window; returns the TLS records of the
-/// part that is counted.
+/// Sends from the first stream and receives on the second, window by window.
 fn send<T: Read + Write>(
     streams: anyhow::Result<Vec<T>>,
     to: NodePublic,
     plan: &Plan,
     phase: &Phase,
-    records: &AtomicU64,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<()> {
     let mut streams = streams?;
-    let (Some(mut receiver), Some(mut sender)) = (streams.pop(), streams.pop()) else { return Ok(0) };
+    let (Some(mut receiver), Some(mut sender)) = (streams.pop(), streams.pop()) else { return Ok(()) };
     // A handshake is made by reading and writing: let the receiver's happen before anything is for it.
     receiver.write_all(&note_preferred())?;
     receiver.flush()?;
@@ -289,9 +278,7 @@ fn send<T: Read + Write>(
     };
     carry(plan.warm_up, WARM_UP_WINDOWS)?;
     phase.count();
-    let before = records.load(Ordering::Relaxed);
-    carry(plan.packets, 1)?;
-    Ok(records.load(Ordering::Relaxed) - before)
+    carry(plan.packets, 1)
 }
 
 fn send_packet(to: &NodePublic, length: usize) -> Vec<u8> {

@@ -26,20 +26,26 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: Option<f64>) 
     let sides = Sides { long_queue: true, ..Sides::default() };
     if wanted(&LOW) {
         let rivals = Rivals::start(settings, &sides)?;
-        measure(settings, rows, &rivals, &sides, 4000.0, &LOW)?;
+        measure(settings, rows, &rivals, &sides, &plan(4000.0, 1), &LOW)?;
     }
     if wanted(&HALF) {
         let rivals = Rivals::start(settings, &sides)?;
         let peak = match peak {
             Some(peak) => peak,
             None => {
-                let plan = Plan { measure_ms: settings.sample_ms(), ..Plan::new(Shape::Window) };
+                let plan = Plan { threads: 2, measure_ms: settings.sample_ms(), ..Plan::new(Shape::Window) };
                 rivals.alternate(&plan, 3)?.medians(Outcome::per_second)[1]
             }
         };
-        measure(settings, rows, &rivals, &sides, (peak / 2.0).round(), &HALF)?;
+        // One thread would be all but busy with this rate, and its own delays what is measured.
+        measure(settings, rows, &rivals, &sides, &plan((peak / 2.0).round(), 2), &HALF)?;
     }
     Ok(())
+}
+
+/// An open loop by so many load threads.
+fn plan(rate: f64, threads: usize) -> Plan {
+    Plan { rate, threads, ..Plan::new(Shape::Rate) }
 }
 
 fn measure(
@@ -47,21 +53,22 @@ fn measure(
     rows: &mut Vec<Row>,
     rivals: &Rivals,
     sides: &Sides,
-    rate: f64,
+    plan: &Plan,
     figures: &[Figure],
 ) -> anyhow::Result<()> {
-    let plan = Plan { rate, measure_ms: 2 * settings.sample_ms(), ..Plan::new(Shape::Rate) };
+    let plan = Plan { measure_ms: 2 * settings.sample_ms(), ..plan.clone() };
     let samples = rivals.alternate(&plan, settings.pairs())?;
     for (name, figure, unit, goal, at_most) in figures {
         let row = Row {
             name: (*name).to_owned(),
             load: format!(
                 "Open loop at {} packets/s over {} pairs; TLS 1.3 with AES-128-GCM; {} bytes, each packet its \
-                 own TLS record and write; {} ms a sample. A time in flight starts when the packet was to be \
-                 sent. {}.",
-                number(rate),
+                 own TLS record and write; {} load thread(s); {} ms a sample. A time in flight starts when \
+                 the packet was to be sent. {}.",
+                number(plan.rate),
                 plan.clients / 2,
                 plan.size,
+                plan.threads,
                 plan.measure_ms,
                 sides.text(settings),
             ),
