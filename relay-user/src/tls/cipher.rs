@@ -42,6 +42,17 @@ pub enum Broken {
     NoType,
 }
 
+/// A record that has been opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its inner content type.
+    pub kind: u8,
+    /// What was sealed, without padding.
+    pub plaintext: &'a [u8],
+    /// Bytes of the whole record as it came.
+    pub len: usize,
+}
+
 /// One direction of a connection.
 pub struct Cipher {
     key: LessSafeKey,
@@ -77,12 +88,11 @@ impl Cipher {
         self.sequence
     }
 
-    /// Opens the record at the start of `data`, in place: its content type, its plaintext, and the length of
-    /// the whole record. Nothing, if it has not arrived whole.
+    /// Opens the record at the start of `data`, in place. Nothing, if it has not arrived whole.
     ///
     /// # Errors
     /// As [`Broken`] says; the connection cannot go on.
-    pub fn open<'a>(&mut self, data: &'a mut [u8]) -> Result<Option<(u8, &'a [u8], usize)>, Broken> {
+    pub fn open<'a>(&mut self, data: &'a mut [u8]) -> Result<Option<Record<'a>>, Broken> {
         let Some((header, rest)) = data.split_first_chunk_mut::<HEADER>() else { return Ok(None) };
         // The version in it means nothing (RFC 8446, 5.1).
         let &mut [kind, _, _, high, low] = header;
@@ -104,7 +114,7 @@ impl Cipher {
         if end > MAX_PLAINTEXT {
             return Err(Broken::TooLong(end));
         }
-        Ok(Some((text[end], &text[..end], HEADER + len)))
+        Ok(Some(Record { kind: text[end], plaintext: &text[..end], len: HEADER + len }))
     }
 
     /// Seals at most [`MAX_PLAINTEXT`] bytes as one record at the start of `out`, which has room for

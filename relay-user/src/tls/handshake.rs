@@ -1,5 +1,5 @@
-//! A connection as long as rustls carries it, by its unbuffered API: through the handshake, and to the end where
-//! TLS 1.2 was agreed.
+//! A connection as long as rustls carries it, by its unbuffered API: through the handshake, and to the end
+//! where TLS 1.2 was agreed.
 
 use std::fmt;
 use std::io;

@@ -1,7 +1,7 @@
 //! A TLS 1.3 connection after its handshake: rustls keeps the secrets, records are opened and sealed here.
 //!
-//! rustls hands a connection over as it does to a kernel that speaks TLS. What is left of the protocol then is
-//! three kinds of records: data, alerts, and key updates.
+//! rustls hands a connection over as it does to a kernel that speaks TLS. What is left of the protocol then
+//! is three kinds of records: data, alerts, and key updates.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -10,7 +10,7 @@ use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::{Error, SupportedCipherSuite};
 
-use super::cipher::{APPLICATION_DATA, Broken, Cipher, MAX_PLAINTEXT, OVERHEAD};
+use super::cipher::{APPLICATION_DATA, Broken, Cipher, MAX_PLAINTEXT, OVERHEAD, Record};
 
 /// Inner content types beside data.
 const ALERT: u8 = 21;
@@ -124,7 +124,8 @@ impl Records {
     ) -> Result<Opened, Fault> {
         let mut used = 0;
         let mut closed = false;
-        while !closed && let Some((kind, plaintext, len)) = self.rx.open(&mut data[used..])? {
+        while !closed && let Some(record) = self.rx.open(&mut data[used..])? {
+            let Record { kind, plaintext, len } = record;
             used += len;
             if kind == APPLICATION_DATA && !plaintext.is_empty() {
                 self.fruitless = 0;

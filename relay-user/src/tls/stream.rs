@@ -1,7 +1,7 @@
 //! TLS in place: records are opened where they were read and sealed straight into the write buffer.
 //!
-//! rustls makes the handshake, and hands a TLS 1.3 connection over to our record layer when that is over. Between
-//! reads the connection keeps only the ciphertext of a record that has not arrived whole.
+//! rustls makes the handshake, and hands a TLS 1.3 connection over to our record layer when that is over.
+//! Between reads the connection keeps only the ciphertext of a record that has not arrived whole.
 
 use std::fmt;
 use std::io;

@@ -1,3 +1,5 @@
+//! One direction alone: sealed and opened with the same secrets.
+
 use proptest::prelude::*;
 use rustls::crypto::cipher::{AeadKey, Iv};
 
@@ -32,7 +34,7 @@ proptest! {
             for part in [0, 4, len - 1] {
                 prop_assert_eq!(opener.open(&mut record[..part]), Ok(None));
             }
-            prop_assert_eq!(opener.open(&mut record), Ok(Some((kind, &plaintext[..], len))));
+            prop_assert_eq!(opener.open(&mut record), Ok(Some(Record { kind, plaintext: &plaintext, len })));
         }
         prop_assert_eq!(sealer.sequence(), opener.sequence());
     }
@@ -49,7 +51,7 @@ proptest! {
         inner.extend(vec![0; zeros]);
         let mut record = sealed(&mut sealer, 0, &inner);
         let len = record.len();
-        prop_assert_eq!(opener.open(&mut record), Ok(Some((kind, &plaintext[..], len))));
+        prop_assert_eq!(opener.open(&mut record), Ok(Some(Record { kind, plaintext: &plaintext, len })));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! The record layer against rustls' client, and against forged records that no client would send.
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! A socket that writes in pieces which end anywhere in a frame and in a record, so that the relay's reads do.
+//! A socket that writes in pieces which end anywhere in a frame and in a record, so that the relay's reads
+//! do.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
