@@ -16,6 +16,7 @@ pub mod stream;
 pub mod sweep;
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,8 +76,12 @@ impl<S: Stream> Connection<S> {
 
     /// Tells everybody who must know that the connection is over.
     fn finish(&mut self, end: &End) {
-        if let End::Fault(_) = end {
-            self.relay.counters.add(Counter::ProtocolFaults, 1);
+        match end {
+            End::Fault(_) => self.relay.counters.add(Counter::ProtocolFaults, 1),
+            End::Io(error) if error.kind() == ErrorKind::InvalidData => {
+                self.relay.counters.add(Counter::TlsFaults, 1);
+            }
+            _ => {}
         }
         tracing::debug!(remote = %self.peer.remote, %end, "connection ended");
         let Self { reader, peer, relay, .. } = self;

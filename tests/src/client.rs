@@ -171,6 +171,11 @@ impl Client {
         self.wire.write(bytes)
     }
 
+    /// The stream, for tests of what carries the frames.
+    pub fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
     /// The next frame.
     pub fn recv(&mut self) -> Result<Message> {
         self.recv_within(DEADLINE)?.context("nothing came before the deadline")

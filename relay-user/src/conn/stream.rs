@@ -29,6 +29,8 @@ pub enum Received {
 pub trait Stream: Send + Unpin + 'static {
     /// Reads the socket once and hands `sink` each plaintext slice, in order. Once the sink breaks, it is not
     /// called again, and what it has not seen is lost: the caller is about to end the connection.
+    ///
+    /// An error of kind `InvalidData` says that the peer broke the transport's rules.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,

@@ -48,6 +48,8 @@ counters! {
     LoginRefused = "login_refused";
     /// Connections ended for breaking the protocol.
     ProtocolFaults = "protocol_faults";
+    /// Clients cut for a TLS record that does not open, or has no place.
+    TlsFaults = "tls_faults";
     /// Packets received from clients.
     PacketsReceived = "packets_received";
     /// Payload bytes of those.

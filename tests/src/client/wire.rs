@@ -89,6 +89,23 @@ impl Wire {
         Ok(stream.flush()?)
     }
 
+    /// Writes all of `bytes` under new keys, and asks the relay for new ones. Only with TLS 1.3.
+    pub fn write_with_new_keys(&mut self, bytes: &[u8]) -> Result<()> {
+        let Stream::Tls(tls) = &mut self.stream else { bail!("no TLS, no keys") };
+        tls.conn.refresh_traffic_keys()?;
+        self.write(bytes)
+    }
+
+    /// Writes `bytes`, at most one record, with one bit of the record changed.
+    pub fn write_damaged(&mut self, bytes: &[u8]) -> Result<()> {
+        let Stream::Tls(tls) = &mut self.stream else { bail!("no TLS, no record") };
+        tls.conn.writer().write_all(bytes)?;
+        let mut record = Vec::new();
+        tls.conn.write_tls(&mut record)?;
+        *record.last_mut().context("a record")? ^= 1;
+        Ok(tls.sock.write_all(&record)?)
+    }
+
     /// Reads the answer to the upgrade request, which must be exactly as upstream writes it; returns its key.
     pub fn upgrade_answer(&mut self) -> Result<NodePublic> {
         let head = self.http_head()?;
