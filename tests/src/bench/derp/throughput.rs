@@ -9,9 +9,10 @@ use crate::bench::load::{Outcome, Plan, Shape};
 use crate::bench::report::Row;
 use crate::bench::rivals::{Rivals, Sides};
 
-/// relayd without the moment it waits for more before a busy worker sleeps: for the rows that show its
-/// effect.
-const NO_PAUSE: &str = "--busy-pause=0s";
+/// Settings of relayd other than its defaults, for the rows that show what these buy: what a row's name ends
+/// in, the argument, and what there is to see.
+const NO_PAUSE: [&str; 3] = ["no-pause", "--busy-pause=0s", "none: shows what the pause buys"];
+const TWO_WORKERS: [&str; 3] = ["two-workers", "--workers=2", "none: shows what one worker buys"];
 
 /// How long packets take under the load of `tls-1200`: name, figure, goal in words and as a ratio.
 type Flood = (&'static str, fn(&Outcome) -> f64, &'static str, f64);
@@ -22,7 +23,7 @@ const FLOOD: [Flood; 2] = [
 
 /// One row's load, settings and goal.
 struct Case {
-    name: &'static str,
+    name: String,
     plan: Plan,
     sides: Sides,
     goal: &'static str,
@@ -33,7 +34,8 @@ struct Case {
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: &mut Option<f64>) -> anyhow::Result<()> {
     for case in cases() {
         let flood = case.name == "tls-1200";
-        let asked = settings.wants(case.name) || flood && FLOOD.iter().any(|figure| settings.wants(figure.0));
+        let asked =
+            settings.wants(&case.name) || flood && FLOOD.iter().any(|figure| settings.wants(figure.0));
         if !asked {
             continue;
         }
@@ -41,7 +43,7 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: &mut Option<f
         let plan = Plan { measure_ms: settings.sample_ms(), ..case.plan };
         let samples = rivals.alternate(&plan, settings.pairs())?;
         let row = Row {
-            name: case.name.to_owned(),
+            name: case.name.clone(),
             load: format!("{}. {}.", text(&plan, case.sides.plain), case.sides.text(settings)),
             unit: "µs of CPU per packet".to_owned(),
             goal: case.goal.to_owned(),
@@ -79,32 +81,41 @@ fn cases() -> Vec<Case> {
         ..Plan::new(Shape::Window)
     };
     let tuned = || Sides { long_queue: true, ..Sides::default() };
-    let case = |name, plan, goal, at_most| Case { name, plan, sides: tuned(), goal, at_most: Some(at_most) };
+    let case =
+        |name: String, plan, goal, at_most| Case { name, plan, sides: tuned(), goal, at_most: Some(at_most) };
     let mut cases = vec![
-        case("tls-1200", plan(1200, 10, 64), "at most 1/3", 1.0 / 3.0),
+        case("tls-1200".to_owned(), plan(1200, 10, 64), "at most 1/3", 1.0 / 3.0),
         Case {
             sides: Sides::default(),
-            ..case("tls-1200-defaults", plan(1200, 10, 64), "at most 1/3", 1.0 / 3.0)
+            ..case("tls-1200-defaults".to_owned(), plan(1200, 10, 64), "at most 1/3", 1.0 / 3.0)
         },
-        case("tls-64", plan(64, 10, 64), "at most 1/2.5", 1.0 / 2.5),
-        case("tls-8000", plan(8000, 10, 64), "at most 1/2.5", 1.0 / 2.5),
-        case("tls-1-pair", plan(1200, 1, 64), "at most 1/2.5", 1.0 / 2.5),
-        case("tls-200-pairs", plan(1200, 200, 8), "at most 1/2", 0.5),
+        case("tls-64".to_owned(), plan(64, 10, 64), "at most 1/2.5", 1.0 / 2.5),
+        case("tls-8000".to_owned(), plan(8000, 10, 64), "at most 1/2.5", 1.0 / 2.5),
+        case("tls-1-pair".to_owned(), plan(1200, 1, 64), "at most 1/2.5", 1.0 / 2.5),
+        case("tls-200-pairs".to_owned(), plan(1200, 200, 8), "at most 1/2", 0.5),
     ];
     for (at, name, pairs, window, goal, at_most) in [
         (1, "tls-1200-gathered", 10, 64, "at most 1/3", 1.0 / 3.0),
         (7, "tls-200-pairs-gathered", 200, 8, "at most 1/2", 0.5),
     ] {
         let gathered = Plan { gather: true, ..plan(1200, pairs, window) };
-        cases.insert(at, case(name, gathered, goal, at_most));
+        cases.insert(at, case(name.to_owned(), gathered, goal, at_most));
     }
-    let plain = case("plain-1200", plan(1200, 10, 64), "at most 1/3.5", 1.0 / 3.5);
+    let plain = case("plain-1200".to_owned(), plan(1200, 10, 64), "at most 1/3.5", 1.0 / 3.5);
     cases.push(Case { sides: Sides { plain: true, ..tuned() }, ..plain });
-    for (name, pairs, window) in
-        [("tls-1200-no-pause", 10, 64), ("tls-1-pair-no-pause", 1, 64), ("tls-200-pairs-no-pause", 200, 8)]
-    {
-        let case = case(name, plan(1200, pairs, window), "none: shows what the pause buys", 1.0);
-        let relayd_args = vec![NO_PAUSE.to_owned()];
+    let one_thread = Plan { threads: 1, ..plan(1200, 10, 64) };
+    let goal = "none: shows what a load of one thread makes of it";
+    cases.push(Case { at_most: None, ..case("tls-1200-one-load-thread".to_owned(), one_thread, goal, 1.0) });
+    for (name, size, pairs, window, [suffix, argument, goal]) in [
+        ("tls-1200", 1200, 10, 64, NO_PAUSE),
+        ("tls-64", 64, 10, 64, NO_PAUSE),
+        ("tls-1-pair", 1200, 1, 64, NO_PAUSE),
+        ("tls-200-pairs", 1200, 200, 8, NO_PAUSE),
+        ("tls-1200", 1200, 10, 64, TWO_WORKERS),
+        ("tls-200-pairs", 1200, 200, 8, TWO_WORKERS),
+    ] {
+        let case = case(format!("{name}-{suffix}"), plan(size, pairs, window), goal, 1.0);
+        let relayd_args = vec![argument.to_owned()];
         cases.push(Case { sides: Sides { relayd_args, ..tuned() }, at_most: None, ..case });
     }
     cases
