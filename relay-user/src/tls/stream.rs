@@ -87,7 +87,10 @@ impl TlsStream {
                 }
                 Err(fault) => {
                     self.seal_last(Some(fault));
-                    return Err(invalid(fault));
+                    return Err(match fault {
+                        Fault::Alert(_) => io::Error::new(io::ErrorKind::ConnectionAborted, fault),
+                        _ => invalid(fault),
+                    });
                 }
             }
         }
