@@ -1,7 +1,7 @@
 //! A short pause before a busy worker goes to sleep, so that more packets share each system call.
 //!
-//! Only under load: at a rate at which several packets come during one pause, waiting for them costs less than
-//! waking up for each. A worker with less to do sleeps at once.
+//! Only under load: at a rate at which several packets come during one pause, waiting for them costs less
+//! than waking up for each. A worker with less to do sleeps at once.
 
 use std::cell::Cell;
 use std::time::Duration;
