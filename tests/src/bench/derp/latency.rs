@@ -26,7 +26,7 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: Option<f64>) 
     let sides = Sides { long_queue: true, ..Sides::default() };
     if wanted(&LOW) {
         let rivals = Rivals::start(settings, &sides)?;
-        measure(settings, rows, &rivals, &sides, &plan(4000.0, 1), &LOW)?;
+        measure(settings, rows, &rivals, &sides, &plan(4000.0, 1, 4), &LOW)?;
     }
     if wanted(&HALF) {
         let rivals = Rivals::start(settings, &sides)?;
@@ -38,14 +38,15 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: Option<f64>) 
             }
         };
         // One thread would be all but busy with this rate, and its own delays what is measured.
-        measure(settings, rows, &rivals, &sides, &plan((peak / 2.0).round(), 2), &HALF)?;
+        measure(settings, rows, &rivals, &sides, &plan((peak / 2.0).round(), 2, 2), &HALF)?;
     }
     Ok(())
 }
 
-/// An open loop by so many load threads.
-fn plan(rate: f64, threads: usize) -> Plan {
-    Plan { rate, threads, ..Plan::new(Shape::Rate) }
+/// An open loop by so many load threads, in samples of so many times the usual length: a percentile needs
+/// packets.
+fn plan(rate: f64, threads: usize, times: u64) -> Plan {
+    Plan { rate, threads, measure_ms: times, ..Plan::new(Shape::Rate) }
 }
 
 fn measure(
@@ -56,7 +57,7 @@ fn measure(
     plan: &Plan,
     figures: &[Figure],
 ) -> anyhow::Result<()> {
-    let plan = Plan { measure_ms: 2 * settings.sample_ms(), ..plan.clone() };
+    let plan = Plan { measure_ms: plan.measure_ms * settings.sample_ms(), ..plan.clone() };
     let samples = rivals.alternate(&plan, settings.pairs())?;
     for (name, figure, unit, goal, at_most) in figures {
         let row = Row {

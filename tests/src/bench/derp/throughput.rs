@@ -1,7 +1,7 @@
 //! Rows with closed windows: what a packet costs when there are always more.
 //!
 //! Each packet is a write of its own, as stock clients make them. Such a load costs more than the servers do:
-//! it has two threads, and two rows with gathered writes show the servers fed as fast as they can eat.
+//! it has two threads, and rows with gathered writes show the servers fed as fast as they can eat.
 
 use super::keep;
 use crate::bench::Settings;
@@ -96,7 +96,8 @@ fn cases() -> Vec<Case> {
     ];
     for (at, name, pairs, window, goal, at_most) in [
         (1, "tls-1200-gathered", 10, 64, "at most 1/3", 1.0 / 3.0),
-        (7, "tls-200-pairs-gathered", 200, 8, "at most 1/2", 0.5),
+        (6, "tls-1-pair-gathered", 1, 64, "at most 1/2.5", 1.0 / 2.5),
+        (8, "tls-200-pairs-gathered", 200, 8, "at most 1/2", 0.5),
     ] {
         let gathered = Plan { gather: true, ..plan(1200, pairs, window) };
         cases.insert(at, case(name.to_owned(), gathered, goal, at_most));
