@@ -26,7 +26,9 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: Option<f64>) 
     let sides = Sides { long_queue: true, ..Sides::default() };
     if wanted(&LOW) {
         let rivals = Rivals::start(settings, &sides)?;
-        measure(settings, rows, &rivals, &sides, &plan(4000.0, 1, 4), &LOW)?;
+        // Four times the usual length: at this rate a percentile needs that many packets.
+        let plan = Plan { rate: 4000.0, measure_ms: 4 * settings.sample_ms(), ..Plan::new(Shape::Rate) };
+        measure(settings, rows, &rivals, &sides, &plan, &LOW)?;
     }
     if wanted(&HALF) {
         let rivals = Rivals::start(settings, &sides)?;
@@ -37,16 +39,16 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: Option<f64>) 
                 rivals.alternate(&plan, 3)?.medians(Outcome::per_second)[1]
             }
         };
-        // One thread would be all but busy with this rate, and its own delays what is measured.
-        measure(settings, rows, &rivals, &sides, &plan((peak / 2.0).round(), 2, 2), &HALF)?;
+        let plan = Plan {
+            rate: (peak / 2.0).round(),
+            // One would be all but busy with this rate, and its own delays what is measured.
+            threads: 2,
+            measure_ms: 2 * settings.sample_ms(),
+            ..Plan::new(Shape::Rate)
+        };
+        measure(settings, rows, &rivals, &sides, &plan, &HALF)?;
     }
     Ok(())
-}
-
-/// An open loop by so many load threads, in samples of so many times the usual length: a percentile needs
-/// packets.
-fn plan(rate: f64, threads: usize, times: u64) -> Plan {
-    Plan { rate, threads, measure_ms: times, ..Plan::new(Shape::Rate) }
 }
 
 fn measure(
@@ -57,8 +59,7 @@ fn measure(
     plan: &Plan,
     figures: &[Figure],
 ) -> anyhow::Result<()> {
-    let plan = Plan { measure_ms: plan.measure_ms * settings.sample_ms(), ..plan.clone() };
-    let samples = rivals.alternate(&plan, settings.pairs())?;
+    let samples = rivals.alternate(plan, settings.pairs())?;
     for (name, figure, unit, goal, at_most) in figures {
         let row = Row {
             name: (*name).to_owned(),
@@ -78,7 +79,7 @@ fn measure(
             at_most: at_most.is_finite().then_some(*at_most),
             ..Row::default()
         };
-        keep(rows, settings, finish(row, &samples, &plan, *figure));
+        keep(rows, settings, finish(row, &samples, plan, *figure));
     }
     Ok(())
 }
