@@ -1,5 +1,5 @@
-//! The packet walk of the XDP program, on frames of a bound session that are damaged, cut and mended anywhere:
-//! a frame that is not forwarded stays as it came, and one that is has nothing new but its headers.
+//! The packet walk of the XDP program, on frames of a bound session that are damaged, cut and mended
+//! anywhere: a frame that is not forwarded stays as it came, and one that is has nothing new but its headers.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -45,7 +45,8 @@ fuzz_target!(|input: Input| {
         return;
     };
     let to = sample::CLIENTS[1 - usize::from(decision.from_leg)];
-    assert_eq!((decision.destination.ip, decision.destination.port), (to.ip().octets(), to.port().to_be_bytes()));
+    assert_eq!(decision.destination.ip, to.ip().octets());
+    assert_eq!(decision.destination.port, to.port().to_be_bytes());
     assert_eq!(frame[IPV4_PAYLOAD_OFFSET..], before[IPV4_PAYLOAD_OFFSET..]);
     assert_eq!(frame[22], before[22] - 1, "TTL");
     assert_eq!(full(&frame[14..34]), 0, "IP checksum");
