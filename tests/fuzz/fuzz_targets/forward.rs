@@ -37,9 +37,13 @@ fuzz_target!(|input: Input| {
     let before = frame.clone();
     let session = sample::session(INTERFACE);
     let config = sample::config(NOW);
-    let outcome = apply(&mut SliceFrame(&mut frame), &config, INTERFACE, || NOW, |vni| {
-        (vni == sample::VNI).then_some(&session)
-    });
+    let outcome = apply(
+        &mut SliceFrame(&mut frame),
+        &config,
+        INTERFACE,
+        || NOW,
+        |vni| (vni == sample::VNI).then_some(&session),
+    );
     let Ok(decision) = outcome else {
         assert_eq!(frame, before);
         return;
