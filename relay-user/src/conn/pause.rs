@@ -33,11 +33,12 @@ impl Pace {
     }
 
     /// Whether a pause is worth it after `relayed` more packets. The rate of the last span decides until the
-    /// next is full; a span that takes longer than packets may be apart ends the load.
+    /// next is full; a span that takes too long for that rate ends the load before it is.
     fn after(&mut self, relayed: u64, now_ns: u64, pause_ns: u64) -> bool {
         self.packets += relayed;
         let full = self.packets >= SPAN;
-        let slow = (now_ns - self.since_ns) * WORTH > self.packets.max(SPAN) * pause_ns;
+        let slow = now_ns.saturating_sub(self.since_ns).saturating_mul(WORTH)
+            > self.packets.max(SPAN).saturating_mul(pause_ns);
         if full || slow {
             *self = Self { since_ns: now_ns, packets: 0, busy: !slow };
         }
