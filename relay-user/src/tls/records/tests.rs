@@ -243,7 +243,7 @@ fn the_sink_may_end_it() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn a_stream_cut_anywhere_comes_whole(
