@@ -84,13 +84,17 @@ impl<S: Stream> Connection<S> {
             _ => {}
         }
         tracing::debug!(remote = %self.peer.remote, %end, "connection ended");
+        for other in self.leave() {
+            reader::tell_gone(&other, &self.peer.key, PeerGoneReason::Disconnected);
+        }
+    }
+
+    /// Takes the connection out of the table; returns who must hear of it.
+    fn leave(&mut self) -> Vec<Arc<Peer>> {
         let Self { reader, peer, relay, .. } = self;
         let left = peer.mailbox.close();
         relay.counters.add(Counter::DropGoneDisconnected, left as u64);
-        let gone = relay.router.leave(peer, reader.take_audience(), clock::monotonic_ns());
-        for other in gone {
-            reader::tell_gone(&other, &peer.key, PeerGoneReason::Disconnected);
-        }
+        relay.router.leave(peer, reader.take_audience(), clock::monotonic_ns())
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {

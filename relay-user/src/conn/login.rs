@@ -80,7 +80,8 @@ pub async fn login<S: Stream>(
         Ok(()) => Ok(connection),
         Err(failure) => {
             count(relay, &failure);
-            connection.abandon();
+            // It never got to its frames: nobody is told.
+            connection.leave();
             Err(failure)
         }
     }
@@ -121,13 +122,6 @@ impl<S: Stream> Connection<S> {
         turn.finish();
         fed.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
         Ok(())
-    }
-
-    /// Takes a connection out of the table that never got to its frames.
-    fn abandon(mut self) {
-        let left = self.peer.mailbox.close();
-        self.relay.counters.add(Counter::DropGoneDisconnected, left as u64);
-        self.relay.router.leave(&self.peer, self.reader.take_audience(), clock::monotonic_ns());
     }
 }
 

@@ -15,7 +15,6 @@ const WORTH: u64 = 3;
 const SPAN: u64 = 16;
 
 thread_local! {
-    static RELAYED: Cell<u64> = const { Cell::new(0) };
     static PACE: Cell<Pace> = const { Cell::new(Pace::new()) };
 }
 
@@ -32,10 +31,9 @@ impl Pace {
         Self { since_ns: 0, packets: 0, busy: false }
     }
 
-    /// Whether a pause is worth it after `relayed` more packets. The rate of the last span decides until the
-    /// next is full; a span that takes too long for that rate ends the load before it is.
-    fn after(&mut self, relayed: u64, now_ns: u64, pause_ns: u64) -> bool {
-        self.packets += relayed;
+    /// Whether a pause is worth it now. The rate of the last span decides until the next is full; a span that
+    /// takes too long for that rate ends the load before it is.
+    fn is_busy(&mut self, now_ns: u64, pause_ns: u64) -> bool {
         let full = self.packets >= SPAN;
         let slow = now_ns.saturating_sub(self.since_ns).saturating_mul(WORTH)
             > self.packets.max(SPAN).saturating_mul(pause_ns);
@@ -48,13 +46,15 @@ impl Pace {
 
 /// Notes that this worker has relayed packets.
 pub fn note(packets: u64) {
-    RELAYED.set(RELAYED.get() + packets);
+    let mut pace = PACE.get();
+    pace.packets += packets;
+    PACE.set(pace);
 }
 
 /// To be called on a worker that is about to sleep.
 pub fn before_sleep(pause: Duration) {
     let mut pace = PACE.get();
-    let busy = pace.after(RELAYED.take(), clock::monotonic_ns(), pause.as_nanos() as u64);
+    let busy = pace.is_busy(clock::monotonic_ns(), pause.as_nanos() as u64);
     PACE.set(pace);
     if busy {
         std::thread::sleep(pause);
@@ -79,7 +79,8 @@ mod tests {
         let mut count = 0;
         for _ in 0..times {
             *now_ns += gap_ns;
-            count += u64::from(pace.after(lump, *now_ns, PAUSE_NS));
+            pace.packets += lump;
+            count += u64::from(pace.is_busy(*now_ns, PAUSE_NS));
         }
         count
     }

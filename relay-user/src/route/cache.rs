@@ -82,15 +82,12 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use relay_common::key::DiscoPublic;
-
     use super::super::sessions::Limits;
     use super::super::table::ConnId;
     use super::*;
 
     fn router() -> Router {
-        let server = DiscoPublic::default();
-        Router::new(Limits { max_sessions: 1, bind_lifetime_ns: 1, steady_lifetime_ns: 1, server }, None)
+        Router::new(Limits::default(), None)
     }
 
     fn login(router: &Router, conn: u64, key: u64) -> Arc<Peer> {

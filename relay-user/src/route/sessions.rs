@@ -22,8 +22,8 @@ use crate::fastpath::nexthop::NextHop;
 /// Largest VNI: 24 bits.
 const MAX_VNI: u32 = (1 << 24) - 1;
 
-/// How many sessions there may be, and how long they live.
-#[derive(Clone, Copy, Debug)]
+/// How many sessions there may be, and how long they live; by default, none.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     /// Sessions at most; also the number of stats slots.
     pub max_sessions: u32,

@@ -7,13 +7,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{Error, ProtocolVersion, ServerConfig};
 
+use super::cipher::MAX_PLAINTEXT;
 use super::records::Opened;
-
-/// Plaintext bytes of a full record.
-const RECORD: usize = 16 * 1024;
 
 /// Room that sealing adds to a record at most: header, content type, tag, and TLS 1.2's explicit nonce.
 const RECORD_OVERHEAD: usize = 40;
@@ -114,7 +112,7 @@ impl Handshake {
 
     /// Bytes that `plaintext` bytes become at most.
     pub fn sealed_len(plaintext: usize) -> usize {
-        plaintext + (plaintext / RECORD + 1) * RECORD_OVERHEAD
+        plaintext + (plaintext / MAX_PLAINTEXT + 1) * RECORD_OVERHEAD
     }
 
     /// Seals `plaintext` into `out`; returns where it ends. What has to leave before is appended to
@@ -126,7 +124,7 @@ impl Handshake {
         for _ in 0..MAX_TURNS {
             match self.0.process_tls_records(&mut []).state.map_err(io::Error::other)? {
                 ConnectionState::WriteTraffic(mut traffic) => {
-                    return traffic.encrypt(plaintext, out).map_err(encrypt_error);
+                    return traffic.encrypt(plaintext, out).map_err(io::Error::other);
                 }
                 ConnectionState::EncodeTlsData(mut message) => {
                     encode_into(replies, |room| message.encode(room)).map_err(io::Error::other)?;
@@ -163,8 +161,4 @@ fn encode_into(
             Err(error) => return Err(Error::General(error.to_string())),
         }
     }
-}
-
-fn encrypt_error(error: EncryptError) -> io::Error {
-    io::Error::other(error.to_string())
 }

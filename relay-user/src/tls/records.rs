@@ -163,7 +163,7 @@ impl Records {
     }
 
     /// Bytes that `plaintext` bytes become at most.
-    pub fn sealed_len(&self, plaintext: usize) -> usize {
+    pub fn sealed_len(plaintext: usize) -> usize {
         // Of one call's records, at most one is preceded by a key update: a key is good for millions.
         plaintext + (plaintext.div_ceil(MAX_PLAINTEXT) + 1) * OVERHEAD + KEY_UPDATE.len() + 1
     }

@@ -22,8 +22,8 @@ use crate::conn::stream::{Outbox, Received, Stream};
 /// Bytes of a worker's seal buffer to begin with: most mailboxes fit.
 const SEAL_BYTES: usize = 64 * 1024;
 
-/// Room for one sealed alert.
-const ALERT_BYTES: usize = 64;
+/// Room for one sealed alert or key update.
+const MESSAGE_BYTES: usize = 64;
 
 /// A server's TLS connection.
 pub struct TlsStream {
@@ -107,7 +107,7 @@ impl TlsStream {
     /// Seals `plaintext` into `out` from `at` on; returns where it ends.
     fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>, at: usize) -> io::Result<usize> {
         let room = match &self.layer {
-            Layer::Records(records) => records.sealed_len(plaintext.len()),
+            Layer::Records(_) => Records::sealed_len(plaintext.len()),
             _ => Handshake::sealed_len(plaintext.len()),
         };
         if out.len() < at + room {
@@ -129,7 +129,7 @@ impl TlsStream {
 
     /// Puts the last record into the outbox: why it is over, or a goodbye. Nothing can be sealed after it.
     fn seal_last(&mut self, fault: Option<Fault>) {
-        let mut room = [0; ALERT_BYTES];
+        let mut room = [0; MESSAGE_BYTES];
         let len = match std::mem::replace(&mut self.layer, Layer::None) {
             Layer::Records(mut records) => records.seal_alert(fault, &mut room).unwrap_or(0),
             Layer::Handshake(mut handshake) => handshake.seal_goodbye(&mut room),
@@ -140,8 +140,13 @@ impl TlsStream {
 
     /// New keys, if the peer wants them and nothing is in their way; else they go with what is sent next.
     fn update_keys(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let owed = matches!(&self.layer, Layer::Records(records) if records.owes_update());
-        if owed && self.outbox.is_empty() { self.send(cx, &[]) } else { Ok(()) }
+        let Layer::Records(records) = &mut self.layer else { return Ok(()) };
+        if !records.owes_update() || !self.outbox.is_empty() {
+            return Ok(());
+        }
+        let mut room = [0; MESSAGE_BYTES];
+        let len = records.seal(&[], &mut room).map_err(io::Error::other)?;
+        self.outbox.send(cx, &mut self.tcp, &room[..len])
     }
 }
 
@@ -188,10 +193,6 @@ impl Stream for TlsStream {
     fn send(&mut self, cx: &mut Context<'_>, plaintext: &[&[u8]]) -> io::Result<()> {
         pool::with_seal(|out| {
             let mut end = 0;
-            let owed = matches!(&self.layer, Layer::Records(records) if records.owes_update());
-            if owed {
-                end = self.seal(&[], out, 0)?;
-            }
             for slice in plaintext.iter().filter(|slice| !slice.is_empty()) {
                 end = self.seal(slice, out, end)?;
             }

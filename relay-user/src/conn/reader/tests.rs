@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_common::derp::message::FromClient;
-use relay_common::key::{DiscoPublic, NodePrivate};
+use relay_common::key::NodePrivate;
 
 use super::*;
 use crate::observe::counters::Counters;
@@ -11,10 +11,8 @@ use crate::route::Router;
 use crate::route::sessions::Limits;
 
 fn relay() -> Relay {
-    let server = DiscoPublic::default();
-    let limits = Limits { max_sessions: 1, bind_lifetime_ns: 1, steady_lifetime_ns: 1, server };
     let key = NodePrivate::from_bytes([7; KEY_LEN]);
-    Relay::new(Router::new(limits, None), Counters::default(), key, Duration::ZERO)
+    Relay::new(Router::new(Limits::default(), None), Counters::default(), key, Duration::ZERO)
 }
 
 struct Client {

@@ -102,7 +102,7 @@ fn open(records: &mut Records, data: &mut [u8]) -> (Vec<u8>, Result<Opened, Faul
 }
 
 fn seal(records: &mut Records, plaintext: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; records.sealed_len(plaintext.len())];
+    let mut out = vec![0; Records::sealed_len(plaintext.len())];
     let len = records.seal(plaintext, &mut out).expect("room");
     out.truncate(len);
     out
