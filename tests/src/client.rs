@@ -127,6 +127,11 @@ impl Client {
         Self::connect_as(dial, NodePrivate::generate(&mut OsRng))
     }
 
+    /// Two clients, each with a key of its own.
+    pub fn pair(dial: &Dial) -> Result<(Self, Self)> {
+        Ok((Self::connect(dial)?, Self::connect(dial)?))
+    }
+
     /// Connects and logs in with `key`.
     pub fn connect_as(dial: &Dial, key: NodePrivate) -> Result<Self> {
         match dial.start {

@@ -6,11 +6,7 @@ use relay_tests::bench::steady::{Allocated, MIXED, Plan, run};
 
 #[test]
 fn twenty_thousand_packets_over_tcp_allocate_nothing() {
-    for workers in [1, 2] {
-        let plan = Plan { tls: false, lengths: MIXED, warm_up: 5_000, packets: 20_000, workers };
-        let allocated = run(&plan).unwrap();
-        assert!(allocated.count <= spare(workers, plan.packets), "{workers} workers: {allocated:?}");
-    }
+    twenty_thousand_packets_allocate_nothing(false);
 }
 
 #[test]
@@ -21,8 +17,12 @@ fn long_packets_over_tcp_allocate_nothing() {
 
 #[test]
 fn twenty_thousand_packets_over_tls_allocate_nothing() {
+    twenty_thousand_packets_allocate_nothing(true);
+}
+
+fn twenty_thousand_packets_allocate_nothing(tls: bool) {
     for workers in [1, 2] {
-        let plan = Plan { tls: true, lengths: MIXED, warm_up: 5_000, packets: 20_000, workers };
+        let plan = Plan { tls, lengths: MIXED, warm_up: 5_000, packets: 20_000, workers };
         let allocated = run(&plan).unwrap();
         assert!(allocated.count <= spare(workers, plan.packets), "{workers} workers: {allocated:?}");
     }

@@ -60,7 +60,7 @@ fn a_fast_and_a_normal_client_see_the_same_relay() -> Result<()> {
 #[test]
 fn the_longest_packet_arrives_whole() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback())?;
-    let (mut alice, mut bob) = pair(&daemon.dial(Start::Fast)?)?;
+    let (mut alice, mut bob) = Client::pair(&daemon.dial(Start::Fast)?)?;
     for len in [0, 1, MAX_PACKET - 1, MAX_PACKET] {
         let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
         alice.send(&bob.key(), &payload)?;
@@ -103,7 +103,7 @@ fn only_disco_to_an_unknown_peer_is_answered_and_not_too_often() -> Result<()> {
 fn a_client_that_leaves_is_reported_to_who_heard_from_it() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback())?;
     let dial = daemon.dial(Start::Fast)?;
-    let (mut alice, mut bob) = pair(&dial)?;
+    let (mut alice, mut bob) = Client::pair(&dial)?;
     let mut carol = Client::connect(&dial)?;
     alice.send(&bob.key(), b"hello")?;
     assert_eq!(bob.recv_packet()?, (alice.key(), b"hello".to_vec()));
@@ -144,7 +144,7 @@ fn of_two_connections_with_one_key_the_last_to_speak_gets_the_packets() -> Resul
 fn a_slow_reader_loses_the_oldest_packets_and_each_loss_is_counted() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback().plain().with(&["--tcp-write-timeout", "0s"]))?;
     let dial = daemon.dial(Start::Normal)?;
-    let (mut alice, mut bob) = pair(&dial)?;
+    let (mut alice, mut bob) = Client::pair(&dial)?;
     let mut sent: u32 = 0;
     // Until the sockets' buffers, which grow, and then the mailbox are full.
     while daemon.counter("drop_queue_head")? < 100 {
@@ -170,7 +170,7 @@ fn a_slow_reader_loses_the_oldest_packets_and_each_loss_is_counted() -> Result<(
 #[test]
 fn a_client_that_takes_nothing_is_cut_after_the_write_timeout() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback().plain().with(&["--tcp-write-timeout", "300ms"]))?;
-    let (mut alice, bob) = pair(&daemon.dial(Start::Normal)?)?;
+    let (mut alice, bob) = Client::pair(&daemon.dial(Start::Normal)?)?;
     let mut sent = 0;
     while daemon.counter("write_timeouts")? == 0 {
         ensure!(sent < 100_000, "nobody was cut");
@@ -190,7 +190,7 @@ fn a_client_that_takes_nothing_is_cut_after_the_write_timeout() -> Result<()> {
 
 /// Sends [`PACKETS`] each way, at most [`WINDOW`] of them on their way, and compares them all.
 fn exchange(dial: &Dial) -> Result<()> {
-    let (mut alice, mut bob) = pair(dial)?;
+    let (mut alice, mut bob) = Client::pair(dial)?;
     for first in (0..PACKETS).step_by(WINDOW as usize) {
         let window = first..PACKETS.min(first + WINDOW);
         for i in window.clone() {
@@ -206,10 +206,6 @@ fn exchange(dial: &Dial) -> Result<()> {
     assert_eq!(alice.ping()?.1, [], "nothing else came");
     assert_eq!(bob.ping()?.1, [], "nothing else came");
     Ok(())
-}
-
-fn pair(dial: &Dial) -> Result<(Client, Client)> {
-    Ok((Client::connect(dial)?, Client::connect(dial)?))
 }
 
 /// From empty-ish to two MTUs, so that frames lie across records in every way.

@@ -20,7 +20,7 @@ const PACKETS: u32 = 300;
 fn keys_change_while_packets_flow_both_ways() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback())?;
     let dial = daemon.dial(Start::Fast)?;
-    let (mut alice, mut bob) = (Client::connect(&dial)?, Client::connect(&dial)?);
+    let (mut alice, mut bob) = Client::pair(&dial)?;
     for number in 0..PACKETS {
         carry(&mut alice, &mut bob, number)?;
         carry(&mut bob, &mut alice, number)?;
@@ -36,7 +36,7 @@ fn keys_change_while_packets_flow_both_ways() -> Result<()> {
 fn a_damaged_record_ends_its_connection_with_an_alert_and_nothing_else() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback())?;
     let dial = daemon.dial(Start::Fast)?;
-    let (mut alice, mut bob) = (Client::connect(&dial)?, Client::connect(&dial)?);
+    let (mut alice, mut bob) = Client::pair(&dial)?;
     let mut eve = Client::connect(&dial)?;
     eve.wire().write_damaged(b"anything")?;
     let error = eve.wire().frame().err().context("the connection goes on")?;

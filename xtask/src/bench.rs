@@ -53,7 +53,7 @@ enum Which {
 /// Builds what is compared and compares it; the report is in `target/bench`.
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let objects = daemon::objects(Scope::Ebpf)?;
-    let built = [daemon::RELAYD, ("relay-tests", "bench")];
+    let built = [daemon::RELAYD, cargo::BENCH];
     let [relayd, program] = cargo::build(built, Profile::Release, objects.as_ref())?;
     let mut command = Command::new(program);
     if let Some(which) = bench.which.to_possible_value() {

@@ -76,9 +76,10 @@ pub(crate) fn build<const N: usize>(
     if profile == Profile::Release {
         cargo.arg("--release");
     }
-    for (package, binary) in binaries {
+    for program in binaries {
+        let (package, binary) = program;
         cargo.args(["--package", package, "--bin", binary]);
-        if binary == BENCH {
+        if program == BENCH {
             // Only there with its feature, for which the demo should not have to wait.
             cargo.args(["--features", "relay-tests/bench"]);
         }
@@ -87,8 +88,8 @@ pub(crate) fn build<const N: usize>(
     Ok(binaries.map(|(_, binary)| profile.binary(binary)))
 }
 
-/// The benchmark's program.
-pub(crate) const BENCH: &str = "bench";
+/// The benchmark in the workspace: package and binary.
+pub(crate) const BENCH: (&str, &str) = ("relay-tests", "bench");
 
 /// A command line for people to read.
 pub(crate) fn show(program: &Path) -> String {

@@ -1,7 +1,8 @@
 //! relayd and derper side by side: both run all the time, and one after the other is put under the same load.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail};
 
@@ -43,6 +44,17 @@ impl Sides {
         format!("relayd: {ours}; derper: {theirs}")
     }
 
+    /// Starts relayd.
+    fn ours(&self, settings: &Settings) -> anyhow::Result<Server> {
+        let args: Vec<String> = self.all_args(settings).cloned().collect();
+        Server::relayd(&settings.relayd, self.plain, &args)
+    }
+
+    /// Starts derper.
+    fn theirs(&self) -> anyhow::Result<Server> {
+        Server::derper(derper()?, self.plain, self.long_queue)
+    }
+
     /// Those asked for on the command line, and the row's own, which win: relayd takes a flag once.
     fn all_args<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = &'a String> {
         let flag = |arg: &String| arg.split('=').next().map(str::to_owned);
@@ -63,10 +75,7 @@ pub(super) struct Samples(pub(super) Vec<[Outcome; 2]>);
 
 impl Rivals {
     pub(super) fn start(settings: &Settings, sides: &Sides) -> anyhow::Result<Rivals> {
-        let args: Vec<String> = sides.all_args(settings).cloned().collect();
-        let ours = Server::relayd(&settings.relayd, sides.plain, &args)?;
-        let theirs = Server::derper(&derper()?, sides.plain, sides.long_queue)?;
-        Ok(Rivals { ours, theirs })
+        Ok(Rivals { ours: sides.ours(settings)?, theirs: sides.theirs()? })
     }
 
     /// One load on each, uncounted, then `pairs` counted ones on each in turn.
@@ -89,10 +98,8 @@ pub(super) fn alternate_fresh(
 ) -> anyhow::Result<Samples> {
     let pair = || -> anyhow::Result<[Outcome; 2]> {
         // One after the other: neither holds memory while the other is measured.
-        let args: Vec<String> = sides.all_args(settings).cloned().collect();
-        let ours = Server::relayd(&settings.relayd, sides.plain, &args)?.load(plan).context("relayd")?;
-        let theirs = Server::derper(&derper()?, sides.plain, sides.long_queue)?;
-        Ok([ours, theirs.load(plan).context("derper")?])
+        let ours = sides.ours(settings)?.load(plan).context("relayd")?;
+        Ok([ours, sides.theirs()?.load(plan).context("derper")?])
     };
     Ok(Samples((0..pairs).map(|_| pair()).collect::<anyhow::Result<_>>()?))
 }
@@ -163,9 +170,14 @@ pub(super) fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, St
     Ok(vec![("daemon", relayd), ("rival", format!("{DERPER}, built with {go}"))])
 }
 
-fn derper() -> anyhow::Result<PathBuf> {
+/// Where derper is. Built with the first question: asking Go each time would be work between samples.
+fn derper() -> anyhow::Result<&'static Path> {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(program) = BUILT.get() {
+        return Ok(program);
+    }
     match interop::build_program("tailscale.com/cmd/derper")? {
-        Ok(program) => Ok(program),
+        Ok(program) => Ok(BUILT.get_or_init(|| program)),
         Err(reason) => bail!("no derper to compare with: {reason}"),
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use crumbs::Crumbs;
 use relay_common::derp::message::FromClient;
-use relay_common::key::{DiscoPublic, NodePrivate, NodePublic};
+use relay_common::key::{NodePrivate, NodePublic};
 use relay_user::conn::Connection;
 use relay_user::conn::reader::Reader;
 use relay_user::conn::stream::Stream;
@@ -294,10 +294,8 @@ fn note_preferred() -> Vec<u8> {
 }
 
 fn relay() -> Relay {
-    let server = DiscoPublic::default();
-    let limits = Limits { max_sessions: 1, bind_lifetime_ns: 1, steady_lifetime_ns: 1, server };
     let key = NodePrivate::from_bytes([7; 32]);
-    Relay::new(Router::new(limits, None), Counters::default(), key, Duration::ZERO)
+    Relay::new(Router::new(Limits::default(), None), Counters::default(), key, Duration::ZERO)
 }
 
 /// The daemon's own TLS configuration, and a client's that trusts it.
@@ -307,7 +305,7 @@ fn identity(relay: &Relay) -> anyhow::Result<(Arc<ServerConfig>, Arc<ClientConfi
     let certificate = files::load_or_make(dir.path(), HOST, now.into())?;
     let mut roots = RootCertStore::empty();
     certificate.chain.iter().try_for_each(|certificate| roots.add(certificate.clone()))?;
-    let server = tls::server_config(certificate, meta::certificate(&relay.key.public(), now.into())?, HOST)?;
+    let server = tls::server_config(certificate, meta::certificate(&relay.public, now.into())?, HOST)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok((server, Arc::new(client.with_root_certificates(roots).with_no_client_auth())))

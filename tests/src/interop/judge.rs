@@ -42,14 +42,6 @@ impl Judge {
         JUDGE.get_or_init(build).as_ref()
     }
 
-    /// Builds another program of the judge's module beside it, such as `tailscale.com/cmd/derper`.
-    pub(super) fn build_beside(&self, package: &str) -> anyhow::Result<PathBuf> {
-        let name = package.rsplit('/').next().unwrap_or(package);
-        let program = self.program.with_file_name(name);
-        go_build(&program, package).map_err(anyhow::Error::msg)?;
-        Ok(program)
-    }
-
     /// A command that runs the judge.
     pub(super) fn command(&self) -> Command {
         Command::new(&self.program)
@@ -90,20 +82,40 @@ impl Judge {
 /// # Errors
 /// Go is there, and cannot build it.
 pub fn build_program(package: &str) -> anyhow::Result<Result<PathBuf, String>> {
-    if let Err(error) = Command::new("go").arg("version").output() {
-        return Ok(Err(format!("cannot run `go`: {error}")));
+    if let Err(missing) = find_go() {
+        return Ok(Err(missing));
     }
+    build_package(package).map(Ok)
+}
+
+/// Builds a program of the judge's module beside it, such as `tailscale.com/cmd/derper`.
+pub(super) fn build_package(package: &str) -> anyhow::Result<PathBuf> {
     let program = module().join("bin").join(package.rsplit('/').next().unwrap_or(package));
-    go_build(&program, package).map_err(anyhow::Error::msg)?;
-    Ok(Ok(program))
+    go(&["build"], &program, package).map_err(anyhow::Error::msg)?;
+    Ok(program)
+}
+
+/// Builds a package's tests and benchmarks as the program `name`, likewise.
+///
+/// # Errors
+/// Go is not there, or cannot build it.
+pub fn build_tests(package: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let program = module().join("bin").join(name);
+    let built = go(&["test", "-c"], &program, package).map_err(anyhow::Error::msg);
+    built.with_context(|| format!("`go test -c {package}`"))?;
+    Ok(program)
+}
+
+/// The error is why there is no Go here.
+fn find_go() -> Result<(), String> {
+    let found = Command::new("go").arg("version").output();
+    found.map(drop).map_err(|error| format!("cannot run `go`: {error}"))
 }
 
 fn build() -> Result<Judge, Missing> {
-    if let Err(error) = Command::new("go").arg("version").output() {
-        return Err(Missing::Go(format!("cannot run `go`: {error}")));
-    }
+    find_go().map_err(Missing::Go)?;
     let program = module().join("bin").join("judge");
-    match go_build(&program, ".") {
+    match go(&["build"], &program, ".") {
         Ok(()) => Ok(Judge { program }),
         Err(output) => Err(Missing::Build(output)),
     }
@@ -113,16 +125,16 @@ fn module() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("interop")
 }
 
-/// Builds one package of the judge's module; the error is what Go said.
-fn go_build(program: &Path, package: &str) -> Result<(), String> {
+/// Makes a program of one package of the judge's module; the error is what Go said.
+fn go(verb: &[&str], program: &Path, package: &str) -> Result<(), String> {
     let built = Command::new("go")
         .current_dir(module())
         .env("GOTOOLCHAIN", "auto")
         // No version stamp: it would ask git about a checkout that may belong to another user.
         .env("GOFLAGS", "-mod=mod -buildvcs=false")
         .env("CGO_ENABLED", "0")
-        .args(["build", "-o"])
-        .args([program.as_os_str(), package.as_ref()])
+        .args(verb)
+        .args(["-o".as_ref(), program.as_os_str(), package.as_ref()])
         .output();
     match built {
         Ok(output) if output.status.success() => Ok(()),

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::judge::{Judge, text};
+use super::judge::{Judge, build_package, text};
 
 /// Cases that upstream fails, by intent of ours: see the case's own comment.
 const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];
@@ -142,7 +142,7 @@ impl Site {
                 site.run(plain)?;
             }
             Server::Upstream => {
-                let derper = judge.build_beside("tailscale.com/cmd/derper")?;
+                let derper = build_package("tailscale.com/cmd/derper")?;
                 let mut tls = site.tls(&derper, &ports);
                 // Upstream's 32 packets a client are less than the judge's window.
                 tls.env("TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH", "256");

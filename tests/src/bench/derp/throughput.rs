@@ -81,32 +81,37 @@ fn cases() -> Vec<Case> {
         ..Plan::new(Shape::Window)
     };
     let tuned = || Sides { long_queue: true, ..Sides::default() };
-    let case =
-        |name: String, plan, goal, at_most| Case { name, plan, sides: tuned(), goal, at_most: Some(at_most) };
+    let gathered = |pairs, window| Plan { gather: true, ..plan(1200, pairs, window) };
+    let case = |name: &str, plan, goal, at_most| {
+        let name = name.to_owned();
+        Case { name, plan, sides: tuned(), goal, at_most }
+    };
+    let (half, third) = (Some(1.0 / 2.0), Some(1.0 / 3.0));
+    let (two_fifths, two_sevenths) = (Some(1.0 / 2.5), Some(1.0 / 3.5));
     let mut cases = vec![
-        case("tls-1200".to_owned(), plan(1200, 10, 64), "at most 1/3", 1.0 / 3.0),
+        case("tls-1200", plan(1200, 10, 64), "at most 1/3", third),
+        case("tls-1200-gathered", gathered(10, 64), "at most 1/3", third),
         Case {
             sides: Sides::default(),
-            ..case("tls-1200-defaults".to_owned(), plan(1200, 10, 64), "at most 1/3", 1.0 / 3.0)
+            ..case("tls-1200-defaults", plan(1200, 10, 64), "at most 1/3", third)
         },
-        case("tls-64".to_owned(), plan(64, 10, 64), "at most 1/2.5", 1.0 / 2.5),
-        case("tls-8000".to_owned(), plan(8000, 10, 64), "at most 1/2.5", 1.0 / 2.5),
-        case("tls-1-pair".to_owned(), plan(1200, 1, 64), "at most 1/2.5", 1.0 / 2.5),
-        case("tls-200-pairs".to_owned(), plan(1200, 200, 8), "at most 1/2", 0.5),
+        case("tls-64", plan(64, 10, 64), "at most 1/2.5", two_fifths),
+        case("tls-8000", plan(8000, 10, 64), "at most 1/2.5", two_fifths),
+        case("tls-1-pair", plan(1200, 1, 64), "at most 1/2.5", two_fifths),
+        case("tls-1-pair-gathered", gathered(1, 64), "at most 1/2.5", two_fifths),
+        case("tls-200-pairs", plan(1200, 200, 8), "at most 1/2", half),
+        case("tls-200-pairs-gathered", gathered(200, 8), "at most 1/2", half),
+        Case {
+            sides: Sides { plain: true, ..tuned() },
+            ..case("plain-1200", plan(1200, 10, 64), "at most 1/3.5", two_sevenths)
+        },
+        case(
+            "tls-1200-one-load-thread",
+            Plan { threads: 1, ..plan(1200, 10, 64) },
+            "none: shows what a load of one thread makes of it",
+            None,
+        ),
     ];
-    for (at, name, pairs, window, goal, at_most) in [
-        (1, "tls-1200-gathered", 10, 64, "at most 1/3", 1.0 / 3.0),
-        (6, "tls-1-pair-gathered", 1, 64, "at most 1/2.5", 1.0 / 2.5),
-        (8, "tls-200-pairs-gathered", 200, 8, "at most 1/2", 0.5),
-    ] {
-        let gathered = Plan { gather: true, ..plan(1200, pairs, window) };
-        cases.insert(at, case(name.to_owned(), gathered, goal, at_most));
-    }
-    let plain = case("plain-1200".to_owned(), plan(1200, 10, 64), "at most 1/3.5", 1.0 / 3.5);
-    cases.push(Case { sides: Sides { plain: true, ..tuned() }, ..plain });
-    let one_thread = Plan { threads: 1, ..plan(1200, 10, 64) };
-    let goal = "none: shows what a load of one thread makes of it";
-    cases.push(Case { at_most: None, ..case("tls-1200-one-load-thread".to_owned(), one_thread, goal, 1.0) });
     for (name, size, pairs, window, [suffix, argument, goal]) in [
         ("tls-1200", 1200, 10, 64, NO_PAUSE),
         ("tls-64", 64, 10, 64, NO_PAUSE),
@@ -115,9 +120,9 @@ fn cases() -> Vec<Case> {
         ("tls-1200", 1200, 10, 64, TWO_WORKERS),
         ("tls-200-pairs", 1200, 200, 8, TWO_WORKERS),
     ] {
-        let case = case(format!("{name}-{suffix}"), plan(size, pairs, window), goal, 1.0);
+        let case = case(&format!("{name}-{suffix}"), plan(size, pairs, window), goal, None);
         let relayd_args = vec![argument.to_owned()];
-        cases.push(Case { sides: Sides { relayd_args, ..tuned() }, at_most: None, ..case });
+        cases.push(Case { sides: Sides { relayd_args, ..tuned() }, ..case });
     }
     cases
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use relay_common::derp::{
-    HEADER_LEN, KEY_LEN, MAX_CLIENT_FRAME, NONCE_LEN, PROTOCOL_VERSION,
+    HEADER_LEN, KEY_LEN, MAX_CLIENT_FRAME, PROTOCOL_VERSION,
     frame::{FrameType, Header},
     info::ClientInfo,
     login::{client_info_frame, parse_server_key},
+    message::FromClient,
 };
 use relay_common::key::{NodePrivate, NodePublic};
 use rustls::ClientConfig;
@@ -18,6 +19,7 @@ use rustls::ClientConfig;
 use super::Plan;
 use super::scan::{STAMP_LEN, Scanner, Stamp};
 use super::tls::{self, Tls};
+use crate::client::nonce;
 
 /// A server that says nothing for this long has failed.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -98,10 +100,8 @@ impl Client {
         got.drain(..head);
         let (header, payload) = self.frame(&mut got, &mut scratch).context("server key")?;
         let server = parse_server_key(header, &payload)?;
-        let mut nonce = [0; NONCE_LEN];
-        nonce[..KEY_LEN.min(NONCE_LEN)].copy_from_slice(&self.key.as_bytes()[..NONCE_LEN]);
         let info = ClientInfo { version: PROTOCOL_VERSION.into(), ..ClientInfo::default() };
-        let frame = client_info_frame(key, &server, &info, nonce).context("the server's key is no key")?;
+        let frame = client_info_frame(key, &server, &info, nonce()).context("the server's key is no key")?;
         self.wire.send(&frame, &mut Vec::new())?;
         let (header, _) = self.frame(&mut got, &mut scratch).context("server info")?;
         if header.frame_type() != Some(FrameType::ServerInfo) {
@@ -254,10 +254,8 @@ pub(super) fn packet_frame(to: &NodePublic, size: usize) -> anyhow::Result<Vec<u
     if size < STAMP_LEN || size + PAYLOAD_AT > 16 * 1024 {
         bail!("packets of {size} bytes: from {STAMP_LEN} to what fits one record");
     }
-    let len = u32::try_from(KEY_LEN + size)?;
-    let mut frame = Header::new(FrameType::SendPacket, len).encode().to_vec();
-    frame.extend_from_slice(to.as_bytes());
-    frame.resize(PAYLOAD_AT + size, 0x5a);
+    let mut frame = Vec::new();
+    FromClient::SendPacket { dest: to, payload: &vec![0x5a; size] }.encode(&mut frame);
     Ok(frame)
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use relay_common::key::{DiscoPublic, NodePublic};
+use relay_common::key::NodePublic;
 use relay_user::route::Router;
 use relay_user::route::gone::Audience;
 use relay_user::route::peer::Peer;
@@ -62,9 +62,7 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(load: Load) -> Self {
-        let server = DiscoPublic::default();
-        let limits = Limits { max_sessions: 1, bind_lifetime_ns: 1, steady_lifetime_ns: 1, server };
-        let router = Router::new(limits, None);
+        let router = Router::new(Limits::default(), None);
         let clients = Self { router, locked: Mutex::default(), load, next_conn: AtomicU64::new(1) };
         (0..load.clients()).for_each(|n| clients.login(n));
         clients

@@ -1,9 +1,11 @@
 //! The rival: upstream's own look-up benchmark, and its map with as many keys as ours.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+
+use crate::interop;
 
 /// A benchmark of Go's, compiled.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Benchmark {
     /// # Errors
     /// Go is missing, or cannot build it.
     pub fn four_hot() -> anyhow::Result<Self> {
-        let program = compile("tailscale.com/derp/derpserver", "upstream-lookup.test")?;
+        let program = interop::build_tests("tailscale.com/derp/derpserver", "upstream-lookup.test")?;
         Ok(Self { program, name: "BenchmarkLookupDestHashTrie", args: Vec::new() })
     }
 
@@ -37,7 +39,7 @@ impl Benchmark {
     /// # Errors
     /// Go is missing, or cannot build it.
     pub fn many(clients: u64, churn: u64) -> anyhow::Result<Self> {
-        let program = compile("./lookup", "many-lookup.test")?;
+        let program = interop::build_tests("./lookup", "many-lookup.test")?;
         let args = vec![format!("-clients={clients}"), format!("-churn={churn}")];
         Ok(Self { program, name: "BenchmarkLookupMany", args })
     }
@@ -59,25 +61,6 @@ impl Benchmark {
         let said = String::from_utf8_lossy(&output.stdout);
         parse(&said).with_context(|| format!("{} said: {said}", self.name))
     }
-}
-
-fn compile(package: &str, name: &str) -> anyhow::Result<PathBuf> {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop");
-    let program = module.join("bin").join(name);
-    let output = Command::new("go")
-        .current_dir(&module)
-        .env("GOTOOLCHAIN", "auto")
-        .env("GOFLAGS", "-mod=mod -buildvcs=false")
-        .env("CGO_ENABLED", "0")
-        .args(["test", "-c", "-o"])
-        .arg(&program)
-        .arg(package)
-        .output()
-        .context("running `go`")?;
-    if !output.status.success() {
-        bail!("`go test -c {package}`: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(program)
 }
 
 /// Reads `BenchmarkX-2   1000   12.3 ns/op   0 B/op   0 allocs/op`.
