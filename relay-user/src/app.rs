@@ -1,6 +1,7 @@
 //! Building the daemon out of its command line, running it, and taking it down.
 
 mod derp;
+mod memory;
 mod udp;
 
 use std::net::{IpAddr, SocketAddr};
@@ -65,7 +66,9 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
     let kernel = fast.as_mut().ok().map(|fast| Box::new(fast.session_map()) as _);
     let router = Router::new(limits, kernel);
-    let relay = Arc::new(Relay::new(router, Counters::default(), key, serve.tcp_write_timeout));
+    let queue_bytes = serve.queue_memory.map_or_else(memory::queue_default, |size| size.as_u64());
+    let relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
+    let relay = Arc::new(relay);
     let fast = fast.map(Arc::new);
     let mut tasks = JoinSet::new();
 
@@ -80,6 +83,7 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     };
     derp::start(listeners, &relay, &mut tasks);
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
+    tasks.spawn(upkeep::queue_memory(Arc::clone(&relay)));
     let daemon = Arc::new(Daemon { relay: Arc::clone(&relay), udp, fast, started_ns });
     tasks.spawn(async move {
         if let Err(error) = admin::serve(admin_listener, daemon).await {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use relay_common::fastpath::DEFAULT_MAX_SESSIONS;
 
@@ -154,6 +155,10 @@ pub struct Serve {
     /// How long a busy worker waits for more packets before it sleeps; saves CPU; 0s: not at all
     #[arg(long, value_name = "DURATION", default_value = "50us", value_parser = duration::parse)]
     pub busy_pause: Duration,
+    /// What may wait for all slow clients together, such as 512MiB; default: an eighth of the memory. Beyond
+    /// it, the client that has taken nothing for longest is cut
+    #[arg(long, value_name = "SIZE")]
+    pub queue_memory: Option<ByteSize>,
     /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime
     /// directory
     #[arg(long, value_name = "PATH")]

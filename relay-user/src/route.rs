@@ -15,6 +15,7 @@ pub mod table;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
+use relay_common::derp::message::PeerGoneReason;
 use relay_common::fastpath::SessionStats;
 use relay_common::key::{DiscoPublic, NodePublic};
 
@@ -33,6 +34,16 @@ const WALK: usize = 128;
 
 type Hasher = foldhash::fast::RandomState;
 type Map<K, V> = DashMap<K, V, Hasher>;
+
+/// Who was told that a key left.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Told {
+    /// Those whose tasks have to be woken for it.
+    pub wake: Vec<Arc<Peer>>,
+    /// Bytes that now wait for them.
+    pub growth: i64,
+}
 
 /// The table behind its mutex, and the in-process mirror in front of it.
 #[derive(Debug)]
@@ -95,15 +106,26 @@ impl Router {
         let _ = self.apply(&mut self.lock(), Event::Frame { conn }, now_ns);
     }
 
-    /// Forgets a connection. When its key left with it, returns who must hear so.
-    pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) -> Vec<Arc<Peer>> {
+    /// Forgets a connection. When its key left with it, everybody in its audience is owed the news before the
+    /// table's lock is let go: the key may come back at once, and its packets must not be followed by the news
+    /// of its going. The caller wakes those who are named, and keeps the budget.
+    pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) -> Told {
         let mut inner = self.lock();
+        let mut told = Told::default();
         if self.apply(&mut inner, Event::Leave { conn: peer.id }, now_ns).is_err() {
-            return Vec::new();
+            return told;
         }
         self.conns.remove(&peer.id);
         let left = !self.peers.contains_key(&peer.key);
-        inner.audiences.leave(peer.key, audience, left)
+        for other in inner.audiences.leave(peer.key, audience, left) {
+            // A receiver that has gone too needs no telling.
+            let Ok(pushed) = other.mailbox.owe_gone(peer.key, PeerGoneReason::Disconnected) else { continue };
+            told.growth += pushed.growth;
+            if pushed.wake {
+                told.wake.push(other);
+            }
+        }
+        told
     }
 
     /// Every logged-in connection, one after the other; `visit` must not block.

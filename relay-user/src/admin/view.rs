@@ -229,7 +229,7 @@ impl Client {
     }
 
     fn of(peer: &Peer, now_ms: u64) -> Self {
-        let (queued_frames, queued_bytes) = peer.mailbox.depth();
+        let queued = peer.mailbox.depth();
         let connected_ms = peer.timers.connected_ms.load(Ordering::Relaxed);
         Self {
             key: peer.key,
@@ -241,8 +241,8 @@ impl Client {
             bytes_in: peer.counters.bytes_in.load(Ordering::Relaxed),
             packets_out: peer.counters.packets_out.load(Ordering::Relaxed),
             bytes_out: peer.counters.bytes_out.load(Ordering::Relaxed),
-            queued_frames,
-            queued_bytes,
+            queued_frames: queued.frames,
+            queued_bytes: queued.bytes,
         }
     }
 }

@@ -80,8 +80,6 @@ pub async fn login<S: Stream>(
         Ok(()) => Ok(connection),
         Err(failure) => {
             count(relay, &failure);
-            // It never got to its frames: nobody is told.
-            connection.leave();
             Err(failure)
         }
     }
@@ -119,7 +117,7 @@ impl<S: Stream> Connection<S> {
         // Clients send on without waiting for us: what came behind ClientInfo are frames already.
         let mut turn = self.reader.turn(&self.peer, &self.relay, clock::monotonic_ns);
         let fed = turn.feed(rest);
-        turn.finish();
+        drop(turn);
         fed.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
         Ok(())
     }

@@ -54,7 +54,7 @@ counters! {
     PacketsReceived = "packets_received";
     /// Payload bytes of those.
     BytesReceived = "bytes_received";
-    /// Packets written to clients.
+    /// Packets of which a client's socket has taken the last byte.
     PacketsSent = "packets_sent";
     /// Payload bytes of those.
     BytesSent = "bytes_sent";
@@ -64,6 +64,12 @@ counters! {
     DropGoneDisconnected = "drop_gone_disconnected";
     /// Packets pushed out of a full lane.
     DropQueueHead = "drop_queue_head";
+    /// Packets sealed for a connection that ended before its socket had taken them.
+    DropWriteError = "drop_write_error";
+    /// Packets that waited for a client that was closed because memory was short.
+    DropQueueMemory = "drop_queue_memory";
+    /// Pongs, keep-alives and news that a client never got: pushed out of a full lane, or it left.
+    DropControl = "drop_control";
     /// Pings answered.
     Pings = "pings";
     /// KeepAlive frames sent.
@@ -72,6 +78,10 @@ counters! {
     UnknownFrames = "unknown_frames";
     /// Clients cut for taking nothing.
     WriteTimeouts = "write_timeouts";
+    /// Clients cut because too much waited for all clients together, and for them the longest.
+    QueueMemoryCuts = "queue_memory_cuts";
+    /// Tasks of connections that panicked: each is a bug.
+    TaskPanics = "task_panics";
     /// STUN requests answered.
     StunAnswered = "stun_answered";
     /// Datagrams on the STUN port that were no STUN request.

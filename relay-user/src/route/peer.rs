@@ -68,6 +68,8 @@ pub enum Ending {
     WriteTimeout = 1,
     /// The daemon stops.
     Shutdown = 2,
+    /// Too much waited for all clients, and for this one the longest (`--queue-memory`).
+    QueueMemory = 3,
 }
 
 impl Peer {
@@ -108,6 +110,7 @@ impl Peer {
         match self.ending.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Ending::WriteTimeout),
+            3 => Some(Ending::QueueMemory),
             _ => Some(Ending::Shutdown),
         }
     }
