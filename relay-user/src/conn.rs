@@ -241,13 +241,4 @@ impl<S: Stream> Future for Connection<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tls::stream::TlsStream;
-
-    #[test]
-    fn an_idle_connections_task_is_small() {
-        let task = size_of::<Connection<TlsStream>>();
-        assert!(task <= 512, "{task} bytes");
-    }
-}
+mod tests;

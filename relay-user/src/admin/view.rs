@@ -47,6 +47,10 @@ pub struct Derp {
     pub key: NodePublic,
     /// Connected clients.
     pub clients: usize,
+    /// Bytes that wait for all of them together, as they are on the wire.
+    pub queued_bytes: u64,
+    /// Bytes that may (`--queue-memory`).
+    pub queue_memory_bytes: u64,
 }
 
 /// The UDP relay.
@@ -186,7 +190,12 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now_ns.saturating_sub(daemon.started_ns) / SECOND_NS,
-            derp: Derp { key: relay.public, clients: relay.router.client_count() },
+            derp: Derp {
+                key: relay.public,
+                clients: relay.router.client_count(),
+                queued_bytes: relay.budget.held(),
+                queue_memory_bytes: relay.budget.most(),
+            },
             udp,
             xdp: Xdp::of(daemon),
             counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),
