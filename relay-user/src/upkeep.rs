@@ -53,7 +53,11 @@ pub async fn queue_memory(relay: Arc<Relay>) {
             let cut = conn::sweep::cut_blocked(&relay);
             if cut > 0 {
                 let most = relay.budget.most();
-                tracing::warn!(cut, most, "too much waits for slow clients (--queue-memory); cut the slowest");
+                tracing::warn!(
+                    cut,
+                    most,
+                    "too much waits for slow clients (--queue-memory); cut the slowest"
+                );
             }
             // Those that are left take; all that can be done is to wait until they have.
             tokio::time::sleep(QUEUE_PAUSE).await;

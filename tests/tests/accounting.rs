@@ -62,8 +62,7 @@ fn a_hostile_mix_loses_no_packet_without_a_reason() -> Result<()> {
             sender.ping()?;
             Ok(sender)
         };
-        let senders: Vec<_> =
-            senders.into_iter().map(|sender| scope.spawn(move || flood(sender))).collect();
+        let senders: Vec<_> = senders.into_iter().map(|sender| scope.spawn(move || flood(sender))).collect();
         // Reads as fast as it can until nothing has come for a while.
         scope.spawn(move || while let Ok(Some(_)) = good.recv_within(Duration::from_secs(3)) {});
         // Reads, but slowly; in the end it closes in the middle of what waits.
@@ -95,7 +94,9 @@ fn a_hostile_mix_loses_no_packet_without_a_reason() -> Result<()> {
     let gone = |status: &Value, key: &NodePublic| !status.to_string().contains(&key.to_string());
     assert!(gone(&daemon.admin().get("/v1/clients")?, &slow_done), "{good_done} and the slow one have left");
     // Neither reads nor leaves: cut by the write deadline, with what waits for it.
-    daemon.wait("the stuck one to be cut", |status| status["derp"]["clients"] == 0 || status["derp"]["clients"] == 1)?;
+    daemon.wait("the stuck one to be cut", |status| {
+        status["derp"]["clients"] == 0 || status["derp"]["clients"] == 1
+    })?;
     drop(stuck);
     let status = daemon.wait("everybody to have left", |status| status["derp"]["clients"] == 0)?;
 

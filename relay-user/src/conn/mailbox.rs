@@ -151,7 +151,8 @@ impl Mailbox {
     pub fn depth(&self) -> Count {
         let lanes = self.lock();
         let news = lanes.owed.len();
-        let waiting = lanes.queues.iter().fold((0, 0), |(f, b), queue| (f + queue.frames(), b + queue.bytes()));
+        let waiting =
+            lanes.queues.iter().fold((0, 0), |(f, b), queue| (f + queue.frames(), b + queue.bytes()));
         Count { frames: waiting.0 + news, bytes: waiting.1 + news * NEWS_BYTES }
     }
 

@@ -126,7 +126,6 @@ impl Turn<'_> {
             PushError::Sink(fault) => fault,
         })
     }
-
 }
 
 /// The end of a read, however it comes (a receiver that is not woken would wait for ever): wakes each receiver

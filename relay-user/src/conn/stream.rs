@@ -38,11 +38,7 @@ pub trait Stream: Send + Unpin + 'static {
     ///
     /// # Errors
     /// The transport's; the connection is over.
-    fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        plaintext: &mut dyn Iterator<Item = &[u8]>,
-    ) -> io::Result<()>;
+    fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()>;
 
     /// Writes what is left of earlier sends. Ready when nothing is.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;

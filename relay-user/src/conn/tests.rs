@@ -56,11 +56,7 @@ impl Stream for Told {
         Poll::Pending
     }
 
-    fn send(
-        &mut self,
-        _cx: &mut Context<'_>,
-        plaintext: &mut dyn Iterator<Item = &[u8]>,
-    ) -> io::Result<()> {
+    fn send(&mut self, _cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
         self.unsent = plaintext.map(<[u8]>::len).sum();
         Ok(())
     }

@@ -196,11 +196,7 @@ impl Stream for TlsStream {
         })
     }
 
-    fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        plaintext: &mut dyn Iterator<Item = &[u8]>,
-    ) -> io::Result<()> {
+    fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
         pool::with_seal(|out| {
             let (mut end, mut marks, mut count) = (0, [Mark::default(); MARKS], 0);
             pool::with_gather(|scratch| {

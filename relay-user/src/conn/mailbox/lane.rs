@@ -109,8 +109,7 @@ impl Queue {
 
     fn is_full_for(&self, len: usize, few: bool) -> bool {
         let frames = self.frames();
-        frames >= MIN_LANE_FRAMES
-            && (few || frames >= MAX_LANE_FRAMES || self.bytes() + len > MAX_LANE_BYTES)
+        frames >= MIN_LANE_FRAMES && (few || frames >= MAX_LANE_FRAMES || self.bytes() + len > MAX_LANE_BYTES)
     }
 
     fn append(&mut self, chunk: Chunk) {

@@ -71,7 +71,7 @@ fn a_blocked_lane_holds_32_frames_of_any_size_and_drops_none_of_them() {
 #[test]
 fn a_receiver_that_blocks_keeps_the_newest_32_of_what_waits() {
     let mailbox = Mailbox::default();
-    (0..200).for_each(|n| drop(push(&mailbox, Lane::Data, n, 1_000)));
+    (0..200).for_each(|n| _ = push(&mailbox, Lane::Data, n, 1_000));
     mailbox.settle();
     assert_eq!(mailbox.depth().frames, 200, "only what comes next pushes them out");
     assert_eq!(push(&mailbox, Lane::Data, 200, 1_000).dropped.frames, 200 + 1 - MIN_LANE_FRAMES);
@@ -82,12 +82,12 @@ fn a_receiver_that_blocks_keeps_the_newest_32_of_what_waits() {
 fn a_mailbox_is_blocked_until_it_has_been_found_empty() {
     let mailbox = Mailbox::default();
     mailbox.settle();
-    (0..MIN_LANE_FRAMES).for_each(|_| drop(push(&mailbox, Lane::Data, 0, 2_000)));
+    (0..MIN_LANE_FRAMES).for_each(|_| _ = push(&mailbox, Lane::Data, 0, 2_000));
     assert!(mailbox.take().bytes() <= TAKE_BYTES_BLOCKED, "little is sealed ahead of a blocked socket");
-    (0..100).for_each(|_| drop(push(&mailbox, Lane::Data, 0, 2_000)));
+    (0..100).for_each(|_| _ = push(&mailbox, Lane::Data, 0, 2_000));
     assert_eq!(mailbox.depth().frames, MIN_LANE_FRAMES);
     drain(&mailbox);
-    (0..100).for_each(|_| drop(push(&mailbox, Lane::Data, 0, 2_000)));
+    (0..100).for_each(|_| _ = push(&mailbox, Lane::Data, 0, 2_000));
     assert_eq!(mailbox.depth().frames, 100);
     let taken = mailbox.take().bytes();
     assert!((TAKE_BYTES / 2..=TAKE_BYTES).contains(&taken), "{taken}");
@@ -97,7 +97,7 @@ fn a_mailbox_is_blocked_until_it_has_been_found_empty() {
 fn short_memory_makes_every_lane_short() {
     let mailbox = Mailbox::default();
     let (head, body) = frame(1, 10);
-    (0..100).for_each(|_| drop(mailbox.push(Lane::Data, &head, &body, true).expect("open")));
+    (0..100).for_each(|_| _ = mailbox.push(Lane::Data, &head, &body, true).expect("open"));
     assert_eq!(mailbox.depth().frames, MIN_LANE_FRAMES);
 }
 
@@ -105,7 +105,7 @@ fn short_memory_makes_every_lane_short() {
 fn what_comes_later_overtakes_what_has_not_been_taken() {
     let mailbox = Mailbox::default();
     mailbox.settle();
-    (0..MIN_LANE_FRAMES).for_each(|_| drop(push(&mailbox, Lane::Data, 3, 8_000)));
+    (0..MIN_LANE_FRAMES).for_each(|_| _ = push(&mailbox, Lane::Data, 3, 8_000));
     drop(mailbox.take());
     let _ = push(&mailbox, Lane::Disco, 2, 100);
     let _ = push(&mailbox, Lane::Control, 1, 8);
@@ -155,7 +155,7 @@ fn news_is_owed_once_per_key_and_never_dropped() {
             let pushed = mailbox.owe_gone(key(n), PeerGoneReason::Disconnected).expect("open");
             growth += pushed.growth;
         }
-        (0..100).for_each(|_| drop(push(&mailbox, Lane::Control, 9, 0)));
+        (0..100).for_each(|_| _ = push(&mailbox, Lane::Control, 9, 0));
     }
     assert_eq!(growth, 400 * NEWS_BYTES as i64);
     let told = drain(&mailbox);

@@ -48,15 +48,9 @@ impl Stream for PlainStream {
         })
     }
 
-    fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        plaintext: &mut dyn Iterator<Item = &[u8]>,
-    ) -> io::Result<()> {
+    fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
         pool::with_seal(|scratch| {
-            pieces(plaintext, PIECE_BYTES, scratch, |piece| {
-                self.outbox.send(cx, &mut self.tcp, piece, &[])
-            })
+            pieces(plaintext, PIECE_BYTES, scratch, |piece| self.outbox.send(cx, &mut self.tcp, piece, &[]))
         })
     }
 
