@@ -1,0 +1,196 @@
+//! `GET /v1/clients` and `GET /v1/sessions`: filtered and cut to a number here, in the daemon, in slices
+//! between which other threads get at the table, and other questions at this one.
+//!
+//! | parameter | meaning |
+//! |---|---|
+//! | `filter` | see [`Filter`]; absent: all |
+//! | `limit` | how many to list; absent or 0: all |
+//!
+//! The body lists them; a header [`TOTALS`] adds up all that the filter lets through, listed or not.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderName, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::filter::{Filter, FilterError};
+use super::view::{Client, Session};
+use super::{Daemon, Failure};
+use crate::clock;
+use crate::relay::Relay;
+
+/// The header that holds [`ClientTotals`] or [`SessionTotals`] as JSON.
+pub const TOTALS: &str = "relayd-totals";
+
+/// Clients looked at before other questions get their turn.
+const SLICE: usize = 128;
+
+/// What the clients that pass the filter did, listed or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientTotals {
+    /// How many there are.
+    pub clients: usize,
+    /// Packets they sent.
+    pub packets_in: u64,
+    /// Payload bytes of those.
+    pub bytes_in: u64,
+    /// Packets written to them.
+    pub packets_out: u64,
+    /// Payload bytes of those.
+    pub bytes_out: u64,
+}
+
+/// What the sessions that pass the filter carried, listed or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionTotals {
+    /// How many there are.
+    pub sessions: usize,
+    /// Those with both legs bound.
+    pub bound: usize,
+    /// Those that the kernel forwards.
+    pub installed: usize,
+    /// Packets that userspace forwarded.
+    pub packets: u64,
+    /// UDP payload bytes of those.
+    pub bytes: u64,
+    /// Packets that XDP forwarded.
+    pub xdp_packets: u64,
+    /// UDP payload bytes of those.
+    pub xdp_bytes: u64,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Query {
+    filter: Filter,
+    limit: usize,
+}
+
+type Answer<T> = Result<([(HeaderName, String); 1], Json<Vec<T>>), Failure>;
+
+pub(super) async fn clients(State(daemon): State<Arc<Daemon>>, RawQuery(query): RawQuery) -> Answer<Client> {
+    let query = Query::parse(query.as_deref(), Filter::of_clients)?;
+    let (list, totals) = list_clients(&daemon.relay, &query, clock::monotonic_ms()).await;
+    Ok((header(&totals)?, Json(list)))
+}
+
+pub(super) async fn sessions(
+    State(daemon): State<Arc<Daemon>>,
+    RawQuery(query): RawQuery,
+) -> Answer<Session> {
+    let query = Query::parse(query.as_deref(), Filter::of_sessions)?;
+    let (list, totals) = list_sessions(&daemon.relay, &query, clock::monotonic_ns()).await;
+    Ok((header(&totals)?, Json(list)))
+}
+
+async fn list_clients(relay: &Relay, query: &Query, now_ms: u64) -> (Vec<Client>, ClientTotals) {
+    // Only handles are collected under the map's locks; a login waits for no sentence about a client.
+    let mut peers = Vec::with_capacity(relay.router.client_count());
+    relay.router.for_each_peer(|peer| peers.push(Arc::clone(peer)));
+    peers.sort_unstable_by_key(|peer| (peer.key, peer.remote));
+    let (mut list, mut totals) = (Vec::new(), ClientTotals::default());
+    for slice in peers.chunks(SLICE) {
+        for peer in slice.iter().filter(|peer| query.filter.client(peer)) {
+            let client = Client::of(peer, now_ms);
+            totals.clients += 1;
+            totals.packets_in += client.packets_in;
+            totals.bytes_in += client.bytes_in;
+            totals.packets_out += client.packets_out;
+            totals.bytes_out += client.bytes_out;
+            query.keep(&mut list, client);
+        }
+        tokio::task::yield_now().await;
+    }
+    (list, totals)
+}
+
+async fn list_sessions(relay: &Relay, query: &Query, now_ns: u64) -> (Vec<Session>, SessionTotals) {
+    let (mut list, mut totals) = (Vec::new(), SessionTotals::default());
+    let mut last = 0;
+    loop {
+        let wanted = |session: &_| query.filter.session(session);
+        let end = relay.router.sessions_after(last, wanted, |session, route, kernel| {
+            let session = Session::of(session, route, kernel.as_ref(), now_ns);
+            totals.sessions += 1;
+            totals.bound += usize::from(session.bound);
+            totals.installed += usize::from(session.installed);
+            for leg in &session.legs {
+                totals.packets += leg.packets;
+                totals.bytes += leg.bytes;
+                totals.xdp_packets += leg.xdp_packets;
+                totals.xdp_bytes += leg.xdp_bytes;
+            }
+            query.keep(&mut list, session);
+        });
+        let Some(end) = end else { return (list, totals) };
+        last = end;
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Query {
+    fn parse(
+        text: Option<&str>,
+        filter: impl Fn(&str) -> Result<Filter, FilterError>,
+    ) -> Result<Self, Failure> {
+        let wrong = |why: String| Failure::new(StatusCode::BAD_REQUEST, why);
+        let mut query = Self::default();
+        for (name, value) in form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
+            match &*name {
+                "filter" => query.filter = filter(&value).map_err(|error| wrong(error.to_string()))?,
+                "limit" => {
+                    let limit = value.parse();
+                    query.limit = limit.map_err(|_| wrong(format!("limit={value} is no number; 0: all")))?;
+                }
+                other => return Err(wrong(format!("no parameter {other:?}; there are filter and limit"))),
+            }
+        }
+        Ok(query)
+    }
+
+    fn keep<T>(&self, list: &mut Vec<T>, item: T) {
+        if self.limit == 0 || list.len() < self.limit {
+            list.push(item);
+        }
+    }
+}
+
+/// The path and query that ask `path` for what `filter` lets through, `limit` of it at most; 0: all.
+pub fn path(path: &str, filter: Option<&str>, limit: usize) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    if let Some(filter) = filter {
+        query.append_pair("filter", filter);
+    }
+    query.append_pair("limit", &limit.to_string());
+    format!("{path}?{}", query.finish())
+}
+
+fn header(totals: &impl Serialize) -> Result<[(HeaderName, String); 1], Failure> {
+    let json = serde_json::to_string(totals)
+        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok([(HeaderName::from_static(TOTALS), json)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_command_line_asks_is_what_the_daemon_reads() {
+        let asked = path("/v1/clients", Some("app:a b&c=ä"), 5);
+        let (path, query) = asked.split_once('?').expect("a query");
+        assert_eq!(path, "/v1/clients");
+        let read = Query::parse(Some(query), Filter::of_clients).ok().expect("a query of ours");
+        assert_eq!(read, Query { filter: Filter::App("a b&c=ä".to_owned()), limit: 5 });
+        assert_eq!(Query::parse(None, Filter::of_clients).ok(), Some(Query::default()));
+    }
+
+    #[test]
+    fn what_is_no_parameter_is_refused() {
+        for wrong in ["limit=-1", "limit=", "limits=3", "filter=vni:7"] {
+            assert!(Query::parse(Some(wrong), Filter::of_clients).is_err(), "{wrong}");
+        }
+    }
+}
