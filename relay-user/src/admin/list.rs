@@ -175,7 +175,16 @@ fn header(totals: &impl Serialize) -> Result<[(HeaderName, String); 1], Failure>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use relay_common::key::{DiscoPrivate, DiscoPublic, NodePrivate};
+
     use super::*;
+    use crate::observe::counters::Counters;
+    use crate::route::Router;
+    use crate::route::session::Side;
+    use crate::route::sessions::Limits;
 
     #[test]
     fn what_the_command_line_asks_is_what_the_daemon_reads() {
@@ -192,5 +201,38 @@ mod tests {
         for wrong in ["limit=-1", "limit=", "limits=3", "filter=vni:7"] {
             assert!(Query::parse(Some(wrong), Filter::of_clients).is_err(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_list_is_cut_here_its_totals_are_whole_and_others_get_their_turn() {
+        const SESSIONS: u32 = 300;
+        let server = NodePrivate::from_bytes([1; 32]);
+        let limits = Limits { max_sessions: SESSIONS, bind_lifetime_ns: 1, ..Limits::default() };
+        let router = Router::new(limits, None);
+        let relay = Relay::new(router, Counters::default(), server, Duration::ZERO);
+        let box_ = DiscoPrivate::from_bytes([2; 32]);
+        let side = Side::new([(); 2].map(|()| box_.shared(&box_.public()).expect("a good key")));
+        for n in 1..=SESSIONS {
+            let mut key = [9; 32];
+            key[..4].copy_from_slice(&n.to_be_bytes());
+            let pair = [key, key.map(|byte| !byte)].map(DiscoPublic::from_bytes);
+            relay.router.allocate(pair, side.clone(), 1).expect("there is room");
+        }
+        let turns = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&turns);
+        let other = tokio::spawn(async move {
+            loop {
+                count.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let query = Query { filter: Filter::All, limit: 2 };
+        let (list, totals) = list_sessions(&relay, &query, 1).await;
+        other.abort();
+        assert_eq!((list.len(), totals.sessions), (2, 300));
+        assert!(turns.load(Ordering::Relaxed) >= 3, "a turn for each slice");
+        let query = Query { filter: Filter::Vni(299), limit: 0 };
+        let (list, totals) = list_sessions(&relay, &query, 1).await;
+        assert_eq!((list[0].vni, list.len(), totals.sessions), (299, 1, 1));
     }
 }

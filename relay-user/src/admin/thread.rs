@@ -138,3 +138,40 @@ impl Drop for Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use relay_common::key::NodePrivate;
+
+    use super::*;
+    use crate::observe::counters::Counters;
+    use crate::relay::Relay;
+    use crate::route::Router;
+    use crate::route::sessions::Limits;
+
+    #[test]
+    fn it_answers_without_any_worker_and_lets_go_of_the_daemon_when_dropped() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("admin.sock");
+        let router = Router::new(Limits::default(), None);
+        let server = NodePrivate::from_bytes([1; 32]);
+        let relay = Arc::new(Relay::new(router, Counters::default(), server, Duration::ZERO));
+        let daemon = Arc::new(Daemon { relay, udp: None, fast: Err("none".to_owned()), started_ns: 0 });
+        let listener = UnixListener::bind(&path).expect("bound");
+        // No runtime here: nobody but the thread can be answering.
+        let (server, ended) = start(listener, Arc::clone(&daemon)).expect("started");
+        let mut stream = UnixStream::connect(&path).expect("connected");
+        stream.set_read_timeout(Some(REQUEST)).expect("a socket");
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("uptime_seconds"), "{answer}");
+        drop(server);
+        assert_eq!(Arc::strong_count(&daemon), 1, "the thread has let go");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(ended);
+    }
+}
