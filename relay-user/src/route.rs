@@ -227,8 +227,8 @@ impl Router {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic under the lock is a bug in the table; the packets of everybody else still have to go on: this
-        // mutex knows no poison.
+        // A panic under the lock is a bug in the table; the packets of everybody else still have to go on:
+        // this mutex knows no poison.
         self.inner.lock()
     }
 
@@ -244,8 +244,8 @@ impl Router {
         let mut inner = self.lock();
         let vnis = inner.table.vnis_after(last, WALK);
         vnis.iter().for_each(|vni| visit(&mut inner, *vni));
-        // Handed to who waits, if somebody does: a walk that took it again at once would win it every time, and
-        // a login would wait for the whole walk.
+        // Handed to who waits, if somebody does: a walk that took it again at once would win it every time,
+        // and a login would wait for the whole walk.
         MutexGuard::unlock_fair(inner);
         vnis.last().copied()
     }

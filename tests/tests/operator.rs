@@ -1,5 +1,5 @@
-//! What an operator asks a daemon, and what comes back: lists that fit a screen, filters, totals, remedies, and
-//! an admin socket that answers whatever its other clients do.
+//! What an operator asks a daemon, and what comes back: lists that fit a screen, filters, totals, remedies,
+//! and an admin socket that answers whatever its other clients do.
 
 use std::{
     io::{Read as _, Write as _},
@@ -144,12 +144,12 @@ fn the_socket_has_a_thread_of_its_own() -> Result<()> {
 
 #[test]
 fn of_daemons_that_start_together_one_gets_the_socket_and_keeps_it() -> Result<()> {
-    const TOGETHER: usize = 4;
+    const TOGETHER: usize = 8;
     let dir = std::env::temp_dir().join(format!("relayd-together-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let path = dir.join("admin.sock");
     let socket = path.to_string_lossy().into_owned();
-    let result = (0..8).try_for_each(|round| -> Result<()> {
+    let result = (0..10).try_for_each(|round| -> Result<()> {
         if !path.exists() {
             // What a killed daemon leaves; later rounds find what the winner before left.
             drop(UnixListener::bind(&path)?);

@@ -10,9 +10,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderName, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use super::filter::{Filter, FilterError};
@@ -68,29 +67,39 @@ struct Query {
     limit: usize,
 }
 
-type Answer<T> = Result<([(HeaderName, String); 1], Json<Vec<T>>), Failure>;
+/// A JSON array that grows slice by slice: a long one written at its end would hold the thread for as long.
+struct List {
+    json: Vec<u8>,
+    len: usize,
+    limit: usize,
+}
 
-pub(super) async fn clients(State(daemon): State<Arc<Daemon>>, RawQuery(query): RawQuery) -> Answer<Client> {
+type Answer = Result<([(HeaderName, String); 2], Vec<u8>), Failure>;
+
+pub(super) async fn clients(State(daemon): State<Arc<Daemon>>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::parse(query.as_deref(), Filter::of_clients)?;
-    let (list, totals) = list_clients(&daemon.relay, &query, clock::monotonic_ms()).await;
-    Ok((header(&totals)?, Json(list)))
+    let now_ms = clock::monotonic_ms();
+    let (json, totals) = list_clients(&daemon.relay, &query, now_ms).await.map_err(internal)?;
+    Ok((headers(&totals)?, json))
 }
 
-pub(super) async fn sessions(
-    State(daemon): State<Arc<Daemon>>,
-    RawQuery(query): RawQuery,
-) -> Answer<Session> {
+pub(super) async fn sessions(State(daemon): State<Arc<Daemon>>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::parse(query.as_deref(), Filter::of_sessions)?;
-    let (list, totals) = list_sessions(&daemon.relay, &query, clock::monotonic_ns()).await;
-    Ok((header(&totals)?, Json(list)))
+    let now_ns = clock::monotonic_ns();
+    let (json, totals) = list_sessions(&daemon.relay, &query, now_ns).await.map_err(internal)?;
+    Ok((headers(&totals)?, json))
 }
 
-async fn list_clients(relay: &Relay, query: &Query, now_ms: u64) -> (Vec<Client>, ClientTotals) {
+async fn list_clients(
+    relay: &Relay,
+    query: &Query,
+    now_ms: u64,
+) -> serde_json::Result<(Vec<u8>, ClientTotals)> {
     // Only handles are collected under the map's locks; a login waits for no sentence about a client.
     let mut peers = Vec::with_capacity(relay.router.client_count());
     relay.router.for_each_peer(|peer| peers.push(Arc::clone(peer)));
     peers.sort_unstable_by_key(|peer| (peer.key, peer.remote));
-    let (mut list, mut totals) = (Vec::new(), ClientTotals::default());
+    let (mut list, mut totals) = (List::new(query.limit), ClientTotals::default());
     for slice in peers.chunks(SLICE) {
         for peer in slice.iter().filter(|peer| query.filter.client(peer)) {
             let client = Client::of(peer, now_ms);
@@ -99,20 +108,27 @@ async fn list_clients(relay: &Relay, query: &Query, now_ms: u64) -> (Vec<Client>
             totals.bytes_in += client.bytes_in;
             totals.packets_out += client.packets_out;
             totals.bytes_out += client.bytes_out;
-            query.keep(&mut list, client);
+            list.push(&client)?;
         }
         tokio::task::yield_now().await;
     }
-    (list, totals)
+    Ok((list.end(), totals))
 }
 
-async fn list_sessions(relay: &Relay, query: &Query, now_ns: u64) -> (Vec<Session>, SessionTotals) {
-    let (mut list, mut totals) = (Vec::new(), SessionTotals::default());
-    let mut last = 0;
+async fn list_sessions(
+    relay: &Relay,
+    query: &Query,
+    now_ns: u64,
+) -> serde_json::Result<(Vec<u8>, SessionTotals)> {
+    let (mut list, mut totals) = (List::new(query.limit), SessionTotals::default());
+    let (mut slice, mut last) = (Vec::new(), 0);
     loop {
         let wanted = |session: &_| query.filter.session(session);
         let end = relay.router.sessions_after(last, wanted, |session, route, kernel| {
-            let session = Session::of(session, route, kernel.as_ref(), now_ns);
+            slice.push(Session::of(session, route, kernel.as_ref(), now_ns));
+        });
+        // Behind the table's lock.
+        for session in slice.drain(..) {
             totals.sessions += 1;
             totals.bound += usize::from(session.bound);
             totals.installed += usize::from(session.installed);
@@ -122,11 +138,34 @@ async fn list_sessions(relay: &Relay, query: &Query, now_ns: u64) -> (Vec<Sessio
                 totals.xdp_packets += leg.xdp_packets;
                 totals.xdp_bytes += leg.xdp_bytes;
             }
-            query.keep(&mut list, session);
-        });
-        let Some(end) = end else { return (list, totals) };
+            list.push(&session)?;
+        }
+        let Some(end) = end else { return Ok((list.end(), totals)) };
         last = end;
         tokio::task::yield_now().await;
+    }
+}
+
+impl List {
+    fn new(limit: usize) -> Self {
+        Self { json: b"[".to_vec(), len: 0, limit }
+    }
+
+    /// Appends `item`, unless the list has all that may be in it; 0: there is no limit.
+    fn push(&mut self, item: &impl Serialize) -> serde_json::Result<()> {
+        if self.limit > 0 && self.len >= self.limit {
+            return Ok(());
+        }
+        if self.len > 0 {
+            self.json.push(b',');
+        }
+        self.len += 1;
+        serde_json::to_writer(&mut self.json, item)
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.json.push(b']');
+        self.json
     }
 }
 
@@ -149,12 +188,6 @@ impl Query {
         }
         Ok(query)
     }
-
-    fn keep<T>(&self, list: &mut Vec<T>, item: T) {
-        if self.limit == 0 || list.len() < self.limit {
-            list.push(item);
-        }
-    }
 }
 
 /// The path and query that ask `path` for what `filter` lets through, `limit` of it at most; 0: all.
@@ -167,10 +200,14 @@ pub fn path(path: &str, filter: Option<&str>, limit: usize) -> String {
     format!("{path}?{}", query.finish())
 }
 
-fn header(totals: &impl Serialize) -> Result<[(HeaderName, String); 1], Failure> {
-    let json = serde_json::to_string(totals)
-        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok([(HeaderName::from_static(TOTALS), json)])
+fn headers(totals: &impl Serialize) -> Result<[(HeaderName, String); 2], Failure> {
+    let totals = serde_json::to_string(totals).map_err(internal)?;
+    let json = (header::CONTENT_TYPE, "application/json".to_owned());
+    Ok([json, (HeaderName::from_static(TOTALS), totals)])
+}
+
+fn internal(error: serde_json::Error) -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 
 #[cfg(test)]
@@ -227,12 +264,19 @@ mod tests {
             }
         });
         let query = Query { filter: Filter::All, limit: 2 };
-        let (list, totals) = list_sessions(&relay, &query, 1).await;
+        let (list, totals) = listed(&relay, &query).await;
         other.abort();
         assert_eq!((list.len(), totals.sessions), (2, 300));
         assert!(turns.load(Ordering::Relaxed) >= 3, "a turn for each slice");
         let query = Query { filter: Filter::Vni(299), limit: 0 };
-        let (list, totals) = list_sessions(&relay, &query, 1).await;
+        let (list, totals) = listed(&relay, &query).await;
         assert_eq!((list[0].vni, list.len(), totals.sessions), (299, 1, 1));
+        assert_eq!(listed(&relay, &Query::default()).await.0.len(), 300);
+        assert_eq!(listed(&relay, &Query { filter: Filter::Vni(999), limit: 0 }).await.0.len(), 0);
+    }
+
+    async fn listed(relay: &Relay, query: &Query) -> (Vec<Session>, SessionTotals) {
+        let (json, totals) = list_sessions(relay, query, 1).await.expect("JSON");
+        (serde_json::from_slice(&json).expect("a list"), totals)
     }
 }
