@@ -85,11 +85,8 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
     tasks.spawn(upkeep::queue_memory(Arc::clone(&relay)));
     let daemon = Arc::new(Daemon { relay: Arc::clone(&relay), udp, fast, started_ns });
-    tasks.spawn(async move {
-        if let Err(error) = admin::serve(admin_listener, daemon).await {
-            tracing::error!(%error, "the admin socket failed");
-        }
-    });
+    let (_admin, admin_ended) = admin::thread::start(admin_listener, daemon)?;
+    tasks.spawn(admin_ended);
     tracing::info!(path = %admin_path.display(), "admin socket");
     tracing::info!(workers, key = %relay.public, "ready");
 

@@ -1,6 +1,8 @@
 //! Random histories against a naive model: after every step both mirrors hold what the table says, and no
 //! more.
 
+mod walk;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex as StdMutex;
 
