@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Daemon};
 use crate::cli::Serve;
 use crate::conn;
+use crate::listen::files::Limit;
 use crate::observe::counters::Counters;
 use crate::relay::Relay;
 use crate::route::Router;
@@ -53,6 +54,7 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
 
 async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let started_ns = clock::monotonic_ns();
+    Limit::raise().context("cannot read the limit of open files (ulimit -n)")?;
     let key = derp_key(&serve)?;
     let disco = DiscoPrivate::generate(&mut OsRng);
     let limits = Limits {

@@ -182,6 +182,12 @@ pub struct Serve {
     /// Where the BPF maps are pinned; default: relayd/v<schema>/<udp port> in the BPF file system
     #[arg(long, value_name = "DIR", requires = "xdp")]
     pub bpf_dir: Option<PathBuf>,
+    /// Connections that have not logged in, at most; 0: no limit; default: a quarter of the open files
+    #[arg(long, value_name = "N")]
+    pub max_pending_logins: Option<usize>,
+    /// The same from one IPv4 address or one IPv6 /64; 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_pending_per_ip: usize,
     /// Worker threads; default: half the cores, at least one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,

@@ -28,8 +28,18 @@ macro_rules! counters {
 counters! {
     /// TCP connections accepted.
     Accepts = "accepts";
-    /// Connections whose request head was no HTTP, too long, or too slow.
+    /// Accepts that failed, for want of files above all, and sockets that could not be set up.
+    AcceptFailed = "accept_failed";
+    /// Connections refused because only reserved files were left.
+    RefusedFiles = "refused_files";
+    /// Connections refused because too many had not logged in.
+    RefusedPending = "refused_pending";
+    /// Connections refused because too many of their address had not logged in.
+    RefusedPerSource = "refused_per_ip";
+    /// Connections whose request head was no HTTP, too long, or with a body.
     HttpMalformed = "http_malformed";
+    /// Connections that took too long with a request or its answer.
+    HttpTimeout = "http_timeout";
     /// Connections that failed before a request arrived, TLS handshakes above all.
     HttpTransport = "http_transport";
     /// Requests answered that were not for DERP.
@@ -82,8 +92,14 @@ counters! {
     QueueMemoryCuts = "queue_memory_cuts";
     /// Tasks of connections that panicked: each is a bug.
     TaskPanics = "task_panics";
-    /// STUN requests answered.
+    /// STUN requests whose answer was sent.
     StunAnswered = "stun_answered";
+    /// STUN answers that the socket would not take.
+    StunSendFailed = "stun_send_failed";
+    /// Receives on the STUN socket that failed.
+    StunRecvFailed = "stun_recv_failed";
+    /// STUN sockets that could not be bound.
+    StunBindFailed = "stun_bind_failed";
     /// Datagrams on the STUN port that were no STUN request.
     StunNotStun = "stun_not_stun";
     /// Sessions allocated or found again.
@@ -100,6 +116,8 @@ counters! {
     UdpForwardedBytes = "udp_forwarded_bytes";
     /// Session packets that the socket would not take.
     UdpSendFailed = "udp_send_failed";
+    /// Receives on the UDP relay's sockets that failed.
+    UdpRecvFailed = "udp_recv_failed";
     /// Datagrams longer than the receive slot.
     UdpTruncated = "udp_drop_too_long";
     /// Shorter than a Geneve header.
