@@ -246,7 +246,7 @@ mod tests {
         let server = NodePrivate::from_bytes([1; 32]);
         let limits = Limits { max_sessions: SESSIONS, bind_lifetime_ns: 1, ..Limits::default() };
         let router = Router::new(limits, None);
-        let relay = Relay::new(router, Counters::default(), server, Duration::ZERO);
+        let relay = Relay::new(router, Counters::default(), server, Duration::ZERO, u64::MAX);
         let box_ = DiscoPrivate::from_bytes([2; 32]);
         let side = Side::new([(); 2].map(|()| box_.shared(&box_.public()).expect("a good key")));
         for n in 1..=SESSIONS {

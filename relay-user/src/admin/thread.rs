@@ -158,7 +158,7 @@ mod tests {
         let path = dir.path().join("admin.sock");
         let router = Router::new(Limits::default(), None);
         let server = NodePrivate::from_bytes([1; 32]);
-        let relay = Arc::new(Relay::new(router, Counters::default(), server, Duration::ZERO));
+        let relay = Arc::new(Relay::new(router, Counters::default(), server, Duration::ZERO, u64::MAX));
         let daemon = Arc::new(Daemon { relay, udp: None, fast: Err("none".to_owned()), started_ns: 0 });
         let listener = UnixListener::bind(&path).expect("bound");
         // No runtime here: nobody but the thread can be answering.

@@ -86,7 +86,8 @@ fn a_session_is_two_lines_and_the_totals_one() {
 fn status_shows_what_was_counted_and_all_when_asked() {
     let counters = [("bytes_sent", 1_500_000), ("logins", 3), ("pings", 0), ("udp_drop_short", 1)];
     let counters: BTreeMap<String, u64> = counters.map(|(label, n)| (label.to_owned(), n)).into();
-    let derp = Derp { key: NodePublic::from_bytes([1; KEY_LEN]), clients: 1 };
+    let key = NodePublic::from_bytes([1; KEY_LEN]);
+    let derp = Derp { key, clients: 1, queued_bytes: 0, queue_memory_bytes: 1 << 20 };
     let xdp = Xdp::Unavailable { unavailable: "no --xdp".to_owned() };
     let state = Status { version: "1".to_owned(), uptime_seconds: 5, derp, udp: None, xdp, counters };
     let text = status(&state, false);
