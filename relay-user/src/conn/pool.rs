@@ -11,8 +11,8 @@ use relay_common::derp::deframer::Carries;
 /// ones are made by as many, so that a rare peak of buffers in use finds some.
 const HANDFUL: usize = 8;
 
-/// Bytes in the depot at most: 512 new buffers.
-const MAX_DEPOT_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes in the depot at most: 256 new buffers.
+const MAX_DEPOT_BYTES: usize = 8 * 1024 * 1024;
 
 /// Bytes of a new buffer: two full TLS records, and a few packets of any usual size.
 pub const NEW_CAPACITY: usize = 32 * 1024;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::chunk::Chunk;
+use crate::conn::pool::NEW_CAPACITY;
 
 /// Frames that a lane holds whatever happens, of any size: derper's queue, which stock clients and probes
 /// count on.
@@ -55,7 +56,7 @@ impl Queue {
             dropped.bytes += self.drop_first(room.exact);
             dropped.frames += 1;
         }
-        if room.exact {
+        if room.exact || len > NEW_CAPACITY {
             self.append(Chunk::exact(head, body));
         } else if self.tail.held_bytes() == 0 || !self.tail.try_push(head, body) {
             let mut chunk = Chunk::pooled();
