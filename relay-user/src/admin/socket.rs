@@ -97,7 +97,7 @@ fn lock(path: &Path, cannot: impl Fn() -> String) -> anyhow::Result<File> {
 fn taken(path: &Path, holder: Option<u32>) -> anyhow::Error {
     let holder = holder.map_or_else(String::new, |pid| format!(" (process {pid})"));
     anyhow!(
-        "another relayd{holder} serves {}; stop it, or name another place with --admin-socket",
+        "another relayd serves {}{holder}; stop it, or name another place with --admin-socket",
         path.display()
     )
 }
