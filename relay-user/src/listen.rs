@@ -196,3 +196,6 @@ async fn refuse<S: Stream>(mut stream: S, error: HeadError, deadline: Instant, r
     let bytes = answer.encode(false, false, SystemTime::now());
     let _ = timeout_at(deadline, send_all(&mut stream, &bytes)).await;
 }
+
+#[cfg(test)]
+mod tests;
