@@ -57,6 +57,13 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<(
         };
         let mut row = samples.judge(row, figure);
         traffic(&mut row, &samples);
+        if name.starts_with("slow-pong") {
+            row.notes.push(
+                "A ping that the server leaves unanswered, as derper does while it has not written the pong \
+                 before, has no age: see how many were read."
+                    .to_owned(),
+            );
+        }
         keep(rows, settings, row);
     }
     Ok(())
