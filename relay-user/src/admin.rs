@@ -29,6 +29,8 @@ use self::view::{Client, Problem, Session, Status};
 use crate::clock;
 use crate::fastpath::FastPath;
 use crate::relay::Relay;
+use crate::tls::certificate::Facts;
+use crate::tls::map_node::MapNode;
 use crate::udp::endpoints::Endpoints;
 use crate::udp::relay::UdpRelay;
 
@@ -41,8 +43,19 @@ pub struct Daemon {
     pub udp: Option<Udp>,
     /// The fast path, or why there is none.
     pub fast: Result<Arc<FastPath>, String>,
+    /// What the listener's TLS is served with, where there is TLS.
+    pub certificate: Option<Arc<Certificate>>,
     /// CLOCK_MONOTONIC nanoseconds of the start.
     pub started_ns: u64,
+}
+
+/// The certificate in use, and the relay as a DERP map names it.
+#[derive(Debug)]
+pub struct Certificate {
+    /// What the certificate says.
+    pub facts: Facts,
+    /// Ready to paste.
+    pub node: MapNode,
 }
 
 /// The UDP relay as allocations see it.

@@ -16,6 +16,7 @@ use self::pages::Route;
 use crate::conn::login::login;
 use crate::conn::stream::plain::PlainStream;
 use crate::conn::stream::{Stream, recv_into, send_all};
+use crate::log::brief;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::tls::stream::TlsStream;
@@ -63,7 +64,7 @@ async fn connection(tcp: TcpStream, remote: SocketAddr, service: Service, relay:
     match service {
         Service::Tls(config) => match TlsStream::new(tcp, config) {
             Ok(stream) => requests(stream, remote, true, relay).await,
-            Err(error) => tracing::warn!(%error, "TLS cannot serve"),
+            Err(error) => tracing::warn!(%remote, %error, "TLS cannot serve"),
         },
         Service::Plain => requests(PlainStream::new(tcp), remote, true, relay).await,
         Service::Companion => requests(PlainStream::new(tcp), remote, false, relay).await,
@@ -76,8 +77,14 @@ async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, rela
     for _ in 0..REQUESTS_PER_CONNECTION {
         let head = match tokio::time::timeout(REQUEST_DEADLINE, read_head(&mut stream, &mut read)).await {
             Ok(Ok(head)) => head,
-            Ok(Err(error)) => return refuse(stream, error, &relay).await,
-            Err(_) => return relay.counters.add(Counter::HttpMalformed, 1),
+            Ok(Err(error)) => {
+                tracing::debug!(%remote, error = %brief(&error), "no request");
+                return refuse(stream, error, &relay).await;
+            }
+            Err(_) => {
+                tracing::debug!(%remote, "no request within {} s", REQUEST_DEADLINE.as_secs());
+                return relay.counters.add(Counter::HttpMalformed, 1);
+            }
         };
         let route = if derp { pages::route(&head) } else { pages::companion_route(&head) };
         match route {
@@ -104,7 +111,7 @@ async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, rela
 async fn run<S: Stream>(stream: S, preamble: Vec<u8>, read: Vec<u8>, remote: SocketAddr, relay: Arc<Relay>) {
     let connection = match login(stream, preamble, read, remote, &relay).await {
         Ok(connection) => connection,
-        Err(error) => return tracing::debug!(%remote, %error, "login failed"),
+        Err(error) => return tracing::debug!(%remote, error = %brief(&error), "login failed"),
     };
     // A task of its own: the one that this is part of has grown to what a handshake needs.
     tokio::spawn(connection);

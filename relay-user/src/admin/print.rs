@@ -10,6 +10,13 @@ pub fn status(status: &Status) -> String {
     let up = status.uptime_seconds;
     line(&mut out, "relayd", format!("{}, up {}", status.version, age(up)));
     line(&mut out, "derp", format!("{} clients, key {}", status.derp.clients, status.derp.key));
+    if let Some(certificate) = &status.certificate {
+        let (names, state, days) = (certificate.names.join(", "), &certificate.state, certificate.days_left);
+        let text = format!("{state}, {days} days left, for {names}, {}", certificate.file);
+        line(&mut out, "certificate", text);
+        line(&mut out, "pin", certificate.pin.clone());
+        line(&mut out, "map node", certificate.derp_map_node.to_json());
+    }
     match &status.udp {
         Some(udp) => {
             let text = format!("port {}, {} of {} sessions", udp.port, udp.sessions, udp.max_sessions);

@@ -7,6 +7,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::cli::keepalive::Keepalive;
+
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
@@ -17,9 +19,9 @@ const KEEPALIVE_RETRIES: u32 = 9;
 /// derper's socket flags.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// `--tcp-keepalive-time`: idle time before the first probe.
-    pub keepalive_time: Duration,
-    /// `--tcp-user-timeout`: how long sent data may stay unacknowledged; zero: the system's default.
+    /// `-tcp-keepalive-time`: idle time before the first probe.
+    pub keepalive_time: Keepalive,
+    /// `-tcp-user-timeout`: how long sent data may stay unacknowledged; zero: the system's default.
     pub user_timeout: Duration,
 }
 
@@ -33,11 +35,17 @@ pub fn listen(addr: SocketAddr, options: &Options) -> io::Result<TcpListener> {
         socket.set_only_v6(addr.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
     }
     socket.set_reuse_address(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(options.keepalive_time)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_RETRIES);
-    socket.set_tcp_keepalive(&keepalive)?;
+    match options.keepalive_time {
+        Keepalive::Off => socket.set_keepalive(false)?,
+        Keepalive::System => socket.set_keepalive(true)?,
+        Keepalive::After(idle) => {
+            let keepalive = TcpKeepalive::new()
+                .with_time(idle)
+                .with_interval(KEEPALIVE_INTERVAL)
+                .with_retries(KEEPALIVE_RETRIES);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+    }
     if !options.user_timeout.is_zero() {
         socket.set_tcp_user_timeout(Some(options.user_timeout))?;
     }
