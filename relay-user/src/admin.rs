@@ -32,6 +32,8 @@ use self::view::{Problem, Status};
 use crate::clock;
 use crate::fastpath::FastPath;
 use crate::relay::Relay;
+use crate::tls::certificate::Facts;
+use crate::tls::map_node::MapNode;
 use crate::udp::endpoints::Endpoints;
 use crate::udp::relay::UdpRelay;
 
@@ -44,8 +46,19 @@ pub struct Daemon {
     pub udp: Option<Udp>,
     /// The fast path, or why there is none.
     pub fast: Result<Arc<FastPath>, String>,
+    /// What the listener's TLS is served with, where there is TLS.
+    pub certificate: Option<Arc<Certificate>>,
     /// CLOCK_MONOTONIC nanoseconds of the start.
     pub started_ns: u64,
+}
+
+/// The certificate in use, and the relay as a DERP map names it.
+#[derive(Debug)]
+pub struct Certificate {
+    /// What the certificate says.
+    pub facts: Facts,
+    /// Ready to paste.
+    pub node: MapNode,
 }
 
 /// The UDP relay as allocations see it.

@@ -24,6 +24,8 @@ pub mod conn;
 pub mod fastpath;
 pub mod keyfile;
 pub mod listen;
+pub mod log;
+pub mod newfile;
 pub mod observe;
 pub mod relay;
 pub mod route;

@@ -25,6 +25,7 @@ use crate::clock;
 use crate::conn::login::login;
 use crate::conn::stream::plain::PlainStream;
 use crate::conn::stream::{Stream, recv_into, send_all};
+use crate::log::brief;
 use crate::observe::counters::Counter;
 use crate::observe::seldom::Seldom;
 use crate::relay::Relay;
@@ -124,9 +125,15 @@ async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, plac
         let head = match head {
             Ok(Ok(head)) => head,
             Ok(Err(HeadError::Io(error))) if is_between && is_goodbye(&error) => break,
-            Ok(Err(error)) => return refuse(stream, error, deadline(), &relay).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%remote, error = %brief(&error), "no request");
+                return refuse(stream, error, deadline(), &relay).await;
+            }
             Err(_) if is_between => break,
-            Err(_) => return relay.counters.add(Counter::HttpTimeout, 1),
+            Err(_) => {
+                tracing::debug!(%remote, "no request within {} s", REQUEST_DEADLINE.as_secs());
+                return relay.counters.add(Counter::HttpTimeout, 1);
+            }
         };
         let route = if derp { pages::route(&head) } else { pages::companion_route(&head) };
         match route {
@@ -169,7 +176,7 @@ async fn run<S: Stream>(
 ) {
     let connection = match login(stream, preamble, read, remote, &relay).await {
         Ok(connection) => connection,
-        Err(error) => return tracing::debug!(%remote, %error, "login failed"),
+        Err(error) => return tracing::debug!(%remote, error = %brief(&error), "login failed"),
     };
     drop(place);
     // A task of its own: the one that this is part of has grown to what a handshake needs.

@@ -5,26 +5,49 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::bail;
 use relay_user::admin::question::{self, Answer};
-use relay_user::app;
-use relay_user::cli::{Cli, Command, derper};
-use tracing_subscriber::EnvFilter;
+use relay_user::cli::parse::{Parsed, Said, parse};
+use relay_user::cli::{Command, VERSION};
+use relay_user::{app, log};
+
+/// Exit status for a command line that is not understood, as Go's flag package has it.
+const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    let args = match derper::normalize(std::env::args().skip(1)) {
-        Ok(args) => args,
-        Err(error) => return fail(&error.into()),
+    let parsed = match arguments().map(parse) {
+        Ok(Ok(parsed)) => parsed,
+        Ok(Err(said)) => return tell(&said),
+        Err(error) => return fail(&error),
     };
-    let cli = Cli::parse_from(std::iter::once("relayd".to_owned()).chain(args));
-    let result = match cli.command {
-        None => {
-            log();
-            app::run(cli.serve)
-        }
+    let result = match parsed.cli.command.clone() {
+        None => serve(parsed),
         Some(command) => answer(command),
     };
     result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+/// The arguments behind the program's name.
+fn arguments() -> anyhow::Result<Vec<String>> {
+    let text = |arg: std::ffi::OsString| {
+        arg.into_string().map_err(|arg| {
+            let arg = arg.to_string_lossy().into_owned();
+            anyhow::anyhow!("the argument {arg:?} is not UTF-8; name files and hosts in UTF-8")
+        })
+    };
+    std::env::args_os().skip(1).map(text).collect()
+}
+
+fn serve(parsed: Parsed) -> anyhow::Result<()> {
+    let wanted = match std::env::var(log::filter::VARIABLE) {
+        Ok(wanted) => Some(wanted),
+        Err(std::env::VarError::NotPresent) => None,
+        Err(error) => bail!("{}: {error}; write a level such as debug", log::filter::VARIABLE),
+    };
+    let _log = log::start(wanted.as_deref())?;
+    let flags = if parsed.changed.is_empty() { "none".to_owned() } else { parsed.changed.join(" ") };
+    tracing::info!("relayd {VERSION}; flags that are not at their default: {flags}");
+    app::run(parsed.cli.serve)
 }
 
 fn answer(command: Command) -> anyhow::Result<()> {
@@ -44,12 +67,18 @@ fn show(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> anyhow
     }
 }
 
-fn log() {
-    let filter = EnvFilter::try_from_env("RELAYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+/// Prints help to standard output, and what is wrong to standard error.
+fn tell(said: &Said) -> ExitCode {
+    // Nobody may be listening any more.
+    if said.asked {
+        let _ = io::stdout().lock().write_all(said.text.as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    let _ = io::stderr().lock().write_all(said.text.as_bytes());
+    ExitCode::from(MISUSED)
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("relayd: {error:#}");
+    log::say(&format!("{error:#}"));
     ExitCode::FAILURE
 }

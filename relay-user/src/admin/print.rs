@@ -20,6 +20,13 @@ pub fn status(status: &Status, all: bool) -> String {
     line(&mut out, "relayd", format!("{}, up {}", status.version, age(up)));
     let clients = plural(status.derp.clients, "client");
     line(&mut out, "derp", format!("{clients}, key {}", status.derp.key));
+    if let Some(certificate) = &status.certificate {
+        let (names, state, days) = (certificate.names.join(", "), &certificate.state, certificate.days_left);
+        let text = format!("{state}, {days} days left, for {names}, {}", certificate.file);
+        line(&mut out, "certificate", text);
+        line(&mut out, "pin", certificate.pin.clone());
+        line(&mut out, "map node", certificate.derp_map_node.to_json());
+    }
     match &status.udp {
         Some(udp) => {
             let (sessions, most) = (count(udp.sessions as u64), count(udp.max_sessions.into()));

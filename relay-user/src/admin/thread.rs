@@ -159,7 +159,13 @@ mod tests {
         let router = Router::new(Limits::default(), None);
         let server = NodePrivate::from_bytes([1; 32]);
         let relay = Arc::new(Relay::new(router, Counters::default(), server, Duration::ZERO, u64::MAX));
-        let daemon = Arc::new(Daemon { relay, udp: None, fast: Err("none".to_owned()), started_ns: 0 });
+        let daemon = Arc::new(Daemon {
+            relay,
+            udp: None,
+            fast: Err("none".to_owned()),
+            certificate: None,
+            started_ns: 0,
+        });
         let listener = UnixListener::bind(&path).expect("bound");
         // No runtime here: nobody but the thread can be answering.
         let (server, ended) = start(listener, Arc::clone(&daemon)).expect("started");

@@ -8,10 +8,13 @@ use std::sync::atomic::Ordering;
 use relay_common::fastpath::{ReasonCount, SessionStats};
 use relay_common::key::{DiscoPublic, NodePublic};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Daemon;
 use crate::route::peer::Peer;
 use crate::route::session::SessionRoute;
+use crate::tls::map_node::MapNode;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -31,6 +34,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// The DERP service.
     pub derp: Derp,
+    /// The certificate that TLS is served with, where there is TLS.
+    pub certificate: Option<Certificate>,
     /// The UDP relay, where there is one.
     pub udp: Option<Udp>,
     /// The fast path.
@@ -50,6 +55,29 @@ pub struct Derp {
     pub queued_bytes: u64,
     /// Bytes that may (`--queue-memory`).
     pub queue_memory_bytes: u64,
+}
+
+/// The certificate in use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its file.
+    pub file: String,
+    /// Its key's file.
+    pub key_file: String,
+    /// Host names and addresses that it is for.
+    pub names: Vec<String>,
+    /// Valid from, RFC 3339.
+    pub not_before: String,
+    /// Valid until, RFC 3339.
+    pub not_after: String,
+    /// Whole days until then; negative when it is over.
+    pub days_left: i64,
+    /// `valid`, `expires soon` (14 days), `expired` or `not yet valid`.
+    pub state: String,
+    /// `sha256-raw:` and its SHA-256: the `CertName` that pins it.
+    pub pin: String,
+    /// The relay as one node of a DERP map.
+    pub derp_map_node: MapNode,
 }
 
 /// The UDP relay.
@@ -201,9 +229,29 @@ impl Status {
                 queued_bytes: relay.budget.held(),
                 queue_memory_bytes: relay.budget.most(),
             },
+            certificate: daemon.certificate.as_deref().map(Certificate::of),
             udp,
             xdp: Xdp::of(daemon),
             counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),
+        }
+    }
+}
+
+impl Certificate {
+    fn of(served: &super::Certificate) -> Self {
+        let (facts, now) = (&served.facts, OffsetDateTime::now_utc());
+        // Every date that X.509 can hold has an RFC 3339 form.
+        let date = |date: OffsetDateTime| date.format(&Rfc3339).unwrap_or_default();
+        Self {
+            file: facts.files.crt.display().to_string(),
+            key_file: facts.files.key.display().to_string(),
+            names: facts.names.clone(),
+            not_before: date(facts.not_before),
+            not_after: date(facts.not_after),
+            days_left: facts.days_left(now),
+            state: facts.state(now).to_string(),
+            pin: facts.pin.clone(),
+            derp_map_node: served.node.clone(),
         }
     }
 }

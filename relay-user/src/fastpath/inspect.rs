@@ -129,7 +129,7 @@ pub fn dump(dir: &Path, options: &Options, out: &mut dyn Write) -> Result<(), In
             }
             None => None,
         };
-        let keeper = Keeper::of(&lock_path(&pins));
+        let keeper = lock_path(&pins).map_or(Keeper::Unknown, |lock| Keeper::of(&lock));
         let beat = config.as_ref().map(|config| config.heartbeat_ns);
         writeln!(out, "{}", pins.display())?;
         writeln!(out, "  daemon {}", keeper.sentence(beat, now_ns, OffsetDateTime::now_utc()))?;

@@ -8,6 +8,7 @@ use socket2::{SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::wildcard;
+use crate::cli::keepalive::Keepalive;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -23,9 +24,9 @@ const NOT_SENT_BYTES: u32 = 64 * 1024;
 /// derper's socket flags.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// `--tcp-keepalive-time`: idle time before the first probe.
-    pub keepalive_time: Duration,
-    /// `--tcp-user-timeout`: how long sent data may stay unacknowledged; zero: the system's default.
+    /// `-tcp-keepalive-time`: idle time before the first probe.
+    pub keepalive_time: Keepalive,
+    /// `-tcp-user-timeout`: how long sent data may stay unacknowledged; zero: the system's default.
     pub user_timeout: Duration,
 }
 
@@ -34,13 +35,19 @@ pub struct Options {
 /// # Errors
 /// The system's, of the call that failed.
 pub fn listen(addr: SocketAddr, options: &Options) -> io::Result<TcpListener> {
-    let keepalive = TcpKeepalive::new()
-        .with_time(options.keepalive_time)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_RETRIES);
     let socket = wildcard::open(addr, Type::STREAM, |socket| {
         socket.set_reuse_address(true)?;
-        socket.set_tcp_keepalive(&keepalive)?;
+        match options.keepalive_time {
+            Keepalive::Off => socket.set_keepalive(false)?,
+            Keepalive::System => socket.set_keepalive(true)?,
+            Keepalive::After(idle) => {
+                let keepalive = TcpKeepalive::new()
+                    .with_time(idle)
+                    .with_interval(KEEPALIVE_INTERVAL)
+                    .with_retries(KEEPALIVE_RETRIES);
+                socket.set_tcp_keepalive(&keepalive)?;
+            }
+        }
         socket.set_tcp_notsent_lowat(NOT_SENT_BYTES)?;
         if !options.user_timeout.is_zero() {
             socket.set_tcp_user_timeout(Some(options.user_timeout))?;

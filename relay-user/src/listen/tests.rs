@@ -49,8 +49,8 @@ impl Stream for Client {
         Poll::Ready(Ok(Received::Bytes))
     }
 
-    fn send(&mut self, _cx: &mut Context<'_>, plaintext: &[&[u8]]) -> io::Result<()> {
-        self.unsent = if self.listens { 0 } else { plaintext.iter().map(|slice| slice.len()).sum() };
+    fn send(&mut self, _cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
+        self.unsent = if self.listens { 0 } else { plaintext.map(<[u8]>::len).sum() };
         Ok(())
     }
 
@@ -59,6 +59,10 @@ impl Stream for Client {
     }
 
     fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    fn unsent_plaintext(&self) -> usize {
         self.unsent
     }
 
@@ -78,7 +82,7 @@ async fn served(client: Client) -> (u64, Counters) {
         server: DiscoPrivate::generate(&mut OsRng).public(),
     };
     let key = NodePrivate::generate(&mut OsRng);
-    let relay = Relay::new(Router::new(limits, None), Counters::default(), key, Duration::ZERO);
+    let relay = Relay::new(Router::new(limits, None), Counters::default(), key, Duration::ZERO, u64::MAX);
     let (relay, door) = (Arc::new(relay), Arc::new(Door::new(Caps { pending: 1, per_source: 1 })));
     let admit = || door.admit(5, Limit::UNKNOWN, REMOTE);
     let (place, start) = (admit().expect("the first"), Instant::now());

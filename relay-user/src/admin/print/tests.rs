@@ -89,7 +89,15 @@ fn status_shows_what_was_counted_and_all_when_asked() {
     let key = NodePublic::from_bytes([1; KEY_LEN]);
     let derp = Derp { key, clients: 1, queued_bytes: 0, queue_memory_bytes: 1 << 20 };
     let xdp = Xdp::Unavailable { unavailable: "no --xdp".to_owned() };
-    let state = Status { version: "1".to_owned(), uptime_seconds: 5, derp, udp: None, xdp, counters };
+    let state = Status {
+        version: "1".to_owned(),
+        uptime_seconds: 5,
+        derp,
+        certificate: None,
+        udp: None,
+        xdp,
+        counters,
+    };
     let text = status(&state, false);
     for part in ["LOGINS\nlogins  3\n", "bytes_sent  1,500,000  1.50 MB", "UDP DROPS", "--all"] {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
