@@ -56,6 +56,27 @@ fn the_limit_of_files_is_raised_as_far_as_it_goes() -> Result<()> {
 }
 
 #[test]
+fn accepts_that_fail_are_said_and_the_limit_can_be_raised_under_the_running_daemon() -> Result<()> {
+    let test = "accepts_that_fail_are_said_and_the_limit_can_be_raised_under_the_running_daemon";
+    let Some(setup) = limited(test, FEW_FILES, &[]) else { return Ok(()) };
+    let daemon = Daemon::start(setup)?;
+    let dial = daemon.dial(Start::Normal)?;
+    let (mut alice, mut bob) = Client::pair(&dial)?;
+    // Fewer than are open: nothing can be accepted, not even by the admin socket.
+    set_soft_limit(daemon.pid(), 4)?;
+    let _waits = connect(&dial, 1)?;
+    until("a warning", || Ok(daemon.log().contains("cannot accept connections")))?;
+    alice.send(&bob.key(), b"still served")?;
+    ensure!(bob.recv_packet()? == (alice.key(), b"still served".to_vec()));
+    set_soft_limit(daemon.pid(), 256)?;
+    Client::connect(&dial)?.ping()?;
+    ensure!(daemon.counter("accept_failed")? > 0);
+    let log = daemon.log();
+    ensure!(log.matches("cannot accept connections").count() == 1 && log.contains("LimitNOFILE="), "{log}");
+    Ok(())
+}
+
+#[test]
 fn connections_that_do_not_log_in_are_limited_by_where_they_come_from() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback().plain().with(&["--max-pending-per-ip", "8"]))?;
     refuses_beyond(&daemon, 8, "refused_per_ip", "--max-pending-per-ip")
@@ -94,6 +115,12 @@ fn limited(test: &str, under: &[&str], args: &[&str]) -> Option<Setup> {
         return None;
     }
     Some(Setup::loopback().plain().under(under).with(args))
+}
+
+fn set_soft_limit(pid: u32, files: u32) -> Result<()> {
+    let args = [format!("--pid={pid}"), format!("--nofile={files}:")];
+    ensure!(Command::new("prlimit").args(args).status()?.success(), "prlimit failed");
+    Ok(())
 }
 
 /// Connections that say nothing.

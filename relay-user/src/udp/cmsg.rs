@@ -33,8 +33,9 @@ impl Control {
     pub fn local_ip(&self, len: usize) -> Option<IpAddr> {
         let mut rest = self.0.get(..len)?;
         let mut found = None;
-        while let Some(((level, kind), data, next)) = split_message(rest) {
-            match (level, kind) {
+        while let Some((message, next)) = split_message(rest) {
+            let data = message.data;
+            match (message.level, message.kind) {
                 // `ipi_spec_dst`: the address to answer from, also where a broadcast was asked.
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let octets: [u8; 4] = data.get(4..8)?.try_into().ok()?;
@@ -75,13 +76,20 @@ impl Control {
     }
 }
 
-/// Takes the first message off `bytes`: level and type, data, and the messages behind it.
-fn split_message(bytes: &[u8]) -> Option<((i32, i32), &[u8], &[u8])> {
+struct Message<'a> {
+    level: i32,
+    kind: i32,
+    data: &'a [u8],
+}
+
+/// Takes the first message off `bytes`; also returns what is behind it.
+fn split_message(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     let [l0, l1, l2, l3, l4, l5, l6, l7, v0, v1, v2, v3, t0, t1, t2, t3] = *bytes.first_chunk::<HEADER>()?;
     let length = usize::from_ne_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
-    let name = (i32::from_ne_bytes([v0, v1, v2, v3]), i32::from_ne_bytes([t0, t1, t2, t3]));
+    let level = i32::from_ne_bytes([v0, v1, v2, v3]);
+    let kind = i32::from_ne_bytes([t0, t1, t2, t3]);
     let data = bytes.get(HEADER..length)?;
-    Some((name, data, bytes.get(length.next_multiple_of(8)..).unwrap_or_default()))
+    Some((Message { level, kind, data }, bytes.get(length.next_multiple_of(8)..).unwrap_or_default()))
 }
 
 #[cfg(test)]
