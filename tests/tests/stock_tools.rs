@@ -29,33 +29,32 @@ fn derpprobe_finds_all_good_over_ipv6() -> Result<()> {
 }
 
 fn probe_all(test: &str, host: Host, udp: &str) -> Result<()> {
-    let Some(place) = Place::or_skip(test)? else { return Ok(()) };
-    let derpprobe = or_skip!(test, DERPPROBE.built()?);
-    let mut relay = or_skip!(test, Relay::start(&place, Certificate::Signed)?);
-    let probed = probe_once(&derpprobe, &relay, host)?;
-    println!("{}", probed.text);
-    let node = format!("derp/lab/{REGION}-1");
-    let want = [
-        format!("{node}/{REGION}-1/bw"),
-        format!("{node}/{REGION}-1/mesh"),
-        format!("{node}/tls"),
-        format!("{node}/{udp}"),
-        "derpmap-probe".to_owned(),
-    ];
-    assert_eq!(probed.bad, [""; 0], "{}", probed.text);
-    assert_eq!(probed.good, want, "{}", probed.text);
-    relay.check()
+    with_relay(test, Certificate::Signed, |relay| {
+        let derpprobe = or_skip!(test, DERPPROBE.built()?);
+        let probed = probe_once(&derpprobe, relay, host)?;
+        println!("{}", probed.text);
+        let node = format!("derp/lab/{REGION}-1");
+        let want = [
+            format!("{node}/{REGION}-1/bw"),
+            format!("{node}/{REGION}-1/mesh"),
+            format!("{node}/tls"),
+            format!("{node}/{udp}"),
+            "derpmap-probe".to_owned(),
+        ];
+        ensure!((&probed.bad[..], &probed.good[..]) == (&[], &want), "{}", probed.text);
+        Ok(())
+    })
 }
 
 #[test]
 fn derpprobe_sees_no_packet_lost_in_a_queue() -> Result<()> {
     let test = "derpprobe's queueing delay";
-    let Some(place) = Place::or_skip(test)? else { return Ok(()) };
-    let derpprobe = or_skip!(test, DERPPROBE.built()?);
-    let mut relay = or_skip!(test, Relay::start(&place, Certificate::Signed)?);
-    let lost = queuing_delay(&derpprobe, &relay, Host::Dual, 300.0)?;
-    ensure!(lost == 0.0, "{lost} packets did not come in time");
-    relay.check()
+    with_relay(test, Certificate::Signed, |relay| {
+        let derpprobe = or_skip!(test, DERPPROBE.built()?);
+        let lost = queuing_delay(&derpprobe, relay, Host::Dual, 300.0)?;
+        ensure!(lost == 0.0, "{lost} packets did not come in time");
+        Ok(())
+    })
 }
 
 #[test]
@@ -138,8 +137,17 @@ fn check_pings(from: &Node<'_>, to: &Node<'_>) -> Result<()> {
 
 /// Calls `judge` with a control server whose DERP map pins the relay's own certificate.
 fn tailnet(test: &str, judge: impl FnOnce(&Tailnet<'_>) -> Result<()>) -> Result<()> {
+    with_relay(test, Certificate::Pinned, |relay| judge(&or_skip!(test, Tailnet::start(relay)?)))
+}
+
+/// Calls `judge` with a relay on a host of its own, which must outlive the judgement.
+fn with_relay(
+    test: &str,
+    certificate: Certificate,
+    judge: impl FnOnce(&Relay<'_>) -> Result<()>,
+) -> Result<()> {
     let Some(place) = Place::or_skip(test)? else { return Ok(()) };
-    let mut relay = or_skip!(test, Relay::start(&place, Certificate::Pinned)?);
-    judge(&or_skip!(test, Tailnet::start(&relay)?))?;
+    let mut relay = or_skip!(test, Relay::start(&place, certificate)?);
+    judge(&relay).with_context(|| relay.told())?;
     relay.check()
 }

@@ -33,13 +33,14 @@ pub struct Probed {
     pub text: String,
 }
 
-/// Probes everything once from `host`: TLS, STUN, the way between two clients, and a stream of a megabyte.
+/// Probes everything once from `host`: TLS, STUN, the way between two clients, and a stream of 16 megabytes,
+/// 30 packets of 64 KiB ahead of what has arrived, that must come whole and in order.
 ///
 /// # Errors
 /// derpprobe cannot be run, or its status says otherwise than its words.
 pub fn probe_once(derpprobe: &Path, relay: &Relay<'_>, host: Host) -> Result<Probed> {
     let mut command = command(derpprobe, relay, host, 1)?;
-    command.args(["-once", "-spread=false", "-bw-interval", "15s", "-bw-probe-size-bytes", "1000000"]);
+    command.args(["-once", "-spread=false", "-bw-interval", "15s", "-bw-probe-size-bytes", "16000000"]);
     let output = run(&command)?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let said = |word: &str| -> Vec<String> {

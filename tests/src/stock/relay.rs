@@ -11,12 +11,15 @@ use super::certificate::Certificate;
 use super::place::Place;
 use super::process::{Process, inside};
 use super::programs::DERPER;
+use crate::admin::Admin;
 use crate::interop::Server;
 
 /// Number of the DERP map's one region.
 pub const REGION: u16 = 900;
 /// How long a relay may take to listen.
 const START: Duration = Duration::from_secs(20);
+/// File of relayd's admin socket.
+const ADMIN_SOCKET: &str = "admin.sock";
 /// What precedes the pin in the relay's log, and the length of its digits.
 const PIN: &str = "sha256-raw:";
 const PIN_DIGITS: usize = 64;
@@ -53,7 +56,7 @@ impl<'p> Relay<'p> {
         command.args(["-certmode", "manual", "-hostname", &certificate.hostname(), "-certdir"]).arg(dir);
         command.args(["-a", ":443", "-c"]).arg(dir.join("derper.key"));
         if is_relayd {
-            command.arg("--admin-socket").arg(dir.join("admin.sock"));
+            command.arg("--admin-socket").arg(dir.join(ADMIN_SOCKET));
         }
         let mut process = Process::start(command, dir.join("relay.log"))?;
         process.wait("the relay to listen", START, |_| {
@@ -98,7 +101,18 @@ impl<'p> Relay<'p> {
         json!({ "Regions": { REGION.to_string(): region } })
     }
 
-    /// Whether the relay still runs, which no test may end.
+    /// What the relay itself has to say: what it counted, where it can be asked, and the end of its log.
+    pub fn told(&self) -> String {
+        let admin = Admin::new(self.place.dir().join(ADMIN_SOCKET));
+        let counters = match admin.status().map(|mut status| status["counters"].take()) {
+            Ok(Value::Object(counters)) => counters.into_iter().filter(|(_, count)| *count != 0).collect(),
+            // derper has no such socket.
+            _ => Value::Null,
+        };
+        format!("the relay counted {counters}; its log ends:\n{}", self.process.log_tail())
+    }
+
+    /// Whether the relay still runs, which no stock program may end.
     ///
     /// # Errors
     /// Its end.
