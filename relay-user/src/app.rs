@@ -1,6 +1,7 @@
 //! Building the daemon out of its command line, running it, and taking it down.
 
 mod derp;
+mod memory;
 mod udp;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Daemon};
 use crate::cli::Serve;
 use crate::conn;
+use crate::listen::files::Limit;
 use crate::observe::counters::Counters;
 use crate::relay::Relay;
 use crate::route::Router;
@@ -56,6 +58,7 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
 
 async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let started_ns = clock::monotonic_ns();
+    Limit::raise().context("cannot read the limit of open files (ulimit -n)")?;
     // First everything is judged that can be without a trace, then bound what goes with the process; only when
     // nothing more can fail for the operator's doing are files written and clients let in.
     let plan = derp::judge(&serve)?;
@@ -77,7 +80,9 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     };
     let kernel = fast.as_mut().ok().map(|fast| Box::new(fast.session_map()) as _);
     let router = Router::new(limits, kernel);
-    let relay = Arc::new(Relay::new(router, Counters::default(), key, serve.tcp_write_timeout));
+    let queue_bytes = serve.queue_memory.map_or_else(memory::queue_default, |size| size.as_u64());
+    let relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
+    let relay = Arc::new(relay);
     let fast = fast.map(Arc::new);
     let mut tasks = JoinSet::new();
 
@@ -90,15 +95,13 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     };
     derp::start(bound, service, &relay, &mut tasks);
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
+    tasks.spawn(upkeep::queue_memory(Arc::clone(&relay)));
     if let Some(certificate) = &certificate {
         tasks.spawn(watch_certificate(Arc::clone(certificate)));
     }
     let daemon = Arc::new(Daemon { relay: Arc::clone(&relay), udp, fast, certificate, started_ns });
-    tasks.spawn(async move {
-        if let Err(error) = admin::serve(admin_listener, daemon).await {
-            tracing::error!(%error, "the admin socket failed");
-        }
-    });
+    let (_admin, admin_ended) = admin::thread::start(admin_listener, daemon)?;
+    tasks.spawn(admin_ended);
     tracing::info!(path = %admin_path.display(), "admin socket");
     tracing::info!(workers, key = %relay.public, "ready");
 

@@ -12,7 +12,10 @@ use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::cli::{CertMode, Serve, address};
+use crate::listen::door::{Caps, Door};
+use crate::listen::files::Limit;
 use crate::listen::{self, Service, tcp};
+use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::tls::certificate::Facts;
 use crate::tls::files::{self, Certificate, Pair};
@@ -47,7 +50,9 @@ struct Tls {
 pub(super) struct Bound {
     derp: TcpListener,
     companion: Option<TcpListener>,
-    stun: Option<UdpSocket>,
+    /// The outer one: whether STUN is asked for; the inner: whether it could be bound.
+    stun: Option<Option<UdpSocket>>,
+    door: Arc<Door>,
 }
 
 /// Judges addresses and flags, and what is found of the certificate.
@@ -72,12 +77,25 @@ pub(super) fn bind(serve: &Serve, plan: &Plan) -> anyhow::Result<Bound> {
     };
     let derp = listen(plan.addr, "-a")?;
     let companion = plan.companion.map(|port| listen(at(plan.addr, port), "-http-port; -1 turns it off"));
-    let stun = plan.stun.map(|port| {
-        let addr = at(plan.addr, port);
-        let flag = "-stun-port; -stun=false turns it off";
-        UdpSocket::bind(addr, false).with_context(|| cannot("serve STUN", addr, flag))
-    });
-    Ok(Bound { derp, companion: companion.transpose()?, stun: stun.transpose()? })
+    let stun = plan.stun.map(|port| stun_socket(at(plan.addr, port)));
+    let door = Arc::new(Door::new(caps(serve)?));
+    Ok(Bound { derp, companion: companion.transpose()?, stun, door })
+}
+
+/// DERP is served without STUN if that cannot be bound, as derper does; it is counted once there are counters.
+fn stun_socket(addr: SocketAddr) -> Option<UdpSocket> {
+    let failed = |error: &std::io::Error| {
+        tracing::warn!(%addr, %error, "no STUN: name another port with -stun-port, or turn it off with -stun=false");
+    };
+    UdpSocket::bind(addr).inspect_err(failed).ok()
+}
+
+fn caps(serve: &Serve) -> anyhow::Result<Caps> {
+    let limit = Limit::get().context("cannot read the limit of open files (ulimit -n)")?;
+    Ok(Caps {
+        pending: serve.max_pending_logins.unwrap_or_else(|| Caps::default_pending(limit)),
+        per_source: serve.max_pending_per_ip,
+    })
 }
 
 /// The same host, scope and all, at another port.
@@ -123,7 +141,7 @@ pub(super) fn secure(plan: Plan, bound: &Bound, relay: &Relay) -> anyhow::Result
     let place = Place {
         derp: bound.derp.local_addr().context("the DERP listener has no address")?,
         companion: bound.companion.as_ref().and_then(port),
-        stun: bound.stun.as_ref().map(|socket| socket.local().port()),
+        stun: bound.stun.as_ref().and_then(Option::as_ref).map(|socket| socket.local().port()),
     };
     let node = MapNode::new(&tls.hostname, &facts, place);
     tracing::info!(
@@ -152,9 +170,13 @@ pub(super) fn start(bound: Bound, service: Service, relay: &Arc<Relay>, tasks: &
         if let Ok(addr) = listener.local_addr() {
             tracing::info!(%addr, what, "listening");
         }
-        tasks.spawn(listen::serve(listener, service, Arc::clone(relay)));
+        let door = Arc::clone(&bound.door);
+        tasks.spawn(listen::serve(listener, service, door, Arc::clone(relay)));
     }
-    if let Some(socket) = bound.stun {
+    if let Some(None) = &bound.stun {
+        relay.counters.add(Counter::StunBindFailed, 1);
+    }
+    if let Some(socket) = bound.stun.flatten() {
         tracing::info!(addr = %socket.local(), what = "STUN", "listening");
         tasks.spawn(stun::serve(socket, Arc::clone(relay)));
     }
