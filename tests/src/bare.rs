@@ -45,7 +45,7 @@ pub fn address() -> IpAddr {
 /// Arguments for a daemon with plain DERP at `ip` and its files in `dir`.
 pub fn plain(dir: &Path, ip: IpAddr) -> Vec<String> {
     let addr = SocketAddr::new(ip, DERP_PORT).to_string();
-    [vec!["-dev".to_owned(), "-a".to_owned(), addr, "-stun=false".to_owned()], files(dir)].concat()
+    [vec!["-dev".to_owned(), "-a".to_owned(), addr, "-stun-port=0".to_owned()], files(dir)].concat()
 }
 
 /// Arguments for a daemon with TLS at `ip`, any ports, and its files in `dir`.

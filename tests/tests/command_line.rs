@@ -72,10 +72,11 @@ fn gos_spellings_are_taken_and_the_last_of_a_flag_counts() -> Result<()> {
         "-certdir=",
     ];
     args.extend(more.map(str::to_owned));
-    let _daemon = Bare::logging(dir.path(), &args, "info")?;
+    let daemon = Bare::logging(dir.path(), &args, "info")?;
+    Client::pair(&dial(ip))?;
+    assert!(daemon.stop()?);
     let log = fs::read_to_string(dir.path().join("log"))?;
     assert!(!log.contains("STUN"), "the last -stun is false: {log}");
-    Client::pair(&dial(ip))?;
     Ok(())
 }
 
@@ -84,9 +85,9 @@ fn the_listen_address_may_be_a_name() -> Result<()> {
     let dir = tempdir()?;
     let mut args = plain(dir.path(), address());
     args.push("-a=localhost:0".to_owned());
-    let _daemon = Bare::logging(dir.path(), &args, "info")?;
+    assert!(Bare::logging(dir.path(), &args, "info")?.stop()?);
     let log = fs::read_to_string(dir.path().join("log"))?;
-    assert!(log.contains("127.0.0.1:"), "{log}");
+    assert!(log.contains("listening addr=127.0.0.1:"), "{log}");
     Ok(())
 }
 
@@ -151,19 +152,19 @@ fn help_and_version_are_answers() -> Result<()> {
 #[test]
 fn a_command_line_that_is_refused_leaves_nothing_behind() -> Result<()> {
     let cases: &[&[&str]] = &[
-        &["-a", "nonsense"],
-        &["-a", "192.0.2.250:1024"],
-        &["-http-port", "70000"],
-        &["--relay-server-port", "0", "--xdp", "no-such-if0"],
-        &["-dev=false", "-certmode", "manual", "-hostname", "relay.example"],
-        &["-dev=false", "-a", "127.0.0.1:443", "-certmode", "letsencrypt"],
-        &["-certmode", "manual", "-certdir", ""],
+        &["-dev", "-a", "nonsense"],
+        &["-dev", "-a", "192.0.2.250:1024"],
+        &["-dev", "-a", "127.0.0.1:0", "--relay-server-port", "0", "--xdp", "no-such-if0"],
+        &["-a", "127.0.0.1:0", "-certmode", "manual", "-hostname", "relay.example"],
+        &["-a", "127.0.0.1:443", "-certmode", "letsencrypt"],
+        &["-dev", "-http-port", "70000"],
     ];
     for more in cases {
         let dir = tempdir()?;
-        let mut args = plain(dir.path(), address());
-        args.extend(["-certdir".to_owned(), dir.path().display().to_string()]);
-        args.extend(more.iter().map(|arg| arg.to_string()));
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let mut args: Vec<_> = more.iter().map(|arg| arg.to_string()).collect();
+        args.extend(["-stun=false".to_owned(), "-certdir".to_owned(), dir.path().display().to_string()]);
+        args.extend(["-c".to_owned(), path("derper.key"), "--admin-socket".to_owned(), path("admin.sock")]);
         refused(&args, None).with_context(|| format!("{more:?}"))?;
         assert_eq!(names(dir.path())?, [""; 0], "{more:?}");
     }

@@ -41,7 +41,7 @@ pub struct MapNode {
     #[serde(rename = "DERPPort")]
     pub derp_port: u16,
     /// Its plain companion can be asked for the captive-portal check.
-    #[serde(rename = "CanPort80", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "CanPort80", default, skip_serializing_if = "std::ops::Not::not")]
     pub can_port80: bool,
 }
 
