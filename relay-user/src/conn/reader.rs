@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use relay_common::derp::deframer::{Deframer, PushError};
 use relay_common::derp::frame::{FrameType, Header};
 use relay_common::derp::limits::{self, Disposition, FrameError};
-use relay_common::derp::message::{FromClient, MessageError, PeerGoneReason, recv_packet_header};
+use relay_common::derp::message::{FromClient, FromServer, MessageError, PeerGoneReason, recv_packet_header};
 use relay_common::derp::{
     HEADER_LEN, KEY_LEN, NOT_HERE_BURST, NOT_HERE_PER_SECOND, PING_LEN, is_disco_packet,
 };
@@ -206,8 +206,16 @@ impl Handler<'_> {
 
     // The client that is being read needs no waking: its own task is running, and will look.
 
+    /// An answer to this packet, and not news that is owed: each is sent, as upstream does.
     fn answer_gone(&mut self, dest: &NodePublic) {
-        if let Ok(pushed) = self.me.mailbox.owe_gone(*dest, PeerGoneReason::NotHere) {
+        let mut frame = Vec::new();
+        FromServer::PeerGone { peer: dest, reason: PeerGoneReason::NotHere }.encode(&mut frame);
+        self.answer(&frame);
+    }
+
+    fn answer(&mut self, frame: &[u8]) {
+        if let Ok(pushed) = self.me.mailbox.push(Lane::Control, frame, &[], self.begun.tight) {
+            self.begun.tally.add(Counter::DropControl, pushed.dropped.frames as u64);
             self.begun.growth += pushed.growth;
         }
     }
@@ -217,10 +225,7 @@ impl Handler<'_> {
         let (head, body) = pong.split_at_mut(HEADER_LEN);
         head.copy_from_slice(&Header::new(FrameType::Pong, PING_LEN as u32).encode());
         body.copy_from_slice(&data);
-        if let Ok(pushed) = self.me.mailbox.push(Lane::Control, &pong, &[], self.begun.tight) {
-            self.begun.tally.add(Counter::DropControl, pushed.dropped.frames as u64);
-            self.begun.growth += pushed.growth;
-        }
+        self.answer(&pong);
     }
 }
 
