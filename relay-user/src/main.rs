@@ -54,7 +54,7 @@ fn answer(command: Command) -> anyhow::Result<()> {
     let Answer { text, note } = question::ask(command)?;
     show(|out| out.write_all(text.as_bytes()))?;
     if let Some(note) = note {
-        eprintln!("relayd: {note}");
+        log::say(&note);
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ fn by_name(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
         format!("-a: the host {host:?} is not known here; give an address of this machine, or :PORT for all")
     })?;
     let found: Vec<_> = found.collect();
-    let best = found.iter().find(|addr| addr.is_ipv4()).or(found.first());
+    let best = found.iter().find(|addr| addr.is_ipv4()).or_else(|| found.first());
     best.copied().with_context(|| format!("-a: the host {host:?} has no address; give one, or :PORT for all"))
 }
 

@@ -108,7 +108,8 @@ impl Flag {
     /// Whether it does nothing with this value; `None` stands for a flag without one.
     pub(super) fn judge(self, value: Option<&str>) -> Result<(), Missing> {
         let &(flag, idle, remedy) = self.0;
-        let text = value.unwrap_or(if self.is_switch() { "true" } else { "" });
+        let alone = if self.is_switch() { "true" } else { "" };
+        let text = value.unwrap_or(alone);
         let wrong = |wrong: String| Missing::Value { flag, value: text.to_owned(), wrong, remedy };
         let is_idle = match idle {
             Idle::Switch(position) => value::boolean(text).map_err(wrong)? == position,

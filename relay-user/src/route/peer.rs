@@ -76,7 +76,7 @@ pub struct PeerTimers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Ending {
-    /// It took nothing for longer than `--tcp-write-timeout`.
+    /// It took nothing for longer than `-tcp-write-timeout`.
     WriteTimeout = 1,
     /// The daemon stops.
     Shutdown = 2,
