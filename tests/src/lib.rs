@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod bare;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod bpf;
@@ -16,6 +17,7 @@ pub mod lab;
 pub mod packet;
 pub mod raw;
 mod skip;
+pub mod stock;
 pub mod topology;
 pub mod udp_client;
 pub mod wire;

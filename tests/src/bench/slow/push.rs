@@ -124,10 +124,10 @@ fn measure(size: usize) -> Push {
     mailbox.settle();
     let push = || {
         // Nobody closes it.
-        let _ = black_box(mailbox.push(Lane::Data, &head, black_box(&body)));
+        let _ = black_box(mailbox.push(Lane::Data, &head, black_box(&body), false));
     };
     (0..FILL.1.max(FILL.0 / size)).for_each(|_| push());
-    let (_, held) = mailbox.depth();
+    let held = mailbox.depth().bytes;
     let mut ring = vec![0; held.max(head.len() + size)];
     let mut at = 0;
     let copy = || {
