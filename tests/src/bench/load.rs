@@ -201,7 +201,7 @@ impl Outcome {
 /// # Errors
 /// The server does not answer, refuses, or ends.
 pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
-    give_up_after(Duration::from_millis(plan.warm_ms + plan.measure_ms) + patience(plan.clients));
+    give_up_after(Duration::from_millis(plan.warm_ms + plan.measure_ms) + patience(plan));
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raising the limit of open files")?;
     match plan.shape {
@@ -214,9 +214,15 @@ pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Time beyond the plan's own that a run may take: half a minute, and 20 ms for every login.
-fn patience(clients: usize) -> Duration {
-    Duration::from_secs(30) + Duration::from_millis(20) * u32::try_from(clients).unwrap_or(u32::MAX)
+/// Time beyond the plan's own that a run may take: half a minute, 20 ms for every login, and for a load that
+/// has an amount rather than a time, a second for every 10 MB.
+fn patience(plan: &Plan) -> Duration {
+    let bytes = match plan.shape {
+        Shape::Blocked => plan.clients * plan.packets * plan.size,
+        Shape::Sizes => sizes::bytes(plan),
+        _ => 0,
+    };
+    Duration::from_secs(30) + Duration::from_millis((20 * plan.clients + bytes / 10_000) as u64)
 }
 
 /// No run may hang: this process ends after `limit` whatever happens.
@@ -226,4 +232,19 @@ fn give_up_after(limit: Duration) {
         eprintln!("load: not done after {limit:?}");
         process::exit(3);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_has_time_for_its_logins_and_for_its_bytes() {
+        let seconds = |plan: &Plan| patience(plan).as_secs();
+        assert_eq!(seconds(&Plan { clients: 9000, ..Plan::new(Shape::Idle) }), 30 + 180);
+        let blocked = Plan { clients: 200, packets: 100, size: 60_000, ..Plan::new(Shape::Blocked) };
+        assert_eq!(seconds(&blocked), 30 + 4 + 120);
+        let sizes = Plan::new(Shape::Sizes);
+        assert!(seconds(&Plan { packets: 100_000, ..sizes.clone() }) > seconds(&sizes));
+    }
 }

@@ -26,6 +26,8 @@ const FILL_PACKETS: usize = 600;
 const MOST_PACKETS: usize = 50_000;
 /// Bytes of them at most.
 const MOST_BYTES: usize = 64 << 20;
+/// To the one who reads nothing (0) and to nobody (1), in both orders: what comes second must not gain by it.
+const TURNS: [usize; 4] = [0, 1, 1, 0];
 
 /// CPU of the server for packets of one size.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -45,6 +47,21 @@ impl Cost {
     }
 }
 
+/// Bytes that a run sends.
+pub(super) fn bytes(plan: &Plan) -> usize {
+    SIZES.iter().map(|size| size * (fill(*size) + TURNS.len() * count(plan, *size))).sum()
+}
+
+/// Packets before the measuring.
+fn fill(size: usize) -> usize {
+    FILL_PACKETS.max(FILL_BYTES / size)
+}
+
+/// Packets in one measuring.
+fn count(plan: &Plan, size: usize) -> usize {
+    plan.packets.min(MOST_PACKETS).min(MOST_BYTES / size)
+}
+
 /// Measures every size with clients of its own.
 pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let dialer = Dialer::new(plan)?;
@@ -57,15 +74,13 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
 fn measure(plan: &Plan, dialer: &Dialer, size: usize) -> anyhow::Result<Cost> {
     let (blocked, mut sender) = (dialer.dial()?, dialer.dial()?);
     let nobody = NodePrivate::generate(&mut rand_core::OsRng).public();
-    let fill = FILL_PACKETS.max(FILL_BYTES / size);
-    let count = plan.packets.min(MOST_PACKETS).min(MOST_BYTES / size);
+    let (count, targets) = (count(plan, size), [&blocked.key, &nobody]);
     let mut room = Vec::new();
-    send(plan, &mut sender, &blocked.key, size, fill, &mut room)?;
+    send(plan, &mut sender, &blocked.key, size, fill(size), &mut room)?;
     thread::sleep(Duration::from_millis(plan.warm_ms));
-    // In both orders: what comes second must not gain by it.
     let mut us = [0.0; 2];
-    for (index, to) in [(0, &blocked.key), (1, &nobody), (1, &nobody), (0, &blocked.key)] {
-        us[index] += send(plan, &mut sender, to, size, count, &mut room)? / 2.0;
+    for to in TURNS {
+        us[to] += send(plan, &mut sender, targets[to], size, count, &mut room)? / 2.0;
     }
     Ok(Cost { size, blocked_us: us[0], nobody_us: us[1] })
 }

@@ -37,7 +37,7 @@ pub(super) const CASES: [Case; 2] = [
     Case {
         name: "slow-memory-60k",
         size: 60_000,
-        packets: 200,
+        packets: 100,
         goal: "no worse",
         at_most: Some(1.0),
         ours_at_most: None,
