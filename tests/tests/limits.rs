@@ -89,8 +89,8 @@ fn connections_that_do_not_log_in_are_limited_in_all() -> Result<()> {
     refuses_beyond(&daemon, 8, "refused_pending", "--max-pending-logins")
 }
 
-/// Fills `places` and checks that one more is refused, that clients who have logged in take no place, and that
-/// a place is free again when its connection has gone.
+/// Fills `places` and checks that one more is refused, that clients who have logged in take no place, and
+/// that a place is free again when its connection has gone.
 fn refuses_beyond(daemon: &Daemon, places: usize, counter: &str, flag: &str) -> Result<()> {
     let dial = daemon.dial(Start::Normal)?;
     let clients: Vec<_> = (0..places + 2).map(|_| Client::connect(&dial)).collect::<Result<_>>()?;

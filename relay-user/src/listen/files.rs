@@ -1,7 +1,7 @@
 //! Open files: as many as the system allows, and some that clients do not get.
 //!
-//! Each connection is an open file. When all are taken, nobody could even ask the daemon what is wrong: so the
-//! last ones are kept for the admin socket and for the daemon's own needs.
+//! Each connection is an open file. When all are taken, nobody could even ask the daemon what is wrong: so
+//! the last ones are kept for the admin socket and for the daemon's own needs.
 
 use std::io;
 use std::os::fd::RawFd;

@@ -62,7 +62,8 @@ impl UdpService {
                     setbacks.over();
                     self.batch(&pair, socket, &received);
                 }
-                // Most errors on a UDP socket are about some past datagram; upstream closes its server over one.
+                // Most errors on a UDP socket are about some past datagram; upstream closes its server over
+                // one.
                 Err(error) => {
                     let counters = &self.relay.counters;
                     setbacks.pause(&error, "UDP relay", Counter::UdpRecvFailed, counters).await;
