@@ -1,20 +1,23 @@
 //! Building the daemon out of its command line, running it, and taking it down.
 
 mod derp;
+mod memory;
 mod udp;
 
-use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use rand_core::OsRng;
 use relay_common::key::{DiscoPrivate, NodePrivate};
+use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Daemon};
 use crate::cli::Serve;
 use crate::conn;
+use crate::listen::files::Limit;
 use crate::observe::counters::Counters;
 use crate::relay::Relay;
 use crate::route::Router;
@@ -24,6 +27,9 @@ use crate::{clock, keyfile, upkeep};
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
+
+/// Between two looks at the certificate's dates.
+const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 /// Sessions' lifetimes are upstream's: 30 s to bind, 5 min without either leg.
 const BIND_LIFETIME_NS: u64 = 30 * SECOND;
@@ -52,7 +58,19 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
 
 async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let started_ns = clock::monotonic_ns();
-    let key = derp_key(&serve)?;
+    Limit::raise().context("cannot read the limit of open files (ulimit -n)")?;
+    // First everything is judged that can be without a trace, then bound what goes with the process; only when
+    // nothing more can fail for the operator's doing are files written and clients let in.
+    let plan = derp::judge(&serve)?;
+    udp::judge(&serve)?;
+    let admin_path = serve.admin_socket.clone().map_or_else(admin::socket::default_path, Ok)?;
+    let key = ServerKey::judge(&serve)?;
+    let pairs = udp::bind(&serve, workers)?;
+    let bound = derp::bind(&serve, &plan)?;
+    let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
+    let (admin_listener, _admin_file) = admin::socket::bind(&admin_path)?;
+    let key = key.or_make()?;
+
     let disco = DiscoPrivate::generate(&mut OsRng);
     let limits = Limits {
         max_sessions: serve.relay_max_sessions,
@@ -60,39 +78,40 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
         steady_lifetime_ns: STEADY_LIFETIME_NS,
         server: disco.public(),
     };
-    // Everything that can fail for the operator's doing fails before the first client is let in.
-    let pairs = udp::bind(&serve, workers)?;
-    let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
     let kernel = fast.as_mut().ok().map(|fast| Box::new(fast.session_map()) as _);
     let router = Router::new(limits, kernel);
-    let relay = Arc::new(Relay::new(router, Counters::default(), key, serve.tcp_write_timeout));
+    let queue_bytes = serve.queue_memory.map_or_else(memory::queue_default, |size| size.as_u64());
+    let relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
+    let relay = Arc::new(relay);
     let fast = fast.map(Arc::new);
     let mut tasks = JoinSet::new();
 
-    let admin_path = serve.admin_socket.clone().map_or_else(admin::socket::default_path, Ok)?;
-    let (admin_listener, _admin_file) = admin::socket::bind(&admin_path)?;
-    let listeners = derp::bind(&serve, &relay)?;
+    let derp::Served { service, certificate } = derp::secure(plan, &bound, &relay)?;
     let udp = match pairs {
         Some(pairs) => {
             Some(udp::start(pairs, &serve, disco, limits, &relay, fast.as_ref().ok(), &mut tasks).await?)
         }
         None => None,
     };
-    derp::start(listeners, &relay, &mut tasks);
+    derp::start(bound, service, &relay, &mut tasks);
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
-    let daemon = Arc::new(Daemon { relay: Arc::clone(&relay), udp, fast, started_ns });
-    tasks.spawn(async move {
-        if let Err(error) = admin::serve(admin_listener, daemon).await {
-            tracing::error!(%error, "the admin socket failed");
-        }
-    });
+    tasks.spawn(upkeep::queue_memory(Arc::clone(&relay)));
+    if let Some(certificate) = &certificate {
+        tasks.spawn(watch_certificate(Arc::clone(certificate)));
+    }
+    let daemon = Arc::new(Daemon { relay: Arc::clone(&relay), udp, fast, certificate, started_ns });
+    let (_admin, admin_ended) = admin::thread::start(admin_listener, daemon)?;
+    tasks.spawn(admin_ended);
     tracing::info!(path = %admin_path.display(), "admin socket");
     tracing::info!(workers, key = %relay.public, "ready");
 
     let why = tokio::select! {
         why = stopped() => why?,
         // They all run for ever; without one of them the daemon would go on half dead.
-        ended = tasks.join_next() => bail!("a part of the daemon has ended: {ended:?}; see the log"),
+        ended = tasks.join_next() => match ended {
+            Some(Err(error)) => bail!("a part of the daemon has failed ({error}); please report it with the log"),
+            _ => bail!("a part of the daemon has ended; the log says which, please report it"),
+        },
     };
     tracing::info!(why, "stopping");
     relay.router.for_each_peer(|peer| peer.end(Ending::Shutdown));
@@ -113,12 +132,45 @@ async fn stopped() -> anyhow::Result<&'static str> {
     })
 }
 
-fn derp_key(serve: &Serve) -> anyhow::Result<NodePrivate> {
-    match &serve.config {
-        Some(path) => keyfile::load_or_make(path),
-        None if serve.dev => Ok(NodePrivate::generate(&mut OsRng)),
-        None if nix::unistd::geteuid().is_root() => keyfile::load_or_make(ROOT_KEY_FILE.as_ref()),
-        None => bail!("name a key file with -c; only root has a default, {ROOT_KEY_FILE}"),
+/// The server's key: found, or where it is to be kept.
+enum ServerKey {
+    Found(NodePrivate),
+    ToMake(PathBuf),
+}
+
+impl ServerKey {
+    /// Looks for the key; nothing is written.
+    fn judge(serve: &Serve) -> anyhow::Result<Self> {
+        // Go's flags know no difference between an empty value and none.
+        let path = match serve.config.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => path.clone(),
+            None if serve.dev => return Ok(Self::Found(NodePrivate::generate(&mut OsRng))),
+            None if nix::unistd::geteuid().is_root() => ROOT_KEY_FILE.into(),
+            None => bail!("name a key file with -c; only root has a default, {ROOT_KEY_FILE}"),
+        };
+        Ok(keyfile::load(&path)?.map_or(Self::ToMake(path), Self::Found))
+    }
+
+    fn or_make(self) -> anyhow::Result<NodePrivate> {
+        match self {
+            Self::Found(key) => Ok(key),
+            Self::ToMake(path) => {
+                let key = keyfile::make(&path)?;
+                tracing::info!(file = %path.display(), "made a key");
+                Ok(key)
+            }
+        }
+    }
+}
+
+/// Reports once a day how the certificate stands: it may end long after the start.
+async fn watch_certificate(certificate: Arc<admin::Certificate>) {
+    let mut days = tokio::time::interval(DAY);
+    // The first tick is now, and the start has just reported.
+    days.tick().await;
+    loop {
+        days.tick().await;
+        certificate.facts.report(OffsetDateTime::now_utc());
     }
 }
 
@@ -126,27 +178,4 @@ fn derp_key(serve: &Serve) -> anyhow::Result<NodePrivate> {
 /// notes).
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
-}
-
-/// Go's listen addresses: `:443`, `host:443`, `[::]:443`; without a host, all addresses of both families.
-fn listen_addr(text: &str) -> anyhow::Result<SocketAddr> {
-    let wrong = || format!("-a {text:?} is no listen address; write IP:PORT or :PORT");
-    match text.strip_prefix(':') {
-        Some(port) => Ok(SocketAddr::new(IpAddr::from([0u16; 8]), port.parse().with_context(wrong)?)),
-        None => text.parse().with_context(wrong),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn listen_addresses_are_read_as_go_reads_them() {
-        assert_eq!(listen_addr(":443").expect("valid"), "[::]:443".parse().expect("address"));
-        assert_eq!(listen_addr("127.0.0.1:0").expect("valid"), "127.0.0.1:0".parse().expect("address"));
-        for wrong in ["443", "host", ":x", ""] {
-            assert!(format!("{:#}", listen_addr(wrong).expect_err("refused")).contains("-a"), "{wrong}");
-        }
-    }
 }

@@ -1,20 +1,28 @@
 //! The command line: derper's flags with their names, defaults and meaning, and relayd's own.
 
+pub mod address;
 pub mod derper;
 pub mod duration;
+pub mod keepalive;
+mod missing;
+pub mod parse;
+pub mod spelling;
+pub mod value;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use relay_common::fastpath::DEFAULT_MAX_SESSIONS;
 
 use crate::fastpath::Mode;
 
 /// A relay for peers that cannot reach each other: DERP over TLS, UDP sessions through XDP, STUN.
-#[derive(Debug, Parser)]
-#[command(name = "relayd", version = VERSION, disable_help_subcommand = true)]
+#[derive(Clone, Debug, Parser)]
+#[command(name = "relayd", version = VERSION, args_override_self = true)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// What to do instead of serving.
@@ -25,21 +33,53 @@ pub struct Cli {
     pub serve: Serve,
 }
 
-/// `relayd --version`: the release, and whether the fast path is in it.
-const VERSION: &str = match crate::fastpath::OBJECT {
-    Some(_) => concat!(env!("CARGO_PKG_VERSION"), " (with the XDP program)"),
-    None => concat!(env!("CARGO_PKG_VERSION"), " (without the XDP program; `cargo xtask build` embeds it)"),
+/// `relayd --version`: release, commit, and whether the fast path is in it.
+pub const VERSION: &str = match crate::fastpath::OBJECT {
+    Some(_) => {
+        concat!(env!("CARGO_PKG_VERSION"), ", commit ", env!("RELAYD_COMMIT"), ", with the XDP program")
+    }
+    None => concat!(
+        env!("CARGO_PKG_VERSION"),
+        ", commit ",
+        env!("RELAYD_COMMIT"),
+        ", without the XDP program (`cargo xtask build` embeds it)"
+    ),
 };
 
 /// Questions to a running daemon.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// What the daemon is, and everything it has counted.
-    Status(Admin),
+    /// What the daemon is, and what it has counted.
+    Status {
+        /// Counters at zero, too.
+        #[arg(long)]
+        all: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// The connected DERP clients.
-    Clients(Admin),
+    Clients {
+        /// Only these: a key or its first digits, an address (IP or IP:PORT), or an app name
+        filter: Option<String>,
+        /// Clients to list at most; 0: all. Default: 20, with --json all
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// The UDP sessions, with what userspace and XDP carried.
-    Sessions(Admin),
+    Sessions {
+        /// Only these: a VNI, a disco key or its first digits, or an address (IP or IP:PORT)
+        filter: Option<String>,
+        /// Sessions to list at most; 0: all. Default: 10, with --json all
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// Turn the XDP program's forwarding off, or on again; sessions go on through userspace meanwhile.
     Xdp {
         /// Which.
@@ -51,6 +91,14 @@ pub enum Command {
     },
     /// The pinned BPF maps by field name; the daemon need not run.
     Inspect {
+        /// Only these sessions: a VNI or an address (IP or IP:PORT)
+        filter: Option<String>,
+        /// Sessions to list at most of each directory; 0: all
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        limit: usize,
+        /// Every field of each session, one a line
+        #[arg(long)]
+        verbose: bool,
         /// Pin directory; default: all below the BPF file system's `relayd`.
         #[arg(long, value_name = "DIR")]
         bpf_dir: Option<PathBuf>,
@@ -80,7 +128,7 @@ pub struct Admin {
 /// derper's certificate modes; one is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CertMode {
-    /// Files in `--certdir`.
+    /// Files in `-certdir`.
     Manual,
     /// Not built yet.
     Letsencrypt,
@@ -92,38 +140,39 @@ pub enum CertMode {
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
     /// Development: plain TCP on :3340 unless -a is given, a fresh key each time
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+        default_missing_value = "true", require_equals = true, value_parser = value::boolean)]
     pub dev: bool,
     /// Address of the DERP listener; TLS with -certmode manual or on port 443, else plain TCP
     #[arg(long = "a", value_name = "ADDR", default_value = ":443")]
     pub addr: String,
     /// Port of the plain HTTP companion of a TLS listener, on the same address; -1: none
-    #[arg(long, value_name = "PORT", default_value_t = 80, allow_negative_numbers = true)]
-    pub http_port: i32,
+    #[arg(long, value_name = "PORT", default_value = "80", value_parser = value::port_or_none)]
+    pub http_port: value::OptionalPort,
     /// Serve STUN
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
-        default_missing_value = "true", require_equals = true)]
+        default_missing_value = "true", require_equals = true, value_parser = value::boolean)]
     pub stun: bool,
     /// UDP port of STUN, on the same address
-    #[arg(long, value_name = "PORT", default_value_t = 3478)]
+    #[arg(long, value_name = "PORT", default_value_t = 3478, value_parser = value::port)]
     pub stun_port: u16,
     /// Key file; made where there is none. Root's default: /var/lib/derper/derper.key
-    #[arg(long = "c", value_name = "FILE")]
+    #[arg(long = "c", value_name = "FILE", value_parser = path())]
     pub config: Option<PathBuf>,
     /// Where certificates come from; `manual` is what this version can do
     #[arg(long, value_enum, default_value_t = CertMode::Letsencrypt)]
     pub certmode: CertMode,
     /// Directory of HOSTNAME.crt and HOSTNAME.key
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub certdir: Option<PathBuf>,
     /// Host name of the certificate; an IP address gets a self-signed one where there is none
     #[arg(long, value_name = "NAME", default_value = "derp.tailscale.com")]
     pub hostname: String,
-    /// TCP keepalive idle time
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
-    pub tcp_keepalive_time: Duration,
+    /// TCP keepalive idle time; 0s: 15s, less: off, more than 32767s: the system's default
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = keepalive::parse)]
+    pub tcp_keepalive_time: keepalive::Keepalive,
     /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged; 0s: the system's default
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration::user_timeout)]
     pub tcp_user_timeout: Duration,
     /// A client that takes nothing for this long is cut; 0s: never
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
@@ -148,16 +197,31 @@ pub struct Serve {
     /// Where the BPF maps are pinned; default: relayd/v<schema>/<udp port> in the BPF file system
     #[arg(long, value_name = "DIR", requires = "xdp")]
     pub bpf_dir: Option<PathBuf>,
+    /// Connections that have not logged in, at most; 0: no limit; default: a quarter of the open files
+    #[arg(long, value_name = "N")]
+    pub max_pending_logins: Option<usize>,
+    /// The same from one IPv4 address or one IPv6 /64; 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_pending_per_ip: usize,
     /// Worker threads; default: half the cores, at least one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
-    /// How long a busy worker waits for more packets before it sleeps; saves CPU; 0s: not at all
-    #[arg(long, value_name = "DURATION", default_value = "50us", value_parser = duration::parse)]
+    /// How long a busy worker waits for more packets before it sleeps, 1ms at most; saves CPU; 0s: not at all
+    #[arg(long, value_name = "DURATION", default_value = "50us", value_parser = duration::pause)]
     pub busy_pause: Duration,
+    /// What may wait for all slow clients together, such as 512MiB; default: an eighth of the memory. Beyond
+    /// it, the client that has taken nothing for longest is cut
+    #[arg(long, value_name = "SIZE")]
+    pub queue_memory: Option<ByteSize>,
     /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime
     /// directory
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
+}
+
+/// Paths may be empty, as Go's flags may: the flag's default then.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 #[cfg(test)]
@@ -165,38 +229,67 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Cli, String> {
-        let args =
-            derper::normalize(args.iter().map(|arg| arg.to_string())).map_err(|error| error.to_string())?;
-        Cli::try_parse_from(std::iter::once("relayd".to_owned()).chain(args))
-            .map_err(|error| error.to_string())
+        let parsed = parse::parse(args.iter().map(|arg| arg.to_string()));
+        parsed.map(|parsed| parsed.cli).map_err(|said| said.text)
     }
 
     #[test]
     fn flags_are_taken_as_go_programs_take_them() {
         let cli =
-            parse(&["-a=127.0.0.1:8443", "-http-port", "-1", "-stun=false", "--certmode", "manual", "-dev"]);
+            parse(&["-a=127.0.0.1:8443", "-http-port", "-2", "-stun=F", "--certmode", "manual", "-dev=1"]);
         let serve = cli.expect("parses").serve;
-        assert_eq!((serve.addr.as_str(), serve.http_port, serve.stun), ("127.0.0.1:8443", -1, false));
+        assert_eq!((serve.addr.as_str(), serve.http_port.0, serve.stun), ("127.0.0.1:8443", None, false));
         assert!(serve.dev && serve.certmode == CertMode::Manual);
+    }
+
+    #[test]
+    fn of_a_flag_that_is_given_twice_the_last_one_counts() {
+        let twice =
+            ["-dev", "-hostname", "a", "-stun=false", "-hostname=b", "-stun", "-dev=false", "-c=", "-c=x"];
+        let serve = parse(&twice).expect("parses").serve;
+        assert_eq!((serve.hostname.as_str(), serve.stun, serve.dev), ("b", true, false));
+        assert_eq!(serve.config.as_deref(), Some("x".as_ref()));
     }
 
     #[test]
     fn derpers_defaults_are_ours() {
         let serve = parse(&[]).expect("parses").serve;
         assert_eq!(
-            (serve.addr.as_str(), serve.http_port, serve.stun, serve.stun_port),
-            (":443", 80, true, 3478)
+            (serve.addr.as_str(), serve.http_port.0, serve.stun, serve.stun_port),
+            (":443", Some(80), true, 3478)
         );
+        assert!(!serve.dev);
         assert_eq!(serve.tcp_write_timeout, Duration::from_secs(2));
-        assert_eq!(serve.tcp_keepalive_time, Duration::from_secs(600));
+        assert_eq!(serve.tcp_keepalive_time, keepalive::Keepalive::After(Duration::from_secs(600)));
     }
 
     #[test]
     fn flags_that_are_not_built_are_refused_by_name() {
-        for flag in ["-verify-clients", "-mesh-with=a", "--rate-config", "-home"] {
+        for flag in ["-verify-clients", "-mesh-with=a", "--rate-config=x", "-home=blank"] {
             let error = parse(&[flag]).expect_err("refused");
             assert!(error.contains(flag.trim_start_matches('-').split('=').next().expect("name")), "{error}");
         }
+    }
+
+    #[test]
+    fn messages_and_help_spell_flags_as_derper_does() {
+        let wrong =
+            [["-a"].as_slice(), &["-http-port=x"], &["-certdri", "x"], &["-certmode=x"], &["-h"], &["help"]];
+        for args in wrong {
+            let text = parse(args).expect_err("text");
+            assert!(
+                !text.contains("--a ") && !text.contains("--c ") && !text.contains("--certdir"),
+                "{text}"
+            );
+        }
+        let help = parse(&["help"]).expect_err("text");
+        assert!(help.contains(" -a <ADDR>") && help.contains(" --xdp <IFACE>"), "{help}");
+    }
+
+    #[test]
+    fn a_pause_that_would_stall_a_worker_is_refused_by_name() {
+        let error = parse(&["--busy-pause", "2ms"]).expect_err("refused");
+        assert!(error.contains("--busy-pause") && error.contains("1ms"), "{error}");
     }
 
     #[test]
@@ -209,6 +302,11 @@ mod tests {
     #[test]
     fn questions_take_the_admin_socket() {
         let cli = parse(&["sessions", "--admin-socket", "/x"]).expect("parses");
-        assert!(matches!(cli.command, Some(Command::Sessions(Admin { admin_socket: Some(_), json: false }))));
+        let Some(Command::Sessions { filter, limit, admin }) = cli.command else { panic!("sessions") };
+        assert_eq!((filter, limit, admin.json), (None, None, false));
+        assert!(admin.admin_socket.is_some());
+        let cli = parse(&["clients", "nodekey:0f", "-limit", "0", "--json"]).expect("parses");
+        let Some(Command::Clients { filter, limit, admin }) = cli.command else { panic!("clients") };
+        assert_eq!((filter.as_deref(), limit, admin.json), (Some("nodekey:0f"), Some(0), true));
     }
 }

@@ -131,9 +131,7 @@ impl FastPath {
     /// Everything happens in the calling thread's network namespace.
     pub fn start(options: &Options) -> Result<Self, StartError> {
         let iface = options.iface.clone();
-        let Some(object) = OBJECT else { return Err(StartError::NotBuiltIn { iface }) };
-        rights::check(&iface)?;
-        let ifindex = load::ifindex(&iface)?;
+        let (object, ifindex) = Self::judge(&iface)?;
         let dir = options.bpf_dir.clone().unwrap_or_else(|| default_dir(options.udp_port));
         let pins = Pins::open(&dir)?;
         let mut loaded = load::load(object, options)?;
@@ -160,6 +158,17 @@ impl FastPath {
             program_id,
             pins,
         })
+    }
+
+    /// Whether there is a program, and an interface and the rights to attach it; returns the object and the
+    /// interface's index. Nothing is changed by it.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn judge(iface: &str) -> Result<(&'static [u8], u32), StartError> {
+        let object = OBJECT.ok_or_else(|| StartError::NotBuiltIn { iface: iface.to_owned() })?;
+        rights::check(iface)?;
+        Ok((object, load::ifindex(iface)?))
     }
 
     /// Detaches the program and removes the pins. The same as dropping it, for those who like to say so.

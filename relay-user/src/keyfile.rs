@@ -1,14 +1,18 @@
 //! derper's key file: JSON with one member, `PrivateKey`, made with mode 0600 where there is none.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rand_core::OsRng;
 use relay_common::key::NodePrivate;
 use serde::Deserialize;
+
+use crate::newfile::{Staged, make_directory};
+
+/// Mode of a directory that has to be made for the key: as derper's.
+const DIRECTORY_MODE: u32 = 0o755;
 
 #[derive(Deserialize)]
 struct KeyFile {
@@ -16,49 +20,100 @@ struct KeyFile {
     private_key: String,
 }
 
-/// Loads the server's key, or makes one and writes it.
+/// Loads the server's key; `None` where there is no file. Nothing is written.
 ///
 /// # Errors
-/// Names the file and the flag that leads to it. A file that does not parse is never overwritten.
-pub fn load_or_make(path: &Path) -> anyhow::Result<NodePrivate> {
+/// Names the file and the flag that leads to it.
+pub fn load(path: &Path) -> anyhow::Result<Option<NodePrivate>> {
     match fs::read_to_string(path) {
-        Ok(text) => parse(&text).with_context(|| format!("key file {} (-c)", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(path),
-        Err(error) => Err(error).with_context(|| format!("cannot read key file {} (-c)", path.display())),
+        Ok(text) => parse(&text).map(Some).with_context(|| {
+            format!("key file {} (-c): restore it, or move it away and a new key is made", path.display())
+        }),
+        // A dangling link is somebody's mistake, and no place for a new key.
+        Err(error) if error.kind() == ErrorKind::NotFound => match fs::symlink_metadata(path) {
+            Ok(_) => bail!("key file {} (-c) is a link to nothing; remove it, or mend it", path.display()),
+            Err(_) => Ok(None),
+        },
+        Err(error) => Err(error).with_context(|| {
+            let path = path.display();
+            format!("cannot read key file {path} (-c); make it readable for this user, or name another")
+        }),
+    }
+}
+
+/// Makes a key and writes it. If another daemon is faster, its key is taken.
+///
+/// # Errors
+/// Names the file and the flag that leads to it; nothing is left behind.
+pub fn make(path: &Path) -> anyhow::Result<NodePrivate> {
+    let key = NodePrivate::generate(&mut OsRng);
+    let cannot = || {
+        let path = path.display();
+        format!(
+            "cannot write key file {path} (-c); make its directory writable and free space there, or name another"
+        )
+    };
+    let text = format!("{{\n\t\"PrivateKey\": \"{}\"\n}}\n", key.to_text());
+    make_directory(path, DIRECTORY_MODE).with_context(cannot)?;
+    match Staged::write(path, text.as_bytes(), 0o600).and_then(Staged::publish) {
+        Ok(()) => Ok(key),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => load(path)?.with_context(cannot),
+        Err(error) => Err(error).with_context(cannot),
     }
 }
 
 fn parse(text: &str) -> anyhow::Result<NodePrivate> {
-    let file: KeyFile = serde_json::from_str(text).context("not derper's JSON")?;
-    // The error of the parser would name its input; a key must not get into a log.
+    // Neither parser's error is passed on: they name their input, and a key must not get into a log.
+    let file: KeyFile = serde_json::from_str(text)
+        .map_err(|error| anyhow::anyhow!("not derper's JSON, at line {}", error.line()))?;
     file.private_key.parse().map_err(|_| anyhow::anyhow!("PrivateKey is not privkey: and 64 hex digits"))
-}
-
-fn make(path: &Path) -> anyhow::Result<NodePrivate> {
-    let key = NodePrivate::generate(&mut OsRng);
-    let cannot = || format!("cannot write key file {} (-c)", path.display());
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).with_context(cannot)?;
-    }
-    // Whole or not at all: a daemon killed in between must not leave half a key.
-    let half = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&half)
-        .with_context(cannot)?;
-    file.write_all(format!("{{\n\t\"PrivateKey\": \"{}\"\n}}\n", key.to_text()).as_bytes())
-        .with_context(cannot)?;
-    file.sync_all().with_context(cannot)?;
-    fs::rename(&half, path).with_context(cannot)?;
-    Ok(key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn load_or_make(path: &Path) -> anyhow::Result<NodePrivate> {
+        load(path)?.map_or_else(|| make(path), Ok)
+    }
+
+    #[test]
+    fn of_many_daemons_that_make_the_key_all_have_the_same() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("derper.key");
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let made: Vec<_> = (0..8).map(|_| scope.spawn(|| make(&path).expect("made").public())).collect();
+            made.into_iter().map(|thread| thread.join().expect("ends")).collect()
+        });
+        let kept = load(&path).expect("valid").expect("there").public();
+        assert_eq!(keys, [kept; 8]);
+        assert_eq!(fs::read_dir(dir.path()).expect("directory").count(), 1, "nothing beside it");
+    }
+
+    #[test]
+    fn a_key_is_never_written_where_a_link_points() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (path, target) = (dir.path().join("derper.key"), dir.path().join("elsewhere"));
+        std::os::unix::fs::symlink(&target, &path).expect("link");
+        assert!(format!("{:#}", load_or_make(&path).expect_err("refused")).contains("link to nothing"));
+        assert!(make(&path).is_err() && !target.exists());
+        // The name that an older relayd wrote to first.
+        let new = dir.path().join("other.new");
+        std::os::unix::fs::symlink(&target, &new).expect("link");
+        make(&dir.path().join("other.key")).expect("made");
+        assert!(!target.exists() && new.is_symlink());
+    }
+
+    #[test]
+    fn what_does_not_parse_is_not_repeated() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("derper.key");
+        for text in ["{\"PrivateKey\": 5ec2e7}", "\"5ec2e7\"", "{\"PrivateKey\":\"privkey:5ec2e7\"}"] {
+            fs::write(&path, text).expect("written");
+            let error = format!("{:#}", load(&path).expect_err("refused"));
+            assert!(error.contains("-c") && !error.contains("5ec2e7"), "{error}");
+        }
+    }
 
     #[test]
     fn a_made_key_is_private_and_loads_again() {

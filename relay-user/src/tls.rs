@@ -1,8 +1,10 @@
 //! TLS as DERP needs it: derper's certificates, and behind them the meta certificate that enables fast start.
 
+pub mod certificate;
 pub mod cipher;
 pub mod files;
 pub mod handshake;
+pub mod map_node;
 pub mod meta;
 pub mod records;
 pub mod stream;
@@ -10,25 +12,29 @@ pub mod stream;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
+use anyhow::{Context, bail};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, ServerConfig};
+
+use self::certificate::Facts;
 
 /// The server configuration: TLS 1.2 and 1.3, one certificate, `meta` as the last of its chain.
 ///
 /// # Errors
-/// The key cannot sign, or the provider lacks a protocol version.
+/// The key cannot sign or is another certificate's, or the provider lacks a protocol version. Names the files.
 pub fn server_config(
     certificate: files::Certificate,
     meta: CertificateDer<'static>,
     hostname: &str,
 ) -> anyhow::Result<Arc<ServerConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = provider.key_provider.load_private_key(certificate.key)?;
-    let with_meta = certificate.chain.iter().cloned().chain([meta]).collect();
+    let mut certified = certified(&provider, &certificate)?;
+    certified.cert.push(meta);
     let resolver = Resolver {
-        with_meta: Arc::new(CertifiedKey::new(with_meta, key)),
+        with_meta: Arc::new(certified),
         // An address has no server name to compare; clients that dial one send none.
         server_name: hostname.parse::<IpAddr>().is_err().then(|| hostname.to_owned()),
     };
@@ -44,6 +50,38 @@ pub fn server_config(
     // For the record layer, which takes the connection over after the handshake.
     config.enable_secret_extraction = true;
     Ok(Arc::new(config))
+}
+
+/// Reads a certificate and judges whether it can serve clients of `hostname`.
+///
+/// # Errors
+/// It is for somebody else, or the key is another's; the message names the files and what to do.
+pub fn judge(certificate: &files::Certificate, hostname: &str) -> anyhow::Result<Facts> {
+    certified(&rustls::crypto::aws_lc_rs::default_provider(), certificate)?;
+    Facts::of(certificate, hostname)
+}
+
+/// Certificate and key as rustls serves them.
+///
+/// # Errors
+/// The key cannot sign, or is another certificate's; the message names the files and what to do.
+fn certified(provider: &CryptoProvider, certificate: &files::Certificate) -> anyhow::Result<CertifiedKey> {
+    let (crt, key) = (certificate.files.crt.display(), certificate.files.key.display());
+    let signer = provider.key_provider.load_private_key(certificate.key.clone_key()).with_context(|| {
+        format!("the key {key} cannot be used (-certdir, -hostname); use one of ECDSA P-256 or RSA 2048")
+    })?;
+    let certified = CertifiedKey::new(certificate.chain.clone(), signer);
+    match certified.keys_match() {
+        // A provider that cannot say leaves it to the clients.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => bail!(
+            "{key} is not the key of the first certificate in {crt} (-certdir, -hostname); put the key and \
+             the certificate there that were issued together"
+        ),
+        Err(error) => Err(error).with_context(|| {
+            format!("the certificate {crt} cannot be used (-certdir, -hostname); replace it")
+        }),
+    }
 }
 
 /// derper's manual mode: the server name must be the host name, unless that is an address.

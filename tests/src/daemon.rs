@@ -50,6 +50,8 @@ pub struct Setup {
     pub plain: bool,
     /// Interface for the XDP program.
     pub xdp: Option<String>,
+    /// A program with its arguments that starts the daemon, under conditions that it sets.
+    pub under: Vec<OsString>,
     /// More arguments.
     pub args: Vec<OsString>,
 }
@@ -78,19 +80,33 @@ impl Setup {
             "--relay-server-static-endpoints".into(),
             format!("{ip}:1").into(),
         ];
-        Self { netns: None, ip: ip.into(), plain: false, xdp: None, args: args.into() }
+        Self { netns: None, ip: ip.into(), plain: false, xdp: None, under: Vec::new(), args: args.into() }
     }
 
     /// In a network namespace, alone with its ports.
     pub fn in_netns(name: &str, ip: IpAddr) -> Self {
         let args = ["--relay-server-port".into(), LAB_UDP_PORT.to_string().into()];
-        Self { netns: Some(name.to_owned()), ip, plain: false, xdp: None, args: args.into() }
+        Self {
+            netns: Some(name.to_owned()),
+            ip,
+            plain: false,
+            xdp: None,
+            under: Vec::new(),
+            args: args.into(),
+        }
     }
 
     /// With more arguments.
     #[must_use]
     pub fn with(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(Into::into));
+        self
+    }
+
+    /// Started by another program, which becomes the daemon: the daemon's path and arguments follow its own.
+    #[must_use]
+    pub fn under(mut self, program: &[&str]) -> Self {
+        self.under = program.iter().map(Into::into).collect();
         self
     }
 
@@ -324,15 +340,15 @@ pub fn binary() -> Result<PathBuf> {
 
 fn spawn(setup: &Setup, dir: &Path, bpf_dir: &Path, admin: &Admin) -> Result<Child> {
     let relayd = binary()?;
-    let mut command = match &setup.netns {
+    let mut words = Vec::new();
+    if let Some(name) = &setup.netns {
         // Not `ip netns exec`, which hides the BPF file system behind a fresh /sys.
-        Some(name) => {
-            let mut nsenter = Command::new("nsenter");
-            nsenter.arg(format!("--net=/run/netns/{name}")).arg(&relayd);
-            nsenter
-        }
-        None => Command::new(&relayd),
-    };
+        words.extend(["nsenter".into(), format!("--net=/run/netns/{name}").into()]);
+    }
+    words.extend(setup.under.iter().cloned());
+    words.push(relayd.clone().into_os_string());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     let path = |name: &str| dir.join(name).into_os_string();
     command.args([OsString::from("-a"), SocketAddr::new(setup.ip, DERP_PORT).to_string().into()]);
     if setup.plain {

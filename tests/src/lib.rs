@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod bare;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod bpf;

@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering;
 use relay_common::fastpath::{ReasonCount, SessionStats};
 use relay_common::key::{DiscoPublic, NodePublic};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Daemon;
-use crate::relay::Relay;
 use crate::route::peer::Peer;
 use crate::route::session::SessionRoute;
+use crate::tls::map_node::MapNode;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -32,6 +34,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// The DERP service.
     pub derp: Derp,
+    /// The certificate that TLS is served with, where there is TLS.
+    pub certificate: Option<Certificate>,
     /// The UDP relay, where there is one.
     pub udp: Option<Udp>,
     /// The fast path.
@@ -47,6 +51,33 @@ pub struct Derp {
     pub key: NodePublic,
     /// Connected clients.
     pub clients: usize,
+    /// Bytes that wait for all of them together, as they are on the wire.
+    pub queued_bytes: u64,
+    /// Bytes that may (`--queue-memory`).
+    pub queue_memory_bytes: u64,
+}
+
+/// The certificate in use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its file.
+    pub file: String,
+    /// Its key's file.
+    pub key_file: String,
+    /// Host names and addresses that it is for.
+    pub names: Vec<String>,
+    /// Valid from, RFC 3339.
+    pub not_before: String,
+    /// Valid until, RFC 3339.
+    pub not_after: String,
+    /// Whole days until then; negative when it is over.
+    pub days_left: i64,
+    /// `valid`, `expires soon` (14 days), `expired` or `not yet valid`.
+    pub state: String,
+    /// `sha256-raw:` and its SHA-256: the `CertName` that pins it.
+    pub pin: String,
+    /// The relay as one node of a DERP map.
+    pub derp_map_node: MapNode,
 }
 
 /// The UDP relay.
@@ -120,6 +151,12 @@ pub struct Client {
     pub active: bool,
     /// The client calls this relay its home.
     pub preferred: bool,
+    /// The protocol under its frames: `tcp`, `tls1.2`, `tls1.3`.
+    #[serde(default)]
+    pub protocol: String,
+    /// The label it gave itself; empty: none.
+    #[serde(default)]
+    pub app_name: String,
     /// Seconds since its login.
     pub connected_seconds: u64,
     /// Packets it sent.
@@ -186,7 +223,13 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now_ns.saturating_sub(daemon.started_ns) / SECOND_NS,
-            derp: Derp { key: relay.public, clients: relay.router.client_count() },
+            derp: Derp {
+                key: relay.public,
+                clients: relay.router.client_count(),
+                queued_bytes: relay.budget.held(),
+                queue_memory_bytes: relay.budget.most(),
+            },
+            certificate: daemon.certificate.as_deref().map(Certificate::of),
             udp,
             xdp: Xdp::of(daemon),
             counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),
@@ -194,8 +237,27 @@ impl Status {
     }
 }
 
+impl Certificate {
+    fn of(served: &super::Certificate) -> Self {
+        let (facts, now) = (&served.facts, OffsetDateTime::now_utc());
+        // Every date that X.509 can hold has an RFC 3339 form.
+        let date = |date: OffsetDateTime| date.format(&Rfc3339).unwrap_or_default();
+        Self {
+            file: facts.files.crt.display().to_string(),
+            key_file: facts.files.key.display().to_string(),
+            names: facts.names.clone(),
+            not_before: date(facts.not_before),
+            not_after: date(facts.not_after),
+            days_left: facts.days_left(now),
+            state: facts.state(now).to_string(),
+            pin: facts.pin.clone(),
+            derp_map_node: served.node.clone(),
+        }
+    }
+}
+
 impl Xdp {
-    fn of(daemon: &Daemon) -> Self {
+    pub(super) fn of(daemon: &Daemon) -> Self {
         let fast = match &daemon.fast {
             Ok(fast) => fast,
             Err(reason) => return Self::Unavailable { unavailable: reason.clone() },
@@ -221,39 +283,29 @@ impl Xdp {
 }
 
 impl Client {
-    pub(super) fn all(relay: &Relay, now_ms: u64) -> Vec<Self> {
-        let mut all = Vec::new();
-        relay.router.for_each_peer(|peer| all.push(Self::of(peer, now_ms)));
-        all.sort_by_key(|client| (client.key, client.remote));
-        all
-    }
-
-    fn of(peer: &Peer, now_ms: u64) -> Self {
-        let (queued_frames, queued_bytes) = peer.mailbox.depth();
+    pub(super) fn of(peer: &Peer, now_ms: u64) -> Self {
+        let queued = peer.mailbox.depth();
         let connected_ms = peer.timers.connected_ms.load(Ordering::Relaxed);
         Self {
             key: peer.key,
             remote: peer.remote,
             active: peer.is_active(),
             preferred: peer.timers.preferred.load(Ordering::Relaxed) != 0,
+            protocol: peer.about.protocol.to_owned(),
+            app_name: peer.about.app_name.to_string(),
             connected_seconds: now_ms.saturating_sub(connected_ms) / 1000,
             packets_in: peer.counters.packets_in.load(Ordering::Relaxed),
             bytes_in: peer.counters.bytes_in.load(Ordering::Relaxed),
             packets_out: peer.counters.packets_out.load(Ordering::Relaxed),
             bytes_out: peer.counters.bytes_out.load(Ordering::Relaxed),
-            queued_frames,
-            queued_bytes,
+            queued_frames: queued.frames,
+            queued_bytes: queued.bytes,
         }
     }
 }
 
 impl Session {
-    pub(super) fn all(relay: &Relay, now_ns: u64) -> Vec<Self> {
-        let sessions = relay.router.sessions().into_iter();
-        sessions.map(|(session, route, kernel)| Self::of(&session, &route, kernel.as_ref(), now_ns)).collect()
-    }
-
-    fn of(
+    pub(super) fn of(
         session: &crate::route::sessions::Session,
         route: &Arc<SessionRoute>,
         kernel: Option<&SessionStats>,

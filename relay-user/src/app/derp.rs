@@ -1,19 +1,26 @@
-//! The DERP listener, its plain companion, and STUN.
+//! The DERP listener, its plain companion, and STUN: judged, then bound, then served.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use rustls::ServerConfig;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::listen_addr;
-use crate::cli::{CertMode, Serve};
+use crate::admin;
+use crate::cli::{CertMode, Serve, address};
+use crate::listen::door::{Caps, Door};
+use crate::listen::files::Limit;
 use crate::listen::{self, Service, tcp};
+use crate::observe::counters::Counter;
 use crate::relay::Relay;
-use crate::tls::{self, files, meta};
+use crate::tls::certificate::Facts;
+use crate::tls::files::{self, Certificate, Pair};
+use crate::tls::map_node::{MapNode, Place};
+use crate::tls::{self, meta};
 use crate::udp::socket::UdpSocket;
 use crate::udp::stun;
 
@@ -23,39 +30,138 @@ const DEV_ADDR: &str = ":3340";
 /// The port on which derper speaks TLS without being told.
 const TLS_PORT: u16 = 443;
 
+/// What the command line asks for, judged; nothing is bound or written yet.
+pub(super) struct Plan {
+    addr: SocketAddr,
+    companion: Option<u16>,
+    stun: Option<u16>,
+    tls: Option<Tls>,
+}
+
+/// The certificate to serve with.
+struct Tls {
+    files: Pair,
+    hostname: String,
+    /// Loaded; `None`: to be made.
+    found: Option<(Certificate, Facts)>,
+}
+
 /// Bound, but not yet accepting.
-pub(super) struct Listeners {
-    tcp: Vec<(TcpListener, Service)>,
-    stun: Option<UdpSocket>,
+pub(super) struct Bound {
+    derp: TcpListener,
+    companion: Option<TcpListener>,
+    /// The outer one: whether STUN is asked for; the inner: whether it could be bound.
+    stun: Option<Option<UdpSocket>>,
+    door: Arc<Door>,
+}
+
+/// Judges addresses and flags, and what is found of the certificate.
+pub(super) fn judge(serve: &Serve) -> anyhow::Result<Plan> {
+    let default_addr = serve.addr == ":443";
+    let addr = address::resolve(if serve.dev && default_addr { DEV_ADDR } else { &serve.addr })?;
+    let with_tls = addr.port() == TLS_PORT || serve.certmode == CertMode::Manual;
+    Ok(Plan {
+        addr,
+        companion: serve.http_port.0.filter(|_| with_tls),
+        stun: serve.stun.then_some(serve.stun_port),
+        tls: if with_tls { Some(Tls::judge(serve)?) } else { None },
+    })
 }
 
 /// Binds all that is asked for.
-pub(super) fn bind(serve: &Serve, relay: &Relay) -> anyhow::Result<Listeners> {
-    let default_addr = serve.addr == ":443";
-    let addr = listen_addr(if serve.dev && default_addr { DEV_ADDR } else { &serve.addr })?;
-    let with_tls = addr.port() == TLS_PORT || serve.certmode == CertMode::Manual;
+pub(super) fn bind(serve: &Serve, plan: &Plan) -> anyhow::Result<Bound> {
     let options =
         tcp::Options { keepalive_time: serve.tcp_keepalive_time, user_timeout: serve.tcp_user_timeout };
     let listen = |addr: SocketAddr, flag: &str| {
-        tcp::listen(addr, &options).with_context(|| format!("cannot listen on {addr} ({flag})"))
+        tcp::listen(addr, &options).with_context(|| cannot("listen", addr, flag))
     };
-    let service = if with_tls { Service::Tls(tls_config(serve, relay)?) } else { Service::Plain };
-    let mut bound = vec![(listen(addr, "-a")?, service)];
-    if with_tls && serve.http_port != -1 {
-        let port = u16::try_from(serve.http_port).ok();
-        let port =
-            port.with_context(|| format!("-http-port {} is no port; -1 turns it off", serve.http_port))?;
-        bound.push((
-            listen(SocketAddr::new(addr.ip(), port), "-http-port; -1 turns it off")?,
-            Service::Companion,
-        ));
-    }
-    Ok(Listeners { tcp: bound, stun: stun_socket(serve, addr)? })
+    let derp = listen(plan.addr, "-a")?;
+    let companion = plan.companion.map(|port| listen(at(plan.addr, port), "-http-port; -1 turns it off"));
+    let stun = plan.stun.map(|port| stun_socket(at(plan.addr, port)));
+    let door = Arc::new(Door::new(caps(serve)?));
+    Ok(Bound { derp, companion: companion.transpose()?, stun, door })
+}
+
+/// DERP is served without STUN if that cannot be bound, as derper does; it is counted once there are counters.
+fn stun_socket(addr: SocketAddr) -> Option<UdpSocket> {
+    let failed = |error: &std::io::Error| {
+        tracing::warn!(%addr, %error, "no STUN: name another port with -stun-port, or turn it off with -stun=false");
+    };
+    UdpSocket::bind(addr).inspect_err(failed).ok()
+}
+
+fn caps(serve: &Serve) -> anyhow::Result<Caps> {
+    let limit = Limit::get().context("cannot read the limit of open files (ulimit -n)")?;
+    Ok(Caps {
+        pending: serve.max_pending_logins.unwrap_or_else(|| Caps::default_pending(limit)),
+        per_source: serve.max_pending_per_ip,
+    })
+}
+
+/// The same host, scope and all, at another port.
+fn at(mut addr: SocketAddr, port: u16) -> SocketAddr {
+    addr.set_port(port);
+    addr
+}
+
+fn cannot(what: &str, addr: SocketAddr, flag: &str) -> String {
+    let rights = match addr.port() {
+        1..1024 => "; ports under 1024 need root or CAP_NET_BIND_SERVICE",
+        _ => "",
+    };
+    format!(
+        "cannot {what} on {addr} ({flag}): is it an address of this machine, and is the port free{rights}?"
+    )
+}
+
+/// What is served, and with which certificate.
+pub(super) struct Served {
+    /// For the DERP listener.
+    pub(super) service: Service,
+    /// For the admin socket.
+    pub(super) certificate: Option<Arc<admin::Certificate>>,
+}
+
+/// Makes the certificate where there is none, and the TLS configuration.
+pub(super) fn secure(plan: Plan, bound: &Bound, relay: &Relay) -> anyhow::Result<Served> {
+    let Some(tls) = plan.tls else { return Ok(Served { service: Service::Plain, certificate: None }) };
+    let now = OffsetDateTime::now_utc();
+    let (certificate, facts) = match tls.found {
+        Some(found) => found,
+        None => {
+            let made = files::make(&tls.files, &tls.hostname, now)?;
+            let facts = tls::judge(&made, &tls.hostname)?;
+            (made, facts)
+        }
+    };
+    let fresh = certificate.fresh;
+    let config: Arc<ServerConfig> =
+        tls::server_config(certificate, meta::certificate(&relay.public, now)?, &tls.hostname)?;
+    let port = |listener: &TcpListener| listener.local_addr().ok().map(|addr| addr.port());
+    let place = Place {
+        derp: bound.derp.local_addr().context("the DERP listener has no address")?,
+        companion: bound.companion.as_ref().and_then(port),
+        stun: bound.stun.as_ref().and_then(Option::as_ref).map(|socket| socket.local().port()),
+    };
+    let node = MapNode::new(&tls.hostname, &facts, place);
+    tracing::info!(
+        file = %facts.files.crt.display(),
+        names = %facts.names.join(","),
+        until = %facts.not_after.date(),
+        pin = %facts.pin,
+        "{}",
+        if fresh { "made a self-signed certificate" } else { "certificate" }
+    );
+    facts.report(now);
+    tracing::info!("node for the DERP map: {}", node.to_json());
+    let certificate = Arc::new(admin::Certificate { facts, node });
+    Ok(Served { service: Service::Tls(config), certificate: Some(certificate) })
 }
 
 /// Starts accepting and answering.
-pub(super) fn start(listeners: Listeners, relay: &Arc<Relay>, tasks: &mut JoinSet<()>) {
-    for (listener, service) in listeners.tcp {
+pub(super) fn start(bound: Bound, service: Service, relay: &Arc<Relay>, tasks: &mut JoinSet<()>) {
+    let companion = bound.companion.map(|listener| (listener, Service::Companion));
+    for (listener, service) in [(bound.derp, service)].into_iter().chain(companion) {
         let what = match &service {
             Service::Tls(_) => "DERP over TLS",
             Service::Plain => "DERP over plain TCP",
@@ -64,31 +170,41 @@ pub(super) fn start(listeners: Listeners, relay: &Arc<Relay>, tasks: &mut JoinSe
         if let Ok(addr) = listener.local_addr() {
             tracing::info!(%addr, what, "listening");
         }
-        tasks.spawn(listen::serve(listener, service, Arc::clone(relay)));
+        let door = Arc::clone(&bound.door);
+        tasks.spawn(listen::serve(listener, service, door, Arc::clone(relay)));
     }
-    if let Some(socket) = listeners.stun {
+    if let Some(None) = &bound.stun {
+        relay.counters.add(Counter::StunBindFailed, 1);
+    }
+    if let Some(socket) = bound.stun.flatten() {
         tracing::info!(addr = %socket.local(), what = "STUN", "listening");
         tasks.spawn(stun::serve(socket, Arc::clone(relay)));
     }
 }
 
-fn tls_config(serve: &Serve, relay: &Relay) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-    if serve.certmode != CertMode::Manual {
-        bail!(
-            "-certmode letsencrypt and gcp are not built into this version of relayd: \
-             use -certmode manual with a certificate in -certdir"
-        );
+impl Tls {
+    fn judge(serve: &Serve) -> anyhow::Result<Self> {
+        if serve.certmode != CertMode::Manual {
+            bail!(
+                "-certmode letsencrypt and gcp are not built into this version of relayd: \
+                 use -certmode manual with a certificate in -certdir"
+            );
+        }
+        let dir = serve.certdir.clone().map_or_else(default_certdir, Ok)?;
+        if dir.as_os_str().is_empty() {
+            bail!("-certdir is empty; name the directory of the certificate, or leave the flag out");
+        }
+        let hostname = serve.hostname.clone();
+        let files = Pair::new(&dir, &hostname);
+        let found = match files::load(&files, &hostname)? {
+            Some(certificate) => {
+                let facts = tls::judge(&certificate, &hostname)?;
+                Some((certificate, facts))
+            }
+            None => None,
+        };
+        Ok(Self { files, hostname, found })
     }
-    let now = OffsetDateTime::now_utc();
-    let dir = serve.certdir.clone().map_or_else(default_certdir, Ok)?;
-    let certificate = files::load_or_make(&dir, &serve.hostname, now)?;
-    if certificate.fresh {
-        let pin = certificate.fingerprint();
-        let dir = dir.display();
-        tracing::info!(%dir, "made a self-signed certificate; DERP map: CertName sha256-raw:{pin}");
-    }
-    tls::server_config(certificate, meta::certificate(&relay.public, now)?, &serve.hostname)
-        .with_context(|| format!("certificate in {} (--certdir)", dir.display()))
 }
 
 fn default_certdir() -> anyhow::Result<PathBuf> {
@@ -96,15 +212,4 @@ fn default_certdir() -> anyhow::Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     let cache = cache.context("no cache directory to keep certificates in; name one with -certdir")?;
     Ok(cache.join("tailscale/derper-certs"))
-}
-
-fn stun_socket(serve: &Serve, addr: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
-    if !serve.stun {
-        return Ok(None);
-    }
-    let addr = SocketAddr::new(addr.ip(), serve.stun_port);
-    let socket = UdpSocket::bind(addr, false);
-    socket
-        .map(Some)
-        .with_context(|| format!("cannot serve STUN on {addr} (-stun-port; -stun=false turns it off)"))
 }

@@ -23,11 +23,21 @@ use crate::{clock, upkeep};
 /// Bound legs that may wait for their next hop; beyond that the refresh timer comes to them.
 const WAITING_LEGS: usize = 1024;
 
+/// Judges what XDP needs before anything is bound or written.
+pub(super) fn judge(serve: &Serve) -> anyhow::Result<()> {
+    match &serve.xdp {
+        Some(iface) => Ok(FastPath::judge(iface).map(|_| ())?),
+        None => Ok(()),
+    }
+}
+
 /// Binds the relay's sockets, one pair per worker.
 pub(super) fn bind(serve: &Serve, workers: usize) -> anyhow::Result<Option<Vec<Pair>>> {
     let Some(port) = serve.relay_server_port else { return Ok(None) };
     let pairs = Pair::bind_all(port, workers);
-    pairs.map(Some).with_context(|| format!("cannot bind UDP port {port} (--relay-server-port)"))
+    pairs.map(Some).with_context(|| {
+        format!("cannot bind UDP port {port} (--relay-server-port); stop what uses it, or name another")
+    })
 }
 
 /// Attaches the program, if asked for; else the reason why everything runs in userspace.
@@ -48,7 +58,7 @@ pub(super) fn fast_path(serve: &Serve, pairs: Option<&[Pair]>) -> anyhow::Result
         iface = fast.iface(),
         mode = %fast.mode(),
         program = fast.program_id(),
-        maps = ?fast.maps_dir(),
+        maps = %fast.maps_dir().map_or_else(|| "not pinned".into(), |dir| dir.to_string_lossy()),
         "XDP attached"
     );
     Ok(Ok(fast))
@@ -73,8 +83,9 @@ pub(super) async fn start(
         Some(fast) => {
             let (sender, receiver) = mpsc::channel(WAITING_LEGS);
             bound = Some(sender);
-            let hops = NextHops::new().await.context("cannot ask the kernel for next hops")?;
-            let changes = hops.watch().context("cannot watch the kernel's routes")?;
+            let hops =
+                NextHops::new().await.context("cannot ask the kernel for next hops; leave --xdp out")?;
+            let changes = hops.watch().context("cannot watch the kernel's routes; leave --xdp out")?;
             tasks.spawn(upkeep::next_hops(Arc::clone(relay), hops, changes, receiver));
             tasks.spawn(upkeep::kernel(Arc::clone(relay), Arc::clone(fast)));
         }

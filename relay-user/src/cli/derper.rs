@@ -1,86 +1,232 @@
-//! Go's flag syntax, and derper's flags that relayd does not have yet.
+//! Go's flag syntax, as derper's command lines use it, turned into clap's.
+//!
+//! Go takes `-flag`, `--flag`, `-flag=value` and `-flag value`; a switch takes its value only behind an equals
+//! sign; of a flag that is given twice the last one counts. Everything is written as `--flag=value` for clap,
+//! which then cannot take a value for a flag or a flag for a value.
 
-/// A derper flag that does something relayd cannot do yet.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("-{flag} is not built into this version of relayd: {remedy}")]
-pub struct NotBuilt {
-    flag: String,
-    remedy: &'static str,
-}
+use std::collections::BTreeMap;
 
-/// What each missing flag would do, and what to do instead.
-const NOT_BUILT: &[(&str, &str)] = &[
-    ("accept-connection-burst", "leave it out; limit new connections in the firewall"),
-    ("accept-connection-limit", "leave it out; limit new connections in the firewall"),
-    ("ace", "leave it out"),
-    ("acme-eab-key", "leave it out; use -certmode manual"),
-    ("acme-eab-kid", "leave it out; use -certmode manual"),
-    ("acme-email", "leave it out; use -certmode manual"),
-    ("acme-ip-certs", "leave it out; use -certmode manual with an IP address as -hostname"),
-    ("bootstrap-dns-names", "leave it out"),
-    ("derp", "leave it out; DERP is always served"),
-    ("disallow-app-names", "leave it out"),
-    ("home", "leave it out; there is no home page"),
-    ("mesh-psk-file", "leave it out; run one relay per region"),
-    ("mesh-with", "leave it out; run one relay per region"),
-    ("rate-config", "leave it out"),
-    ("secrets-cache-dir", "leave it out"),
-    ("secrets-path-prefix", "leave it out"),
-    ("secrets-url", "leave it out"),
-    ("socket", "leave it out"),
-    ("unpublished-bootstrap-dns-names", "leave it out"),
-    ("verify-client-url", "leave it out, and keep the listener to networks you trust"),
-    ("verify-client-url-fail-open", "leave it out"),
-    ("verify-clients", "leave it out, and keep the listener to networks you trust"),
+use super::missing::{self, Missing};
+use super::value;
+
+/// derper's flags that relayd has. They are spelled with one dash, as derper spells them.
+pub(super) const FLAGS: &[&str] = &[
+    "a",
+    "c",
+    "certdir",
+    "certmode",
+    "dev",
+    "hostname",
+    "http-port",
+    "stun",
+    "stun-port",
+    "tcp-keepalive-time",
+    "tcp-user-timeout",
+    "tcp-write-timeout",
 ];
 
-/// Rewrites `-word[=value]` to `--word[=value]`, as Go takes both; values and everything after `--` stay.
+/// Why the command line was refused before clap saw it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A flag of derper's that is not built.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// `-stun false`: Go takes no separate value for a switch, and derper ignores the word and all behind it.
+    #[error("-{flag} {value}: a switch takes its value behind an equals sign; write -{flag}={value}")]
+    SwitchValue {
+        /// The switch.
+        flag: String,
+        /// The word behind it.
+        value: String,
+    },
+    /// A subcommand behind flags.
+    #[error("the subcommand comes first: relayd {name} and then its flags")]
+    LateSubcommand {
+        /// Its name.
+        name: String,
+    },
+    /// A word that belongs to no flag. derper ignores it, and every flag behind it.
+    #[error(
+        "{word:?} belongs to no flag, so it and all behind it would be ignored; leave it out, or quote \
+         the value that it is part of (`relayd help` lists the flags)"
+    )]
+    Stray {
+        /// It.
+        word: String,
+    },
+}
+
+/// What an argument is.
+enum Argument<'a> {
+    Flag { name: &'a str, value: Option<&'a str> },
+    Word,
+}
+
+impl<'a> Argument<'a> {
+    fn of(arg: &'a str) -> Self {
+        let word = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-'));
+        match word.filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic())) {
+            Some(word) => match word.split_once('=') {
+                Some((name, value)) => Self::Flag { name, value: Some(value) },
+                None => Self::Flag { name: word, value: None },
+            },
+            None => Self::Word,
+        }
+    }
+}
+
+/// Rewrites the arguments behind the program's name for clap; `command` is what clap knows.
 ///
 /// # Errors
-/// A flag of derper's that would be ignored: it is refused by name instead.
-pub fn normalize(args: impl Iterator<Item = String>) -> Result<Vec<String>, NotBuilt> {
-    let mut out = Vec::new();
-    let mut literal = false;
-    for arg in args {
-        literal |= arg == "--";
-        let word = arg.trim_start_matches('-');
-        let dashes = arg.len() - word.len();
-        let is_flag =
-            !literal && matches!(dashes, 1 | 2) && word.starts_with(|c: char| c.is_ascii_alphabetic());
-        if !is_flag {
-            out.push(arg);
+/// The flag or word that cannot be meant so, and the remedy.
+pub fn normalize(
+    args: impl IntoIterator<Item = String>,
+    command: &clap::Command,
+) -> Result<Vec<String>, Refused> {
+    let mut args = args.into_iter();
+    let (mut out, mut idle) = (Vec::new(), BTreeMap::new());
+    let mut last_switch = None;
+    let mut first = true;
+    while let Some(arg) = args.next() {
+        let was_first = std::mem::take(&mut first);
+        let Argument::Flag { name, value } = Argument::of(&arg) else {
+            if arg == "--" {
+                // The end of the flags. What follows is a stray word, whatever it looks like.
+                return match args.next() {
+                    Some(word) => Err(Refused::Stray { word }),
+                    None => judged(out, idle),
+                };
+            }
+            if was_first {
+                out.push(arg);
+                out.extend(args.map(two_dashes));
+                return Ok(out);
+            }
+            return Err(stray(arg, last_switch, command));
+        };
+        last_switch = None;
+        if let Some(flag) = missing::find(name) {
+            let value = match value {
+                None if flag.is_switch() => {
+                    last_switch = Some(name.to_owned());
+                    None
+                }
+                None => args.next(),
+                Some(value) => Some(value.to_owned()),
+            };
+            idle.insert(flag.name(), (flag, value));
             continue;
         }
-        let name = word.split('=').next().unwrap_or(word);
-        if let Some((flag, remedy)) = NOT_BUILT.iter().find(|(flag, _)| *flag == name) {
-            return Err(NotBuilt { flag: (*flag).to_owned(), remedy });
+        match (name, value) {
+            ("h" | "help", _) => out.push("--help".to_owned()),
+            ("V", None) => out.push("--version".to_owned()),
+            ("version", value) => {
+                // derper's is a switch like others.
+                if value.is_none_or(|value| value::boolean(value) != Ok(false)) {
+                    out.push("--version".to_owned());
+                }
+            }
+            _ => {
+                let known = command.get_arguments().find(|known| known.get_long() == Some(name));
+                let is_switch = known.is_some_and(clap::Arg::is_require_equals_set);
+                let value = match value {
+                    Some(value) => Some(value.to_owned()),
+                    None if is_switch => {
+                        last_switch = Some(name.to_owned());
+                        None
+                    }
+                    None if known.is_some() => args.next(),
+                    None => None,
+                };
+                out.push(match value {
+                    Some(value) => format!("--{name}={value}"),
+                    None => format!("--{name}"),
+                });
+                if known.is_none() {
+                    // clap knows best how to say so, and what was meant; what follows means nothing.
+                    break;
+                }
+            }
         }
-        // clap's own short flags stay as they are.
-        out.push(if matches!(arg.as_str(), "-h" | "-V") { arg } else { format!("--{word}") });
+    }
+    judged(out, idle)
+}
+
+/// What clap is to see, if the missing flags do nothing with their last values.
+fn judged(
+    out: Vec<String>,
+    idle: BTreeMap<&'static str, (missing::Flag, Option<String>)>,
+) -> Result<Vec<String>, Refused> {
+    for (flag, value) in idle.into_values() {
+        flag.judge(value.as_deref())?;
     }
     Ok(out)
 }
 
+fn two_dashes(arg: String) -> String {
+    match Argument::of(&arg) {
+        // clap's own short flags stay as they are.
+        Argument::Flag { name, .. } if name.len() > 1 => format!("--{}", arg.trim_start_matches('-')),
+        _ => arg,
+    }
+}
+
+fn stray(word: String, switch: Option<String>, command: &clap::Command) -> Refused {
+    match switch {
+        Some(flag) if value::boolean(&word).is_ok() => Refused::SwitchValue { flag, value: word },
+        _ if command.find_subcommand(&word).is_some() => Refused::LateSubcommand { name: word },
+        _ => Refused::Stray { word },
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::Cli;
 
-    fn normalized(args: &[&str]) -> Vec<String> {
-        normalize(args.iter().map(|arg| arg.to_string())).expect("all are built")
+    fn normalized(args: &[&str]) -> Result<Vec<String>, Refused> {
+        normalize(args.iter().map(|arg| arg.to_string()), &Cli::command())
+    }
+
+    fn refused(args: &[&str]) -> String {
+        normalized(args).expect_err("refused").to_string()
     }
 
     #[test]
-    fn one_dash_becomes_two_and_values_stay() {
-        assert_eq!(normalized(&["-a", ":443", "-http-port", "-1"]), ["--a", ":443", "--http-port", "-1"]);
-        assert_eq!(normalized(&["-stun=false", "--dev", "-h"]), ["--stun=false", "--dev", "-h"]);
-        assert_eq!(normalized(&["--", "-a"]), ["--", "-a"]);
+    fn every_spelling_becomes_claps() {
+        let ours = |args| normalized(args).expect("taken");
+        assert_eq!(ours(&["-a", ":443", "-http-port", "-1"]), ["--a=:443", "--http-port=-1"]);
+        assert_eq!(ours(&["-stun=false", "--dev", "-h"]), ["--stun=false", "--dev", "--help"]);
+        assert_eq!(ours(&["-c", "-x", "--xdp", "eth0"]), ["--c=-x", "--xdp=eth0"]);
+        assert_eq!(ours(&["-a=x=y", "--"]), ["--a=x=y"]);
+        assert_eq!(ours(&["-version=false"]), [""; 0]);
+        assert_eq!(ours(&["-version"]), ["--version"]);
+        assert_eq!(
+            ours(&["status", "-json", "--admin-socket", "/x"]),
+            ["status", "--json", "--admin-socket", "/x"]
+        );
     }
 
     #[test]
-    fn every_missing_flag_says_what_to_do() {
-        for (flag, remedy) in NOT_BUILT {
-            let error = normalize([format!("-{flag}=x")].into_iter()).expect_err("refused").to_string();
-            assert!(error.contains(flag) && error.contains(remedy), "{error}");
-        }
+    fn of_missing_flags_the_last_one_counts() {
+        assert!(
+            normalized(&["-verify-clients", "-verify-clients=false", "-mesh-with", "", "-home="]).is_ok()
+        );
+        assert!(
+            refused(&["-verify-clients=false", "-verify-clients"]).contains("-verify-clients is not built")
+        );
+        assert!(refused(&["-mesh-with", "a,b"]).contains("-mesh-with is not built"));
+        assert!(refused(&["-ace=maybe"]).contains("-ace=maybe"));
+    }
+
+    #[test]
+    fn a_word_that_derper_would_ignore_is_refused_with_what_was_meant() {
+        assert!(refused(&["-stun", "false"]).contains("write -stun=false"));
+        assert!(refused(&["-verify-clients", "false", "-dev"]).contains("write -verify-clients=false"));
+        assert!(refused(&["-dev", "status"]).contains("relayd status"));
+        assert!(refused(&["-hostname", "a", "b"]).contains("\"b\""));
+        assert!(refused(&["--", "-dev"]).contains("-dev"));
     }
 }

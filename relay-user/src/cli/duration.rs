@@ -3,15 +3,30 @@
 use std::time::Duration;
 
 /// Units, longest first so that `ms` is not read as `m`.
-const UNITS: &[(&str, f64)] =
-    &[("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6), ("ns", 1e-9), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
+const UNITS: &[(&str, f64)] = &[
+    ("ms", 1e-3),
+    ("us", 1e-6),
+    // The sign for micro, and the Greek letter.
+    ("\u{b5}s", 1e-6),
+    ("\u{3bc}s", 1e-6),
+    ("ns", 1e-9),
+    ("h", 3600.0),
+    ("m", 60.0),
+    ("s", 1.0),
+];
+
+/// The longest `--busy-pause`: longer ones cost latency and save nothing more.
+const LONGEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest TCP_USER_TIMEOUT: the kernel counts milliseconds in 31 bits.
+const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// Parses one; only zero may go without a unit.
 ///
 /// # Errors
 /// A sentence for the command line.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration; write one like 300ms, 2s or 1m30s");
+    let wrong = || wrong(text);
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -27,6 +42,35 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         return Err(wrong());
     }
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+/// The sentence for what is no duration.
+pub(super) fn wrong(text: &str) -> String {
+    format!("{text:?} is no duration that can be used here; write one like 300ms, 2s or 1m30s")
+}
+
+/// `--busy-pause`: at most 1 ms.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn pause(text: &str) -> Result<Duration, String> {
+    let pause = parse(text)?;
+    if pause > LONGEST_PAUSE {
+        return Err("a worker may pause 1ms at most; 50us is the default, 0s turns it off".to_owned());
+    }
+    Ok(pause)
+}
+
+/// `-tcp-user-timeout`: at most what the kernel can count.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn user_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse(text)?;
+    if timeout > LONGEST_USER_TIMEOUT {
+        return Err("the kernel takes 596h at most; 0s leaves it the system's default".to_owned());
+    }
+    Ok(timeout)
 }
 
 #[cfg(test)]
@@ -47,5 +91,13 @@ mod tests {
         for text in ["", "5", "s", "-1s", "1x", "1s2", ".s", "1e9999h"] {
             assert!(parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_or_a_worker_cannot_take_is_refused() {
+        assert_eq!(pause("1ms"), Ok(Duration::from_millis(1)));
+        assert!(pause("1001us").expect_err("refused").contains("1ms at most"));
+        assert!(user_timeout("596h").is_ok() && user_timeout("597h").is_err());
+        assert_eq!(parse("3\u{3bc}s"), Ok(Duration::from_micros(3)));
     }
 }

@@ -132,7 +132,18 @@ pub enum StartError {
         /// The lock file.
         lock: PathBuf,
     },
-    /// The lock file, the directory or a pin could not be made.
+    /// The lock file could not be made or locked.
+    #[error(
+        "--bpf-dir {}: cannot lock it: {cause}; the lock file's directory must be this user's own and writable",
+        dir.display()
+    )]
+    Lock {
+        /// The directory of the pins.
+        dir: PathBuf,
+        /// What failed, and what to do.
+        cause: io::Error,
+    },
+    /// The directory or a pin could not be made.
     #[error(
         "--bpf-dir {}: could not {doing}: {cause}; name a writable directory of a BPF file system",
         dir.display()

@@ -2,12 +2,16 @@
 //!
 //! The lock is `flock` on a regular file, since the BPF file system has none; it goes with the process,
 //! however that ends. A clean end removes the file too, while it is still locked; who takes the lock
-//! therefore looks whether the file it locked is still the one of that name.
+//! therefore looks whether the file it locked is still the one of that name. It lies in a directory of this
+//! user's own: whoever can open a lock file can hold it, and keep the daemon from starting.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -52,10 +56,10 @@ impl Lock {
     /// Takes the lock at `path` without waiting and leaves this process's id in it.
     pub(super) fn take(path: &Path) -> Result<Self, LockError> {
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+            private_dir(parent)?;
         }
         for _ in 0..PATIENCE {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            let file = open(path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut file) => {
                     let ours = file.metadata()?;
@@ -83,23 +87,54 @@ impl Lock {
 /// Waits for the lock under which the BPF file system is mounted: two daemons that both found it missing
 /// would mount one over the other's pins.
 pub(super) fn mount_lock() -> io::Result<Flock<File>> {
-    let dir = runtime_dir();
-    fs::create_dir_all(&dir)?;
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join("bpffs.lock"))?;
+    let dir = runtime_dir()?;
+    private_dir(&dir)?;
+    let file = open(&dir.join("bpffs.lock"))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
-/// Where the lock of a pin directory lives: in the runtime directory, named after the pin directory.
-pub(super) fn lock_path(pins: &Path) -> PathBuf {
-    runtime_dir().join(lock_name(&resolve(pins)))
+/// Opens a lock file, for its owner alone and through no symbolic link.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits()).open(path)
 }
 
-/// `/run/relayd` for root, else the user's own.
-fn runtime_dir() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
-        return PathBuf::from("/run/relayd");
+/// Where the lock of a pin directory lives: in the runtime directory, named after the pin directory.
+pub(super) fn lock_path(pins: &Path) -> io::Result<PathBuf> {
+    Ok(runtime_dir()?.join(lock_name(&resolve(pins))))
+}
+
+/// `/run/relayd` for root, else a directory in the user's own.
+fn runtime_dir() -> io::Result<PathBuf> {
+    let is_root = nix::unistd::geteuid().is_root();
+    runtime_dir_of(is_root, std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+}
+
+fn runtime_dir_of(is_root: bool, own: Option<PathBuf>) -> io::Result<PathBuf> {
+    match own.filter(|dir| dir.is_absolute()) {
+        _ if is_root => Ok(PathBuf::from("/run/relayd")),
+        Some(own) => Ok(own.join("relayd")),
+        None => Err(io::Error::other(
+            "there is no runtime directory of this user for lock files; set XDG_RUNTIME_DIR to one, such as \
+             systemd's RuntimeDirectory=, or run relayd as root",
+        )),
     }
-    std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from).join("relayd")
+}
+
+/// Makes the directory, or finds it in nobody else's hands.
+fn private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let found = fs::symlink_metadata(dir)?;
+    let others_write = found.mode() & 0o022 != 0;
+    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || others_write {
+        let dir = dir.display();
+        return Err(io::Error::other(format!(
+            "{dir} is not a directory that belongs to this user and that nobody else can write to; \
+             remove it, or correct its owner and mode (chmod go-w {dir})"
+        )));
+    }
+    Ok(())
 }
 
 /// The path without symbolic links, as far as it exists: two spellings of one directory share a lock.
@@ -147,12 +182,15 @@ mod tests {
 
     #[test]
     fn a_held_lock_is_refused_with_the_holder_and_free_after_drop() {
-        let path = std::env::temp_dir().join(format!("relayd-lock-test-{}", std::process::id()));
+        let dir = tempfile::tempdir().expect("a directory of one's own");
+        let path = dir.path().join("lock");
         let held = Lock::take(&path).expect("nobody has it");
         match Lock::take(&path) {
             Err(LockError::Held(pid)) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("a second lock gave {other:?}"),
         }
+        let mode = fs::metadata(&path).expect("a file").mode();
+        assert_eq!(mode & 0o777, 0o600, "who can open it can lock it");
         drop(held);
         drop(Lock::take(&path).expect("free again"));
         assert!(!path.exists(), "nothing is left");
@@ -163,7 +201,8 @@ mod tests {
     #[test]
     fn of_many_takers_one_at_a_time_has_the_lock() {
         use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-        let path = std::env::temp_dir().join(format!("relayd-lock-race-{}", std::process::id()));
+        let dir = tempfile::tempdir().expect("a directory of one's own");
+        let path = dir.path().join("lock");
         let (inside, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -179,5 +218,30 @@ mod tests {
             }
         });
         assert!(taken.into_inner() > 0);
+    }
+
+    #[test]
+    fn locks_are_never_in_a_shared_directory() {
+        let of = |is_root, own: Option<&str>| runtime_dir_of(is_root, own.map(PathBuf::from));
+        assert_eq!(of(true, Some("/x")).expect("root's"), Path::new("/run/relayd"));
+        assert_eq!(of(false, Some("/run/user/1")).expect("own"), Path::new("/run/user/1/relayd"));
+        for none in [None, Some(""), Some("relative")] {
+            let error = of(false, none).expect_err("no place").to_string();
+            assert!(error.contains("XDG_RUNTIME_DIR"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory of one's own");
+        let open = dir.path().join("open");
+        fs::create_dir(&open).expect("made");
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("opened");
+        assert!(matches!(Lock::take(&open.join("lock")), Err(LockError::Io(_))));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).expect("link");
+        assert!(private_dir(&link).expect_err("refused").to_string().contains("chmod"));
+        private_dir(&dir.path().join("new/deep")).expect("made");
     }
 }

@@ -60,10 +60,13 @@ impl Pins {
             let (dir, doing) = (dir.to_owned(), doing.to_owned());
             move |cause| StartError::Directory { dir, doing, cause }
         };
-        let path = lock_path(dir);
+        let path = lock_path(dir).map_err(|cause| StartError::Lock { dir: dir.to_owned(), cause })?;
         let lock = Lock::take(&path).map_err(|error| match error {
             LockError::Held(pid) => StartError::Locked { dir: dir.to_owned(), pid, lock: path.clone() },
-            LockError::Io(cause) => failed(&format!("lock {}", path.display()))(cause),
+            LockError::Io(cause) => {
+                let cause = io::Error::new(cause.kind(), format!("{}: {cause}", path.display()));
+                StartError::Lock { dir: dir.to_owned(), cause }
+            }
         })?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create it"))?;
         let cleared = clear(dir).map_err(failed("remove the maps of an earlier run"))?;

@@ -1,9 +1,8 @@
 //! derper's `-certmode manual`: a certificate and key in a directory, named after the host.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -12,8 +11,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
 
+use crate::newfile::{Staged, make_directory};
+
 /// How long a certificate that was made for an address is valid.
 const SELF_SIGNED: Duration = Duration::days(365);
+
+/// Mode of a directory that has to be made for certificates: as derper's.
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// A chain, leaf first, and the leaf's key.
 #[derive(Debug)]
@@ -22,16 +26,27 @@ pub struct Certificate {
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key.
     pub key: PrivateKeyDer<'static>,
-    /// It was made just now; the caller may want to tell how to pin it.
+    /// Where they came from.
+    pub files: Pair,
+    /// They were made just now.
     pub fresh: bool,
 }
 
-impl Certificate {
-    /// SHA-256 of the leaf, in hex: what a DERP map pins as `sha256-raw:`.
-    pub fn fingerprint(&self) -> String {
-        let leaf = self.chain.first().map_or(&[][..], |leaf| leaf.as_ref());
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);
-        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+/// Where a certificate and its key are, or are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The certificates, PEM.
+    pub crt: PathBuf,
+    /// The private key, PEM.
+    pub key: PathBuf,
+}
+
+impl Pair {
+    /// `<dir>/<hostname>.crt` and `.key`; of the name only letters, digits, dots and dashes, as derper has it.
+    pub fn new(dir: &Path, hostname: &str) -> Self {
+        let keep = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        let name: String = hostname.chars().filter(keep).collect();
+        Self { crt: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) }
     }
 }
 
@@ -40,41 +55,81 @@ impl Certificate {
 /// # Errors
 /// Names the file, and the flag that leads to it.
 pub fn load_or_make(dir: &Path, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
-    let (crt, key) = paths(dir, hostname);
-    if !crt.exists() && !key.exists() {
-        let Ok(ip) = hostname.parse::<IpAddr>() else {
+    let files = Pair::new(dir, hostname);
+    match load(&files, hostname)? {
+        Some(certificate) => Ok(certificate),
+        None => make(&files, hostname, now),
+    }
+}
+
+/// Loads a pair. `None` where neither file exists and the host name is an address, so that one can be made.
+/// Nothing is written.
+///
+/// # Errors
+/// Names the file, and the flag that leads to it.
+pub fn load(files: &Pair, hostname: &str) -> anyhow::Result<Option<Certificate>> {
+    let (crt, key) = (files.crt.display(), files.key.display());
+    match (is_there(&files.crt)?, is_there(&files.key)?) {
+        (true, true) => {}
+        (false, false) if hostname.parse::<IpAddr>().is_ok() => return Ok(None),
+        (false, false) => bail!(
+            "no certificate: put {crt} and {key} there, or change -certdir or -hostname (for a host name \
+             that is an IP address, relayd makes a self-signed one)"
+        ),
+        (has_crt, _) => {
+            let (there, missing) = if has_crt { (crt, key) } else { (key, crt) };
             bail!(
-                "no certificate: put {} and {} there, or change --certdir or --hostname \
-                 (for a host name that is an IP address, relayd makes a self-signed one)",
-                crt.display(),
-                key.display()
-            );
-        };
-        make(&crt, &key, ip, now)?;
-        return Ok(Certificate { fresh: true, ..load(&crt, &key)? });
+                "half a certificate: {there} is there and {missing} is not (-certdir, -hostname); put the \
+                 missing file of the pair there, or move the other away (for a host name that is an IP \
+                 address, relayd then makes a new pair)"
+            )
+        }
     }
-    load(&crt, &key)
+    let bytes = |path: &Path, what: &str| {
+        fs::read(path).with_context(|| {
+            let path = path.display();
+            format!("cannot read the {what} {path} (-certdir, -hostname); make it readable for this user")
+        })
+    };
+    let chain = CertificateDer::pem_slice_iter(&bytes(&files.crt, "certificate")?)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()
+        .filter(|chain| !chain.is_empty())
+        .with_context(|| {
+            format!(
+                "{crt} holds no PEM certificate (-certdir, -hostname); put the certificate there, behind it \
+                 those that issued it"
+            )
+        })?;
+    // The parser's error may show its input, which is a secret.
+    let key =
+        PrivateKeyDer::from_pem_slice(&bytes(&files.key, "certificate key")?).ok().with_context(|| {
+            format!(
+                "{key} holds no PEM private key without a passphrase (-certdir, -hostname); put the \
+             certificate's key there"
+            )
+        })?;
+    Ok(Some(Certificate { chain, key, files: files.clone(), fresh: false }))
 }
 
-fn paths(dir: &Path, hostname: &str) -> (PathBuf, PathBuf) {
-    let keep = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
-    let name: String = hostname.chars().filter(keep).collect();
-    (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")))
-}
-
-fn load(crt: &Path, key: &Path) -> anyhow::Result<Certificate> {
-    let chain = CertificateDer::pem_file_iter(crt)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("certificate {} (--certdir, --hostname)", crt.display()))?;
-    if chain.is_empty() {
-        bail!("certificate {} holds no PEM certificate (--certdir, --hostname)", crt.display());
+/// Whether there is something of that name, a dangling link included.
+fn is_there(path: &Path) -> anyhow::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| {
+            let path = path.display();
+            format!("cannot look for {path} (-certdir, -hostname); make the directory readable for this user")
+        }),
     }
-    let key = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("certificate key {} (--certdir, --hostname)", key.display()))?;
-    Ok(Certificate { chain, key, fresh: false })
 }
 
-fn make(crt: &Path, key: &Path, ip: IpAddr, now: OffsetDateTime) -> anyhow::Result<()> {
+/// Makes a self-signed pair for a host name that is an address.
+///
+/// # Errors
+/// Names the file, and the flag that leads to it. Nothing is left behind.
+pub fn make(files: &Pair, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
+    let ip: IpAddr = hostname.parse().with_context(|| format!("-hostname {hostname} is no IP address"))?;
     let signer = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.not_before = now;
@@ -86,15 +141,94 @@ fn make(crt: &Path, key: &Path, ip: IpAddr, now: OffsetDateTime) -> anyhow::Resu
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.is_ca = rcgen::IsCa::ExplicitNoCa;
     let certificate = params.self_signed(&signer)?;
-    if let Some(dir) = crt.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("cannot create {} (--certdir)", dir.display()))?;
-    }
-    write(key, signer.serialize_pem().as_bytes(), 0o600)?;
-    write(crt, certificate.pem().as_bytes(), 0o644)
+    write(files, signer.serialize_pem().as_bytes(), certificate.pem().as_bytes()).with_context(|| {
+        format!(
+            "cannot write {} and {} (-certdir); make the directory writable and free space there, or name \
+             another",
+            files.key.display(),
+            files.crt.display()
+        )
+    })?;
+    let made = load(files, hostname)?.context("the certificate that was just made is gone again")?;
+    Ok(Certificate { fresh: true, ..made })
 }
 
-fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
-    let open = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    open.and_then(|mut file| file.write_all(bytes))
-        .with_context(|| format!("cannot write {} (--certdir)", path.display()))
+/// Both are written and synced before either gets its name, so that half a pair is next to impossible.
+fn write(files: &Pair, key: &[u8], crt: &[u8]) -> io::Result<()> {
+    make_directory(&files.crt, DIRECTORY_MODE)?;
+    let staged = (Staged::write(&files.key, key, 0o600)?, Staged::write(&files.crt, crt, 0o644)?);
+    staged.0.publish()?;
+    staged.1.publish().inspect_err(|_| {
+        // Ours, and of no use without the certificate.
+        let _ = fs::remove_file(&files.key);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    #[test]
+    fn a_pair_for_an_address_is_made_once_and_private() {
+        let dir = tempfile::tempdir().expect("directory");
+        let sub = dir.path().join("sub");
+        let made = load_or_make(&sub, "192.0.2.1", NOW).expect("made");
+        assert!(made.fresh);
+        let again = load_or_make(&sub, "192.0.2.1", NOW).expect("loaded");
+        assert!(!again.fresh && again.chain == made.chain);
+        let mode = |path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(&made.files.key), mode(&made.files.crt) & 0o400, mode(&sub)), (0o600, 0o400, 0o700));
+        assert_eq!(fs::read_dir(&sub).expect("directory").count(), 2, "nothing beside them");
+    }
+
+    #[test]
+    fn half_a_pair_is_refused_with_both_names_and_kept() {
+        for gone in ["crt", "key"] {
+            let dir = tempfile::tempdir().expect("directory");
+            let made = load_or_make(dir.path(), "192.0.2.1", NOW).expect("made");
+            fs::remove_file(dir.path().join(format!("192.0.2.1.{gone}"))).expect("removed");
+            let error = load_or_make(dir.path(), "192.0.2.1", NOW).expect_err("half").to_string();
+            for path in [&made.files.crt, &made.files.key] {
+                assert!(error.contains(&path.display().to_string()), "{error}");
+            }
+            assert!(error.contains("-certdir") && error.contains("move the other away"), "{error}");
+            assert_eq!(fs::read_dir(dir.path()).expect("directory").count(), 1);
+        }
+    }
+
+    #[test]
+    fn links_to_nothing_are_not_written_through() {
+        let dir = tempfile::tempdir().expect("directory");
+        let files = Pair::new(dir.path(), "192.0.2.1");
+        let targets = [dir.path().join("a"), dir.path().join("b")];
+        std::os::unix::fs::symlink(&targets[0], &files.crt).expect("link");
+        std::os::unix::fs::symlink(&targets[1], &files.key).expect("link");
+        assert!(load_or_make(dir.path(), "192.0.2.1", NOW).is_err());
+        assert!(make(&files, "192.0.2.1", NOW).is_err());
+        assert!(targets.iter().all(|target| !target.exists()));
+    }
+
+    #[test]
+    fn a_pair_of_which_one_name_is_taken_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("directory");
+        let files = Pair::new(dir.path(), "192.0.2.1");
+        fs::write(&files.crt, "somebody else's").expect("written");
+        assert!(make(&files, "192.0.2.1", NOW).is_err());
+        assert_eq!(fs::read_dir(dir.path()).expect("directory").count(), 1);
+    }
+
+    #[test]
+    fn a_host_name_without_files_names_both_and_what_is_no_pem_is_not_repeated() {
+        let dir = tempfile::tempdir().expect("directory");
+        let error = load_or_make(dir.path(), "relay.example", NOW).expect_err("none").to_string();
+        assert!(error.contains("relay.example.crt") && error.contains("relay.example.key"), "{error}");
+        fs::write(dir.path().join("relay.example.crt"), "5ec2e7").expect("written");
+        fs::write(dir.path().join("relay.example.key"), "5ec2e7").expect("written");
+        let error = format!("{:#}", load_or_make(dir.path(), "relay.example", NOW).expect_err("no PEM"));
+        assert!(error.contains("relay.example.crt") && !error.contains("5ec2e7"), "{error}");
+    }
 }

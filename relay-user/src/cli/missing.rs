@@ -1,0 +1,179 @@
+//! derper's flags that do something relayd cannot do yet.
+//!
+//! A command line that gives one of them the value at which it does nothing works with derper, and so it does
+//! here. Any other value is refused by name: a flag that is silently ignored would be worse.
+
+use super::value;
+
+/// A derper flag that does something relayd cannot do yet, or a value that it does not take.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// It would do something.
+    #[error("-{flag} is not built into this version of relayd: {remedy}")]
+    NotBuilt {
+        /// Its name.
+        flag: &'static str,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+    /// derper would not take the value either.
+    #[error("-{flag}={value}: {wrong}; {remedy}")]
+    Value {
+        /// Its name.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        wrong: String,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+}
+
+/// The values at which a flag does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Idle {
+    /// A switch in this position.
+    Switch(bool),
+    /// A switch that only refines another flag of this list.
+    AnySwitch,
+    /// No text.
+    Empty,
+    /// Any text: it only refines another flag of this list, or a certificate mode that is refused.
+    AnyText,
+    /// Any whole number, for the same reason.
+    AnyNumber,
+    /// No limit.
+    Infinite,
+}
+
+/// Name, idle values, and what to do instead.
+type Row = (&'static str, Idle, &'static str);
+
+const REMEDY_MANUAL: &str = "leave it out; use -certmode manual";
+const REMEDY_FIREWALL: &str = "leave it out; limit new connections in the firewall";
+const REMEDY_MESH: &str = "leave it out; run one relay per region";
+const REMEDY_VERIFY: &str = "leave it out, and keep the listener to networks you trust";
+const LEAVE_OUT: &str = "leave it out";
+
+const ROWS: &[Row] = &[
+    ("accept-connection-burst", Idle::AnyNumber, REMEDY_FIREWALL),
+    ("accept-connection-limit", Idle::Infinite, REMEDY_FIREWALL),
+    ("ace", Idle::Switch(false), LEAVE_OUT),
+    ("acme-eab-key", Idle::AnyText, REMEDY_MANUAL),
+    ("acme-eab-kid", Idle::AnyText, REMEDY_MANUAL),
+    ("acme-email", Idle::AnyText, REMEDY_MANUAL),
+    (
+        "acme-ip-certs",
+        Idle::Switch(false),
+        "leave it out; use -certmode manual with an IP address as -hostname",
+    ),
+    ("bootstrap-dns-names", Idle::Empty, LEAVE_OUT),
+    ("derp", Idle::Switch(true), "leave it out; DERP is always served"),
+    ("disallow-app-names", Idle::Empty, LEAVE_OUT),
+    ("home", Idle::Empty, "leave it out; the home page cannot be changed"),
+    ("mesh-psk-file", Idle::Empty, REMEDY_MESH),
+    ("mesh-with", Idle::Empty, REMEDY_MESH),
+    ("rate-config", Idle::Empty, LEAVE_OUT),
+    ("secrets-cache-dir", Idle::AnyText, LEAVE_OUT),
+    ("secrets-path-prefix", Idle::AnyText, LEAVE_OUT),
+    ("secrets-url", Idle::Empty, LEAVE_OUT),
+    ("socket", Idle::AnyText, LEAVE_OUT),
+    ("unpublished-bootstrap-dns-names", Idle::Empty, LEAVE_OUT),
+    ("verify-client-url", Idle::Empty, REMEDY_VERIFY),
+    ("verify-client-url-fail-open", Idle::AnySwitch, LEAVE_OUT),
+    ("verify-clients", Idle::Switch(false), REMEDY_VERIFY),
+];
+
+/// One of the missing flags.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flag(&'static Row);
+
+/// The missing flag of this name, without dashes.
+pub(super) fn find(name: &str) -> Option<Flag> {
+    ROWS.iter().find(|(flag, ..)| *flag == name).map(Flag)
+}
+
+impl Flag {
+    /// Its name.
+    pub(super) fn name(self) -> &'static str {
+        self.0.0
+    }
+
+    /// Whether it takes no separate value.
+    pub(super) fn is_switch(self) -> bool {
+        matches!(self.0.1, Idle::Switch(_) | Idle::AnySwitch)
+    }
+
+    /// Whether it does nothing with this value; `None` stands for a flag without one.
+    pub(super) fn judge(self, value: Option<&str>) -> Result<(), Missing> {
+        let &(flag, idle, remedy) = self.0;
+        let text = value.unwrap_or(if self.is_switch() { "true" } else { "" });
+        let wrong = |wrong: String| Missing::Value { flag, value: text.to_owned(), wrong, remedy };
+        let is_idle = match idle {
+            Idle::Switch(position) => value::boolean(text).map_err(wrong)? == position,
+            Idle::AnySwitch => value::boolean(text).map(|_| true).map_err(wrong)?,
+            Idle::AnyNumber => value::integer(text).map(|_| true).map_err(wrong)?,
+            Idle::Empty => value.is_some_and(str::is_empty),
+            Idle::AnyText => value.is_some(),
+            // Rust reads the same words for infinity as Go does.
+            Idle::Infinite => {
+                text.parse::<f64>().map_err(|_| wrong("it is no number".to_owned()))? == f64::INFINITY
+            }
+        };
+        if is_idle { Ok(()) } else { Err(Missing::NotBuilt { flag, remedy }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_missing_flag_is_refused_by_name_where_it_would_do_something() {
+        for (name, idle, remedy) in ROWS {
+            let flag = find(name).expect("listed");
+            let value = match idle {
+                Idle::Switch(position) => Some(if *position { "false" } else { "true" }),
+                Idle::Empty => Some("x"),
+                Idle::Infinite => Some("100"),
+                Idle::AnySwitch | Idle::AnyNumber => Some("x"),
+                Idle::AnyText => None,
+            };
+            let error = flag.judge(value).expect_err(name).to_string();
+            assert!(error.starts_with(&format!("-{name}")) && error.contains(remedy), "{error}");
+        }
+    }
+
+    #[test]
+    fn derpers_defaults_do_nothing() {
+        let defaults = [
+            ("accept-connection-burst", "9223372036854775807"),
+            ("accept-connection-limit", "+Inf"),
+            ("ace", "false"),
+            ("acme-eab-key", ""),
+            ("acme-eab-kid", ""),
+            ("acme-email", ""),
+            ("acme-ip-certs", "F"),
+            ("bootstrap-dns-names", ""),
+            ("derp", "true"),
+            ("disallow-app-names", ""),
+            ("home", ""),
+            ("mesh-psk-file", ""),
+            ("mesh-with", ""),
+            ("rate-config", ""),
+            ("secrets-cache-dir", "/root/.cache/derper-secrets"),
+            ("secrets-path-prefix", "prod/derp"),
+            ("secrets-url", ""),
+            ("socket", ""),
+            ("unpublished-bootstrap-dns-names", ""),
+            ("verify-client-url", ""),
+            ("verify-client-url-fail-open", "true"),
+            ("verify-clients", "false"),
+        ];
+        assert_eq!(defaults.len(), ROWS.len());
+        for (name, value) in defaults {
+            assert_eq!(find(name).expect(name).judge(Some(value)), Ok(()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Values as Go's `flag` package reads them: truth values and whole numbers.
+
+/// Go's truth values; upstream: `strconv.ParseBool`.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err("write true or false (1, t, T, 0, f and F are understood too)".to_owned()),
+    }
+}
+
+/// Go's whole numbers: decimal, or with the prefix `0x`, `0o`, `0` or `0b`; single underscores between digits.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn integer(text: &str) -> Result<i64, String> {
+    let wrong = || format!("{text:?} is no whole number");
+    let (negative, digits) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (radix, digits) = match lower.as_bytes() {
+        [b'0', b'x', ..] => (16, &lower[2..]),
+        [b'0', b'o', ..] => (8, &lower[2..]),
+        [b'0', b'b', ..] => (2, &lower[2..]),
+        [b'0', _, ..] => (8, &lower[1..]),
+        _ => (10, lower.as_str()),
+    };
+    // Underscores stand between digits, or behind a prefix; never at the end and never two.
+    let prefixed = radix != 10;
+    if digits.ends_with('_') || digits.contains("__") || (digits.starts_with('_') && !prefixed) {
+        return Err(wrong());
+    }
+    let digits = digits.replace('_', "");
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return Err(wrong());
+    }
+    let number = i128::from_str_radix(&digits, radix).map_err(|_| wrong())?;
+    i64::try_from(if negative { -number } else { number }).map_err(|_| wrong())
+}
+
+/// A UDP or TCP port.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn port(text: &str) -> Result<u16, String> {
+    u16::try_from(integer(text)?).map_err(|_| "ports are 0 to 65535".to_owned())
+}
+
+/// `-http-port`: a port, or `None` for any negative number, as derper has it.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn port_or_none(text: &str) -> Result<OptionalPort, String> {
+    match integer(text)? {
+        ..0 => Ok(OptionalPort(None)),
+        number => match u16::try_from(number) {
+            Ok(port) => Ok(OptionalPort(Some(port))),
+            Err(_) => Err("ports are 0 to 65535; -1 turns it off".to_owned()),
+        },
+    }
+}
+
+/// A port that a negative number turns off. A type of its own, since clap takes an `Option` for a flag that
+/// may be absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionalPort(pub Option<u16>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn truth_values_are_gos() {
+        for text in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert_eq!(boolean(text), Ok(true), "{text}");
+        }
+        for text in ["0", "f", "F", "FALSE", "false", "False"] {
+            assert_eq!(boolean(text), Ok(false), "{text}");
+        }
+        for text in ["", "yes", "tRUE", "2", "on"] {
+            assert!(boolean(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_gos() {
+        let cases =
+            [("0", 0), ("-1", -1), ("+80", 80), ("0x50", 80), ("0o120", 80), ("0120", 80), ("0b11", 3)];
+        for (text, number) in cases.into_iter().chain([("0x_5_0", 80), ("-0x1", -1), ("8_080", 8080)]) {
+            assert_eq!(integer(text), Ok(number), "{text}");
+        }
+        for text in ["", "-", "0x", "8_", "0x5__0", "_1", "1.5", "80a", "09", "9223372036854775808", "+-1"] {
+            assert!(integer(text).is_err(), "{text:?}");
+        }
+        assert_eq!(integer("9223372036854775807"), Ok(i64::MAX));
+    }
+
+    #[test]
+    fn every_negative_port_is_none() {
+        for text in ["-1", "-2", "-99999"] {
+            assert_eq!(port_or_none(text), Ok(OptionalPort(None)), "{text}");
+        }
+        assert_eq!(port_or_none("0"), Ok(OptionalPort(Some(0))));
+        assert!(port_or_none("65536").is_err());
+        assert!(port("-1").is_err());
+    }
+}

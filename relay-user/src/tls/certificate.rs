@@ -1,0 +1,221 @@
+//! What a certificate says, and whether it can serve: judged before the first client sees it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use anyhow::{Context, bail};
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
+use time::{Duration, OffsetDateTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::files::{Certificate, Pair};
+
+/// An end nearer than this is warned of.
+const SOON: Duration = Duration::days(14);
+
+/// What the operator wants to know of the certificate that is served.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its files.
+    pub files: Pair,
+    /// Host names and addresses that it is for.
+    pub names: Vec<String>,
+    /// Valid from then.
+    pub not_before: OffsetDateTime,
+    /// Valid until then.
+    pub not_after: OffsetDateTime,
+    /// `sha256-raw:` and the SHA-256 of the leaf in hex: what a DERP map's `CertName` pins.
+    pub pin: String,
+    /// Clients can and should pin it: it is alone, and nobody they know vouches for it.
+    pub pinned: bool,
+}
+
+/// Whether clients accept a certificate by its dates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// They do.
+    Valid,
+    /// They do, for 14 days at most.
+    ExpiresSoon,
+    /// They do no more.
+    Expired,
+    /// They do not yet.
+    NotYetValid,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Valid => "valid",
+            Self::ExpiresSoon => "expires soon",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not yet valid",
+        })
+    }
+}
+
+impl Facts {
+    /// Reads the leaf, and checks that it is for `hostname`. Its dates are no reason to refuse it, as for
+    /// derper: clients that do not look at them go on working.
+    ///
+    /// # Errors
+    /// Names the file, and what to do.
+    pub fn of(certificate: &Certificate, hostname: &str) -> anyhow::Result<Self> {
+        let crt = certificate.files.crt.display();
+        let leaf = certificate.chain.first().context("a certificate without a leaf")?;
+        let unreadable = || format!("{crt} holds no X.509 certificate (-certdir, -hostname); replace it");
+        let (_, parsed) = X509Certificate::from_der(leaf).with_context(unreadable)?;
+        let names = names(&parsed);
+        if !is_for(leaf, hostname).with_context(unreadable)? {
+            let listed = if names.is_empty() {
+                "nobody (a common name alone does not count)".to_owned()
+            } else {
+                names.join(", ")
+            };
+            bail!(
+                "the certificate {crt} is for {listed}, not for -hostname {hostname}; give -hostname a name \
+                 that it is for, or put a certificate for {hostname} there, first in the file"
+            );
+        }
+        let self_signed = parsed.issuer() == parsed.subject();
+        let is_alone = certificate.chain.len() == 1;
+        Ok(Self {
+            files: certificate.files.clone(),
+            names,
+            not_before: parsed.validity().not_before.to_datetime(),
+            not_after: parsed.validity().not_after.to_datetime(),
+            pin: format!("sha256-raw:{}", fingerprint(leaf)),
+            // Clients refuse a pinned certificate that comes with others.
+            pinned: is_alone && (self_signed || hostname.parse::<IpAddr>().is_ok()),
+        })
+    }
+
+    /// How it stands at a time.
+    pub fn state(&self, now: OffsetDateTime) -> State {
+        if now > self.not_after {
+            State::Expired
+        } else if now < self.not_before {
+            State::NotYetValid
+        } else if self.not_after - now <= SOON {
+            State::ExpiresSoon
+        } else {
+            State::Valid
+        }
+    }
+
+    /// Whole days until its end; negative when it is over.
+    pub fn days_left(&self, now: OffsetDateTime) -> i64 {
+        (self.not_after - now).whole_seconds().div_euclid(Duration::DAY.whole_seconds())
+    }
+
+    /// Says in the log how it stands, if there is something to do.
+    pub fn report(&self, now: OffsetDateTime) {
+        let (crt, end, days) = (self.files.crt.display(), self.not_after.date(), self.days_left(now));
+        let remedy = if self.pinned {
+            "move it and its key away, restart relayd, and give the DERP map the new CertName"
+        } else {
+            "renew it, and restart relayd"
+        };
+        match self.state(now) {
+            State::Valid => {}
+            State::ExpiresSoon => {
+                tracing::warn!("the certificate {crt} ends in {days} days, on {end}: {remedy}")
+            }
+            State::Expired => {
+                tracing::error!("the certificate {crt} has ended on {end}; clients refuse it: {remedy}")
+            }
+            State::NotYetValid => tracing::error!(
+                "the certificate {crt} begins only on {}; clients refuse it until then: is the clock right?",
+                self.not_before.date()
+            ),
+        }
+    }
+}
+
+/// As Go's `VerifyHostname`: by the subject alternative names alone, an address only by an address.
+fn is_for(leaf: &CertificateDer<'_>, hostname: &str) -> Result<bool, rustls::Error> {
+    let parsed = ParsedCertificate::try_from(leaf)?;
+    Ok(ServerName::try_from(hostname).is_ok_and(|name| verify_server_name(&parsed, &name).is_ok()))
+}
+
+fn names(parsed: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = parsed.subject_alternative_name() else { return Vec::new() };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|ip| IpAddr::from(ip).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|ip| IpAddr::from(ip).to_string()),
+        },
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
+}
+
+fn fingerprint(leaf: &CertificateDer<'_>) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn certificate(names: &[&str]) -> Certificate {
+        let key = KeyPair::generate().expect("key");
+        let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        (params.not_before, params.not_after) = (NOW, NOW + Duration::days(100));
+        let crt = params.self_signed(&key).expect("signed");
+        Certificate {
+            chain: vec![crt.der().clone()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).expect("key"),
+            files: Pair::new("/certs".as_ref(), "relay.example"),
+            fresh: false,
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_for_its_names_alone() {
+        let made = certificate(&["relay.example", "*.wild.example", "192.0.2.1", "2001:db8::1"]);
+        for name in ["relay.example", "RELAY.example", "a.wild.example", "192.0.2.1", "2001:db8::1"] {
+            let facts = Facts::of(&made, name).expect(name);
+            assert_eq!(facts.names, ["relay.example", "*.wild.example", "192.0.2.1", "2001:db8::1"]);
+        }
+        for name in ["other.example", "wild.example", "a.b.wild.example", "192.0.2.2", ""] {
+            let error = Facts::of(&made, name).expect_err(name).to_string();
+            assert!(error.contains("/certs/relay.example.crt") && error.contains("-hostname"), "{error}");
+        }
+        let error = Facts::of(&certificate(&[]), "relay.example").expect_err("nobody").to_string();
+        assert!(error.contains("common name"), "{error}");
+    }
+
+    #[test]
+    fn its_state_follows_its_dates() {
+        let facts = Facts::of(&certificate(&["relay.example"]), "relay.example").expect("for it");
+        let at = |days| NOW + Duration::days(days);
+        assert_eq!((facts.state(at(-1)), facts.days_left(at(-1))), (State::NotYetValid, 101));
+        assert_eq!(facts.state(at(0)), State::Valid);
+        assert_eq!(facts.state(at(85)), State::Valid);
+        assert_eq!((facts.state(at(86)), facts.days_left(at(86))), (State::ExpiresSoon, 14));
+        assert_eq!(facts.state(at(100)), State::ExpiresSoon);
+        assert_eq!((facts.state(at(101)), facts.days_left(at(101))), (State::Expired, -1));
+        assert_eq!(facts.days_left(at(100) + Duration::SECOND), -1);
+    }
+
+    #[test]
+    fn only_a_lone_certificate_is_pinned() {
+        let mut made = certificate(&["relay.example", "192.0.2.1"]);
+        assert!(Facts::of(&made, "relay.example").expect("for it").pinned, "self-signed");
+        made.chain.push(made.chain[0].clone());
+        assert!(!Facts::of(&made, "192.0.2.1").expect("for it").pinned, "clients refuse a second one");
+    }
+}

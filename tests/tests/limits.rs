@@ -1,0 +1,138 @@
+//! More connections than the daemon may have files: it says so, serves those it has, keeps answering the
+//! operator, and recovers.
+
+use std::{fs, net::TcpStream, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use relay_tests::{
+    client::{Client, Dial, Start},
+    daemon::{Daemon, Setup, until},
+    skip,
+};
+
+/// So few files that a test can take them all.
+const FEW_FILES: &[&str] = &["prlimit", "--nofile=256:256"];
+
+#[test]
+fn when_all_files_are_taken_the_operator_is_answered_and_clients_are_served() -> Result<()> {
+    let test = "when_all_files_are_taken_the_operator_is_answered_and_clients_are_served";
+    let caps = ["--max-pending-logins", "0", "--max-pending-per-ip", "0"];
+    let Some(setup) = limited(test, FEW_FILES, &caps) else { return Ok(()) };
+    let daemon = Daemon::start(setup)?;
+    let dial = daemon.dial(Start::Normal)?;
+    let (mut alice, mut bob) = Client::pair(&dial)?;
+    let idle = connect(&dial, 400)?;
+    // Asked by the real command: it must find a file for its own connection.
+    until("the limit to be counted", || {
+        let status = status(&daemon)?;
+        Ok(count(&status, "refused_files")? >= 100)
+    })?;
+    alice.send(&bob.key(), b"still served")?;
+    ensure!(bob.recv_packet()? == (alice.key(), b"still served".to_vec()));
+    ensure!(Client::connect(&dial).is_err(), "there is no file for a new client");
+    let log = daemon.log();
+    ensure!(log.matches("no open files are left").count() == 1, "one line, not one for each: {log}");
+    ensure!(log.contains("LimitNOFILE="), "{log}");
+    drop(idle);
+    until("new clients to be served", || Ok(Client::connect(&dial).is_ok()))?;
+    Ok(())
+}
+
+#[test]
+fn the_limit_of_files_is_raised_as_far_as_it_goes() -> Result<()> {
+    let test = "the_limit_of_files_is_raised_as_far_as_it_goes";
+    let Some(setup) = limited(test, &["prlimit", "--nofile=64:1000"], &[]) else { return Ok(()) };
+    let daemon = Daemon::start(setup)?;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid()))?;
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).context("a limit of files")?;
+    let soft = files.split_whitespace().nth(3);
+    assert_eq!(soft, Some("1000"), "{files}");
+    assert_eq!(daemon.log().matches("open files").count(), 1, "said once: {}", daemon.log());
+    // A daemon that had not would be out of files with 64.
+    let dial = daemon.dial(Start::Normal)?;
+    let _idle = connect(&dial, 100)?;
+    Client::connect(&dial)?.ping()?;
+    Ok(())
+}
+
+#[test]
+fn accepts_that_fail_are_said_and_the_limit_can_be_raised_under_the_running_daemon() -> Result<()> {
+    let test = "accepts_that_fail_are_said_and_the_limit_can_be_raised_under_the_running_daemon";
+    let Some(setup) = limited(test, FEW_FILES, &[]) else { return Ok(()) };
+    let daemon = Daemon::start(setup)?;
+    let dial = daemon.dial(Start::Normal)?;
+    let (mut alice, mut bob) = Client::pair(&dial)?;
+    // Fewer than are open: nothing can be accepted, not even by the admin socket.
+    set_soft_limit(daemon.pid(), 4)?;
+    let _waits = connect(&dial, 1)?;
+    until("a warning", || Ok(daemon.log().contains("cannot accept connections")))?;
+    alice.send(&bob.key(), b"still served")?;
+    ensure!(bob.recv_packet()? == (alice.key(), b"still served".to_vec()));
+    set_soft_limit(daemon.pid(), 256)?;
+    Client::connect(&dial)?.ping()?;
+    ensure!(daemon.counter("accept_failed")? > 0);
+    let log = daemon.log();
+    ensure!(log.matches("cannot accept connections").count() == 1 && log.contains("LimitNOFILE="), "{log}");
+    Ok(())
+}
+
+#[test]
+fn connections_that_do_not_log_in_are_limited_by_where_they_come_from() -> Result<()> {
+    let daemon = Daemon::start(Setup::loopback().plain().with(&["--max-pending-per-ip", "8"]))?;
+    refuses_beyond(&daemon, 8, "refused_per_ip", "--max-pending-per-ip")
+}
+
+#[test]
+fn connections_that_do_not_log_in_are_limited_in_all() -> Result<()> {
+    let caps = ["--max-pending-logins", "8", "--max-pending-per-ip", "0"];
+    let daemon = Daemon::start(Setup::loopback().plain().with(&caps))?;
+    refuses_beyond(&daemon, 8, "refused_pending", "--max-pending-logins")
+}
+
+/// Fills `places` and checks that one more is refused, that clients who have logged in take no place, and that
+/// a place is free again when its connection has gone.
+fn refuses_beyond(daemon: &Daemon, places: usize, counter: &str, flag: &str) -> Result<()> {
+    let dial = daemon.dial(Start::Normal)?;
+    let clients: Vec<_> = (0..places + 2).map(|_| Client::connect(&dial)).collect::<Result<_>>()?;
+    let idle = connect(&dial, places)?;
+    daemon.wait("all to be accepted", |status| {
+        status["counters"]["accepts"].as_u64() == Some((clients.len() + places) as u64)
+    })?;
+    assert_eq!(daemon.counter(counter)?, 0);
+    for refused in 1..=3 {
+        ensure!(Client::connect(&dial).is_err(), "there is no place");
+        assert_eq!(daemon.counter(counter)?, refused);
+    }
+    ensure!(daemon.log().matches(flag).count() == 1, "one line that names {flag}: {}", daemon.log());
+    drop(idle);
+    until("a new client to be served", || Ok(Client::connect(&dial).is_ok()))
+}
+
+/// A plain daemon started with fewer files; `None`: not on this machine.
+fn limited(test: &str, under: &[&str], args: &[&str]) -> Option<Setup> {
+    if Command::new("prlimit").arg("--version").output().is_err() {
+        skip(test, "needs prlimit");
+        return None;
+    }
+    Some(Setup::loopback().plain().under(under).with(args))
+}
+
+fn set_soft_limit(pid: u32, files: u32) -> Result<()> {
+    let args = [format!("--pid={pid}"), format!("--nofile={files}:")];
+    ensure!(Command::new("prlimit").args(args).status()?.success(), "prlimit failed");
+    Ok(())
+}
+
+/// Connections that say nothing.
+fn connect(dial: &Dial, count: usize) -> Result<Vec<TcpStream>> {
+    (0..count).map(|_| Ok(TcpStream::connect(dial.addr)?)).collect()
+}
+
+fn status(daemon: &Daemon) -> Result<serde_json::Value> {
+    let path = daemon.admin().path().to_string_lossy();
+    Ok(serde_json::from_str(&daemon.ask(&["status", "--json", "--admin-socket", &path])?)?)
+}
+
+fn count(status: &serde_json::Value, label: &str) -> Result<u64> {
+    status["counters"][label].as_u64().with_context(|| format!("no counter {label}"))
+}
