@@ -1,5 +1,5 @@
-//! Stock programs find nothing wrong with the relay. Each runs as on an operator's machine, against a relay on
-//! a host of its own that listens on all its addresses. `JUDGE_SERVER=upstream` runs them against derper.
+//! Stock programs find nothing wrong with the relay. Each runs as on an operator's machine, against a relay
+//! on a host of its own that listens on all its addresses. `JUDGE_SERVER=upstream` runs them against derper.
 
 use anyhow::{Context as _, Result, ensure};
 use relay_tests::skip;

@@ -61,7 +61,8 @@ impl Process {
         Ok(Self { child: child.with_context(|| format!("starting {command:?}"))?, log })
     }
 
-    /// Waits until `ready` has something; an error if the program ends before, or nothing comes in `patience`.
+    /// Waits until `ready` has something; an error if the program ends before, or nothing comes in
+    /// `patience`.
     pub(super) fn wait<T>(
         &mut self,
         what: &str,

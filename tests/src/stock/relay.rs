@@ -35,8 +35,8 @@ pub struct Relay<'p> {
 }
 
 impl<'p> Relay<'p> {
-    /// Starts what `JUDGE_SERVER` asks for, and waits until it listens. The inner error is why there is nothing
-    /// to judge.
+    /// Starts what `JUDGE_SERVER` asks for, and waits until it listens. The inner error is why there is
+    /// nothing to judge.
     ///
     /// # Errors
     /// The relay cannot be built, or does not come up.
