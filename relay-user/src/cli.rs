@@ -88,6 +88,15 @@ pub enum CertMode {
     Gcp,
 }
 
+/// Who opens and seals the records of a TLS 1.3 connection after its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsRecords {
+    /// relayd, in place.
+    Own,
+    /// rustls, to the end.
+    Rustls,
+}
+
 /// Flags of the daemon.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
@@ -154,6 +163,9 @@ pub struct Serve {
     /// How long a busy worker waits for more packets before it sleeps; saves CPU; 0s: not at all
     #[arg(long, value_name = "DURATION", default_value = "50us", value_parser = duration::parse)]
     pub busy_pause: Duration,
+    /// Who opens and seals TLS 1.3 records after the handshake; rustls costs more CPU
+    #[arg(long, value_enum, value_name = "LAYER", default_value_t = TlsRecords::Own)]
+    pub tls_records: TlsRecords,
     /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime
     /// directory
     #[arg(long, value_name = "PATH")]

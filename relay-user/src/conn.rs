@@ -9,6 +9,7 @@
 pub mod bucket;
 pub mod login;
 pub mod mailbox;
+pub mod parting;
 pub mod pause;
 pub mod pool;
 pub mod reader;
@@ -21,12 +22,13 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use relay_common::derp::message::PeerGoneReason;
 use relay_common::derp::{HEADER_LEN, KEY_LEN};
 
 use self::mailbox::{Batch, Lane};
+use self::parting::Parting;
 use self::reader::{Fault, Reader};
 use self::stream::{Received, Stream};
 use crate::clock;
@@ -58,6 +60,17 @@ pub enum End {
     Ending(Ending),
 }
 
+impl End {
+    /// Whether the client did wrong, which we tell it while it may still be sending.
+    fn is_fault(&self) -> bool {
+        match self {
+            Self::Fault(_) => true,
+            Self::Io(error) => error.kind() == ErrorKind::InvalidData,
+            Self::Closed | Self::Ending(_) => false,
+        }
+    }
+}
+
 /// A logged-in connection. As a future, it resolves when the connection is over and everybody knows.
 #[derive(Debug)]
 pub struct Connection<S> {
@@ -66,12 +79,14 @@ pub struct Connection<S> {
     peer: Arc<Peer>,
     relay: Arc<Relay>,
     unsent: usize,
+    /// It is over and nobody knows it any more, but its client shall hear why.
+    parting: Option<Box<Parting>>,
 }
 
 impl<S: Stream> Connection<S> {
     /// A connection whose login is done and whose peer is in the table.
     pub fn new(stream: S, reader: Reader, peer: Arc<Peer>, relay: Arc<Relay>) -> Self {
-        Self { stream, reader, peer, relay, unsent: 0 }
+        Self { stream, reader, peer, relay, unsent: 0, parting: None }
     }
 
     /// Tells everybody who must know that the connection is over.
@@ -190,9 +205,19 @@ impl<S: Stream> Future for Connection<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if let Some(parting) = &mut this.parting {
+            return parting.poll(cx, &mut this.stream);
+        }
         // Registered before the mailbox is looked into, so that no push falls in between.
-        self.peer.mailbox.register(cx.waker());
-        self.turn(cx).map(|end| self.finish(&end))
+        this.peer.mailbox.register(cx.waker());
+        let end = ready!(this.turn(cx));
+        this.finish(&end);
+        if !end.is_fault() {
+            return Poll::Ready(());
+        }
+        this.parting = Parting::begin().map(Box::new);
+        this.parting.as_mut().map_or(Poll::Ready(()), |parting| parting.poll(cx, &mut this.stream))
     }
 }
 

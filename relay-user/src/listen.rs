@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use self::http::{Head, HeadError};
 use self::pages::Route;
 use crate::conn::login::login;
+use crate::conn::parting::part;
 use crate::conn::stream::plain::PlainStream;
 use crate::conn::stream::{Stream, recv_into, send_all};
 use crate::observe::counters::Counter;
@@ -94,11 +95,7 @@ async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, rela
             }
         }
     }
-    std::future::poll_fn(|cx| {
-        stream.close(cx);
-        std::task::Poll::Ready(())
-    })
-    .await;
+    part(stream).await;
 }
 
 async fn run<S: Stream>(stream: S, preamble: Vec<u8>, read: Vec<u8>, remote: SocketAddr, relay: Arc<Relay>) {
@@ -123,9 +120,12 @@ async fn read_head<S: Stream>(stream: &mut S, read: &mut Vec<u8>) -> Result<Head
 
 async fn refuse<S: Stream>(mut stream: S, error: HeadError, relay: &Relay) {
     let Some(answer) = pages::refusal(&error) else {
-        return relay.counters.add(Counter::HttpTransport, 1);
+        relay.counters.add(Counter::HttpTransport, 1);
+        // If it was the client who broke the rules of TLS, an alert tells it so.
+        return part(stream).await;
     };
     relay.counters.add(Counter::HttpMalformed, 1);
     // The peer spoke nonsense; whether it hears the answer is its business.
     let _ = tokio::time::timeout(REQUEST_DEADLINE, send_all(&mut stream, &answer.encode(false, false))).await;
+    part(stream).await;
 }

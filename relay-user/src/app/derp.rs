@@ -87,7 +87,8 @@ fn tls_config(serve: &Serve, relay: &Relay) -> anyhow::Result<Arc<rustls::Server
         let dir = dir.display();
         tracing::info!(%dir, "made a self-signed certificate; DERP map: CertName sha256-raw:{pin}");
     }
-    tls::server_config(certificate, meta::certificate(&relay.public, now)?, &serve.hostname)
+    let meta = meta::certificate(&relay.public, now)?;
+    tls::server_config(certificate, meta, &serve.hostname, serve.tls_records)
         .with_context(|| format!("certificate in {} (--certdir)", dir.display()))
 }
 

@@ -16,6 +16,7 @@ use relay_common::derp::login::{self, ExpectInfo, LoginError, Ready};
 use relay_common::key::NONCE_LEN;
 
 use super::Connection;
+use super::parting::part;
 use super::reader::Reader;
 use super::stream::{Stream, recv_into, send_all};
 use super::sweep;
@@ -64,7 +65,14 @@ pub async fn login<S: Stream>(
         Ok(result) => result,
         Err(_) => Err(LoginFailure::Timeout),
     };
-    let (ready, rest) = result.inspect_err(|failure| count(relay, failure))?;
+    let (ready, rest) = match result {
+        Ok(done) => done,
+        Err(failure) => {
+            count(relay, &failure);
+            part(stream).await;
+            return Err(failure);
+        }
+    };
     let peer = Arc::new(Peer::new(ready.key, relay.next_conn(), remote));
     sweep::arm(&peer, clock::monotonic_ms());
     let now_ns = clock::monotonic_ns();
@@ -82,6 +90,7 @@ pub async fn login<S: Stream>(
             count(relay, &failure);
             // It never got to its frames: nobody is told.
             connection.leave();
+            part(connection.stream).await;
             Err(failure)
         }
     }

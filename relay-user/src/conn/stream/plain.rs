@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::{Outbox, Received, Stream};
-use crate::conn::pool;
+use crate::conn::{parting, pool};
 
 /// A TCP connection without TLS.
 #[derive(Debug)]
@@ -56,6 +56,10 @@ impl Stream for PlainStream {
     }
 
     fn close(&mut self, _cx: &mut Context<'_>) {}
+
+    fn poll_part(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        parting::poll_part(cx, &mut self.tcp, &mut self.outbox, left)
+    }
 
     fn protocol(&self) -> &'static str {
         "tcp"
