@@ -5,27 +5,30 @@
 //! |---|---|
 //! | `POST /v1/udp/endpoints` | a session for a pair of clients, as upstream's `ServerEndpoint` |
 //! | `GET /v1/status` | what the daemon is, and all counters |
-//! | `GET /v1/clients` | the connected DERP clients |
-//! | `GET /v1/sessions` | the UDP sessions |
-//! | `PUT /v1/xdp` | turns the XDP program's forwarding on or off: `{"enabled":false}` |
+//! | `GET /v1/clients` | the connected DERP clients; `?filter=` and `?limit=` choose, see [`list`] |
+//! | `GET /v1/sessions` | the UDP sessions; likewise |
+//! | `PUT /v1/xdp` | turns the XDP program's forwarding on or off, `{"enabled":false}`; how it is now |
 
 pub mod allocate;
 pub mod ask;
+pub mod filter;
+pub mod list;
 pub mod print;
+pub mod question;
 pub mod socket;
 pub mod switch;
+pub mod thread;
 pub mod view;
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use tokio::net::UnixListener;
 
-use self::view::{Client, Problem, Session, Status};
+use self::view::{Problem, Status};
 use crate::clock;
 use crate::fastpath::FastPath;
 use crate::relay::Relay;
@@ -63,31 +66,26 @@ pub(crate) struct Failure {
     retry_after: bool,
 }
 
-/// Serves the admin socket for ever.
-///
-/// # Errors
-/// The listener failed.
-pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) -> std::io::Result<()> {
-    let routes = Router::new()
+/// What the socket answers.
+fn routes(daemon: Arc<Daemon>) -> Router {
+    Router::new()
         .route("/v1/udp/endpoints", post(allocate::allocate))
         .route("/v1/status", get(status))
-        .route("/v1/clients", get(clients))
-        .route("/v1/sessions", get(sessions))
+        .route("/v1/clients", get(list::clients))
+        .route("/v1/sessions", get(list::sessions))
         .route("/v1/xdp", put(switch::xdp))
-        .with_state(daemon);
-    axum::serve(listener, routes).await
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .with_state(daemon)
 }
 
 async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
     Json(Status::of(&daemon, clock::monotonic_ns()))
 }
 
-async fn clients(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Client>> {
-    Json(Client::all(&daemon.relay, clock::monotonic_ms()))
-}
-
-async fn sessions(State(daemon): State<Arc<Daemon>>) -> Json<Vec<Session>> {
-    Json(Session::all(&daemon.relay, clock::monotonic_ns()))
+async fn unknown(method: Method, uri: Uri) -> Failure {
+    let known = "GET /v1/status, /v1/clients, /v1/sessions; POST /v1/udp/endpoints; PUT /v1/xdp";
+    Failure::new(StatusCode::NOT_FOUND, format!("no {method} {}; there are {known}", uri.path()))
 }
 
 impl Failure {

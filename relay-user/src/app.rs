@@ -1,6 +1,7 @@
 //! Building the daemon out of its command line, running it, and taking it down.
 
 mod derp;
+mod memory;
 mod udp;
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Daemon};
 use crate::cli::Serve;
 use crate::conn;
+use crate::listen::files::Limit;
 use crate::observe::counters::Counters;
 use crate::relay::Relay;
 use crate::route::Router;
@@ -52,6 +54,7 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
 
 async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let started_ns = clock::monotonic_ns();
+    Limit::raise().context("cannot read the limit of open files (ulimit -n)")?;
     let key = derp_key(&serve)?;
     let disco = DiscoPrivate::generate(&mut OsRng);
     let limits = Limits {
@@ -65,7 +68,9 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
     let kernel = fast.as_mut().ok().map(|fast| Box::new(fast.session_map()) as _);
     let router = Router::new(limits, kernel);
-    let relay = Arc::new(Relay::new(router, Counters::default(), key, serve.tcp_write_timeout));
+    let queue_bytes = serve.queue_memory.map_or_else(memory::queue_default, |size| size.as_u64());
+    let relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
+    let relay = Arc::new(relay);
     let fast = fast.map(Arc::new);
     let mut tasks = JoinSet::new();
 
@@ -80,12 +85,10 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     };
     derp::start(listeners, &relay, &mut tasks);
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
+    tasks.spawn(upkeep::queue_memory(Arc::clone(&relay)));
     let daemon = Arc::new(Daemon { relay: Arc::clone(&relay), udp, fast, started_ns });
-    tasks.spawn(async move {
-        if let Err(error) = admin::serve(admin_listener, daemon).await {
-            tracing::error!(%error, "the admin socket failed");
-        }
-    });
+    let (_admin, admin_ended) = admin::thread::start(admin_listener, daemon)?;
+    tasks.spawn(admin_ended);
     tracing::info!(path = %admin_path.display(), "admin socket");
     tracing::info!(workers, key = %relay.public, "ready");
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use relay_common::fastpath::DEFAULT_MAX_SESSIONS;
 
@@ -34,12 +35,37 @@ const VERSION: &str = match crate::fastpath::OBJECT {
 /// Questions to a running daemon.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// What the daemon is, and everything it has counted.
-    Status(Admin),
+    /// What the daemon is, and what it has counted.
+    Status {
+        /// Counters at zero, too.
+        #[arg(long)]
+        all: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// The connected DERP clients.
-    Clients(Admin),
+    Clients {
+        /// Only these: a key or its first digits, an address (IP or IP:PORT), or an app name
+        filter: Option<String>,
+        /// Clients to list at most; 0: all. Default: 20, with --json all
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// The UDP sessions, with what userspace and XDP carried.
-    Sessions(Admin),
+    Sessions {
+        /// Only these: a VNI, a disco key or its first digits, or an address (IP or IP:PORT)
+        filter: Option<String>,
+        /// Sessions to list at most; 0: all. Default: 10, with --json all
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// Turn the XDP program's forwarding off, or on again; sessions go on through userspace meanwhile.
     Xdp {
         /// Which.
@@ -51,6 +77,14 @@ pub enum Command {
     },
     /// The pinned BPF maps by field name; the daemon need not run.
     Inspect {
+        /// Only these sessions: a VNI or an address (IP or IP:PORT)
+        filter: Option<String>,
+        /// Sessions to list at most of each directory; 0: all
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        limit: usize,
+        /// Every field of each session, one a line
+        #[arg(long)]
+        verbose: bool,
         /// Pin directory; default: all below the BPF file system's `relayd`.
         #[arg(long, value_name = "DIR")]
         bpf_dir: Option<PathBuf>,
@@ -157,6 +191,12 @@ pub struct Serve {
     /// Where the BPF maps are pinned; default: relayd/v<schema>/<udp port> in the BPF file system
     #[arg(long, value_name = "DIR", requires = "xdp")]
     pub bpf_dir: Option<PathBuf>,
+    /// Connections that have not logged in, at most; 0: no limit; default: a quarter of the open files
+    #[arg(long, value_name = "N")]
+    pub max_pending_logins: Option<usize>,
+    /// The same from one IPv4 address or one IPv6 /64; 0: no limit
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_pending_per_ip: usize,
     /// Worker threads; default: half the cores, at least one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
@@ -166,6 +206,10 @@ pub struct Serve {
     /// Who opens and seals TLS 1.3 records after the handshake; rustls costs more CPU
     #[arg(long, value_enum, value_name = "LAYER", default_value_t = TlsRecords::Own)]
     pub tls_records: TlsRecords,
+    /// What may wait for all slow clients together, such as 512MiB; default: an eighth of the memory. Beyond
+    /// it, the client that has taken nothing for longest is cut
+    #[arg(long, value_name = "SIZE")]
+    pub queue_memory: Option<ByteSize>,
     /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime
     /// directory
     #[arg(long, value_name = "PATH")]
@@ -221,6 +265,11 @@ mod tests {
     #[test]
     fn questions_take_the_admin_socket() {
         let cli = parse(&["sessions", "--admin-socket", "/x"]).expect("parses");
-        assert!(matches!(cli.command, Some(Command::Sessions(Admin { admin_socket: Some(_), json: false }))));
+        let Some(Command::Sessions { filter, limit, admin }) = cli.command else { panic!("sessions") };
+        assert_eq!((filter, limit, admin.json), (None, None, false));
+        assert!(admin.admin_socket.is_some());
+        let cli = parse(&["clients", "nodekey:0f", "-limit", "0", "--json"]).expect("parses");
+        let Some(Command::Clients { filter, limit, admin }) = cli.command else { panic!("clients") };
+        assert_eq!((filter.as_deref(), limit, admin.json), (Some("nodekey:0f"), Some(0), true));
     }
 }

@@ -7,6 +7,7 @@
 //! sweep's.
 
 pub mod bucket;
+pub mod ledger;
 pub mod login;
 pub mod mailbox;
 pub mod parting;
@@ -24,16 +25,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use relay_common::derp::message::PeerGoneReason;
-use relay_common::derp::{HEADER_LEN, KEY_LEN};
-
-use self::mailbox::{Batch, Lane};
+use self::ledger::{Ledger, Packets};
+use self::mailbox::Lane;
 use self::parting::Parting;
 use self::reader::{Fault, Reader};
 use self::stream::{Received, Stream};
 use crate::clock;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
+use crate::route::gone::Audience;
 use crate::route::peer::{Ending, Peer};
 
 /// Socket reads per turn, so that one busy client does not keep its worker from the others.
@@ -71,14 +71,18 @@ impl End {
     }
 }
 
-/// A logged-in connection. As a future, it resolves when the connection is over and everybody knows.
+/// A logged-in connection. As a future, it resolves when the connection is over and everybody knows. However
+/// it ends, by a panic too, dropping it takes the client out of the table.
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: S,
     reader: Reader,
     peer: Arc<Peer>,
     relay: Arc<Relay>,
+    ledger: Ledger,
+    /// Bytes left to flush at the last look; they are part of the budget.
     unsent: usize,
+    has_left: bool,
     /// It is over and nobody knows it any more, but its client shall hear why.
     parting: Option<Box<Parting>>,
 }
@@ -86,10 +90,11 @@ pub struct Connection<S> {
 impl<S: Stream> Connection<S> {
     /// A connection whose login is done and whose peer is in the table.
     pub fn new(stream: S, reader: Reader, peer: Arc<Peer>, relay: Arc<Relay>) -> Self {
-        Self { stream, reader, peer, relay, unsent: 0, parting: None }
+        let ledger = Ledger::default();
+        Self { stream, reader, peer, relay, ledger, unsent: 0, has_left: false, parting: None }
     }
 
-    /// Tells everybody who must know that the connection is over.
+    /// Counts and says why the connection is over.
     fn finish(&mut self, end: &End) {
         match end {
             End::Fault(_) => self.relay.counters.add(Counter::ProtocolFaults, 1),
@@ -99,17 +104,7 @@ impl<S: Stream> Connection<S> {
             _ => {}
         }
         tracing::debug!(remote = %self.peer.remote, %end, "connection ended");
-        for other in self.leave() {
-            reader::tell_gone(&other, &self.peer.key, PeerGoneReason::Disconnected);
-        }
-    }
-
-    /// Takes the connection out of the table; returns who must hear of it.
-    fn leave(&mut self) -> Vec<Arc<Peer>> {
-        let Self { reader, peer, relay, .. } = self;
-        let left = peer.mailbox.close();
-        relay.counters.add(Counter::DropGoneDisconnected, left as u64);
-        relay.router.leave(peer, reader.take_audience(), clock::monotonic_ns())
+        self.leave();
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -147,7 +142,7 @@ impl<S: Stream> Connection<S> {
                     ControlFlow::Break(())
                 }
             });
-            turn.finish();
+            drop(turn);
             if let Some(fault) = fault {
                 return Poll::Ready(Err(fault.into()));
             }
@@ -163,40 +158,90 @@ impl<S: Stream> Connection<S> {
 
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         for _ in 0..WRITES_PER_TURN {
-            if self.stream.poll_flush(cx)?.is_pending() {
-                self.note_blocked();
+            let flushed = self.stream.poll_flush(cx)?;
+            self.note_unsent();
+            if flushed.is_pending() {
+                self.peer.mailbox.settle();
                 return Poll::Pending;
             }
-            self.peer.timers.blocked_since_ms.store(0, Ordering::Relaxed);
             let batch = self.peer.mailbox.take();
             if batch.is_empty() {
                 return Poll::Pending;
             }
-            self.stream.send(cx, &batch.slices())?;
-            self.count_sent(&batch);
+            let sent = self.stream.send(cx, &mut batch.slices());
+            self.relay.budget.add(-(batch.bytes() as i64));
+            if let Err(error) = sent {
+                self.relay.counters.add(Counter::DropWriteError, batch.packets() as u64);
+                return Poll::Ready(Err(error.into()));
+            }
+            let sent = self.ledger.begin(&batch, self.stream.unsent_plaintext());
+            self.count_sent(sent);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// The write deadline runs from the client's last sign of taking something.
-    fn note_blocked(&mut self) {
+    /// Looks at what the socket has left to take: counts what it took meanwhile, keeps the budget, and lets
+    /// the write deadline run from the client's last sign of taking something.
+    fn note_unsent(&mut self) {
+        let unsent = self.stream.unsent();
+        let before = std::mem::replace(&mut self.unsent, unsent);
+        if before == 0 && unsent == 0 {
+            return;
+        }
+        self.relay.budget.add(unsent as i64 - before as i64);
         let blocked = &self.peer.timers.blocked_since_ms;
-        self.peer.mailbox.settle();
-        let before = std::mem::replace(&mut self.unsent, self.stream.unsent());
-        if before != self.unsent || blocked.load(Ordering::Relaxed) == 0 {
+        if unsent == 0 {
+            blocked.store(0, Ordering::Relaxed);
+        } else if unsent != before || blocked.load(Ordering::Relaxed) == 0 {
             blocked.store(clock::monotonic_ms(), Ordering::Relaxed);
         }
+        let sent = self.ledger.advance(self.stream.unsent_plaintext());
+        self.count_sent(sent);
     }
 
-    fn count_sent(&self, batch: &Batch) {
-        let packets = batch.frames(Lane::Data) + batch.frames(Lane::Disco);
-        let bytes = batch.bytes(Lane::Data) + batch.bytes(Lane::Disco) - packets * (HEADER_LEN + KEY_LEN);
+    fn count_sent(&self, Packets { packets, bytes }: Packets) {
+        if packets == 0 {
+            return;
+        }
         let shard = self.relay.counters.shard();
         shard.add(Counter::PacketsSent, packets as u64);
         shard.add(Counter::BytesSent, bytes as u64);
         let own = &self.peer.counters;
         own.packets_out.fetch_add(packets as u64, Ordering::Relaxed);
         own.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl<S> Connection<S> {
+    /// Takes the connection out of the table, once; whoever must hear of it, will. Every packet that it still
+    /// had is counted.
+    fn leave(&mut self) {
+        if std::mem::replace(&mut self.has_left, true) {
+            return;
+        }
+        let Self { reader, peer, relay, .. } = self;
+        let left = peer.mailbox.close();
+        relay.budget.add(-((left.bytes() + self.unsent) as i64));
+        let shard = relay.counters.shard();
+        shard.add(Counter::DropGoneDisconnected, left.packets() as u64);
+        shard.add(Counter::DropControl, left.count(Lane::Control).frames as u64);
+        shard.add(Counter::DropWriteError, self.ledger.end() as u64);
+        // When the daemon stops, everybody leaves: there is no use in telling each of all others.
+        let stopping = peer.ending() == Some(Ending::Shutdown);
+        let audience = if stopping { Audience::default() } else { reader.take_audience() };
+        relay.leave(peer, audience, clock::monotonic_ns());
+    }
+}
+
+/// A task that was not finished, because it panicked, because its client failed in the middle of the login or
+/// because the daemon ends, must not leave its client behind.
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.relay.counters.add(Counter::TaskPanics, 1);
+            tracing::error!(remote = %self.peer.remote, "the task of a connection panicked; this is a bug");
+        }
+        self.leave();
     }
 }
 
@@ -222,13 +267,4 @@ impl<S: Stream> Future for Connection<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tls::stream::TlsStream;
-
-    #[test]
-    fn an_idle_connections_task_is_small() {
-        let task = size_of::<Connection<TlsStream>>();
-        assert!(task <= 512, "{task} bytes");
-    }
-}
+mod tests;

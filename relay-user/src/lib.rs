@@ -19,6 +19,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod clock;
+mod columns;
 pub mod conn;
 pub mod fastpath;
 pub mod keyfile;

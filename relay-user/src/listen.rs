@@ -1,28 +1,42 @@
 //! From an accepted socket to a login: transport, first request, and where it leads.
 
+pub mod door;
+pub mod files;
 pub mod http;
 pub mod pages;
 pub mod tcp;
+pub mod wildcard;
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout_at};
 
+use self::door::{Door, Place};
+use self::files::Limit;
 use self::http::{Head, HeadError};
 use self::pages::Route;
+use crate::clock;
 use crate::conn::login::login;
 use crate::conn::parting::part;
 use crate::conn::stream::plain::PlainStream;
 use crate::conn::stream::{Stream, recv_into, send_all};
 use crate::observe::counters::Counter;
+use crate::observe::seldom::Seldom;
 use crate::relay::Relay;
 use crate::tls::stream::TlsStream;
 
-/// How long a client may take for its TLS handshake and each request (upstream's HTTP read timeout).
+/// How long a client may take for its TLS handshake and first request, for each further one, and to take an
+/// answer (upstream's HTTP read and write timeouts).
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long all of a connection's requests may take: its place at the door is for those who log in.
+const PENDING_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Requests on one connection before it is closed: probes send a few.
 const REQUESTS_PER_CONNECTION: usize = 16;
@@ -41,68 +55,120 @@ pub enum Service {
     Companion,
 }
 
-/// Accepts connections for ever; each gets a task of its own.
-pub async fn serve(listener: TcpListener, service: Service, relay: Arc<Relay>) {
+/// Accepts connections for ever; each that the door admits gets a task of its own.
+pub async fn serve(listener: TcpListener, service: Service, door: Arc<Door>, relay: Arc<Relay>) {
+    let failures = Seldom::default();
     loop {
         match listener.accept().await {
-            Ok((tcp, remote)) => {
-                relay.counters.add(Counter::Accepts, 1);
-                tokio::spawn(connection(tcp, tcp::unmapped(remote), service.clone(), Arc::clone(&relay)));
-            }
+            Ok((tcp, remote)) => admit(tcp, tcp::unmapped(remote), &service, &door, &relay),
             Err(error) => {
-                tracing::debug!(%error, "accept failed");
+                relay.counters.add(Counter::AcceptFailed, 1);
+                if is_of_one_connection(&error) {
+                    tracing::debug!(%error, "a connection went away before it was accepted");
+                    continue;
+                }
+                if let Some(left_out) = failures.note(clock::monotonic_ms()) {
+                    let remedy = "if files are short, raise LimitNOFILE= of the service or fs.file-max";
+                    tracing::warn!(%error, left_out, "cannot accept connections; {remedy}");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn connection(tcp: TcpStream, remote: SocketAddr, service: Service, relay: Arc<Relay>) {
+/// Whether an accept failed for what became of the connection, and the next one may be accepted at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    // A firewall's rule says "not permitted".
+    let kinds = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::PermissionDenied];
+    kinds.contains(&error.kind())
+}
+
+fn admit(tcp: TcpStream, remote: SocketAddr, service: &Service, door: &Arc<Door>, relay: &Arc<Relay>) {
+    relay.counters.add(Counter::Accepts, 1);
+    let limit = Limit::get().unwrap_or(Limit::UNKNOWN);
+    match door.admit(tcp.as_raw_fd(), limit, remote.ip()) {
+        Ok(place) => {
+            tokio::spawn(connection(tcp, remote, service.clone(), place, Arc::clone(relay)));
+        }
+        Err(refusal) => door.tell(refusal, remote.ip(), &relay.counters, clock::monotonic_ms()),
+    }
+}
+
+async fn connection(tcp: TcpStream, remote: SocketAddr, service: Service, place: Place, relay: Arc<Relay>) {
     if let Err(error) = tcp::tune(&tcp) {
-        tracing::debug!(%remote, %error, "cannot set socket options");
+        relay.counters.add(Counter::AcceptFailed, 1);
+        return tracing::debug!(%remote, %error, "cannot set socket options; connection closed");
     }
     match service {
         Service::Tls(config) => match TlsStream::new(tcp, config) {
-            Ok(stream) => requests(stream, remote, true, relay).await,
-            Err(error) => tracing::warn!(%error, "TLS cannot serve"),
+            Ok(stream) => requests(stream, remote, true, place, relay).await,
+            Err(error) => {
+                relay.counters.add(Counter::HttpTransport, 1);
+                tracing::debug!(%remote, %error, "TLS cannot serve");
+            }
         },
-        Service::Plain => requests(PlainStream::new(tcp), remote, true, relay).await,
-        Service::Companion => requests(PlainStream::new(tcp), remote, false, relay).await,
+        Service::Plain => requests(PlainStream::new(tcp), remote, true, place, relay).await,
+        Service::Companion => requests(PlainStream::new(tcp), remote, false, place, relay).await,
     }
 }
 
 /// Answers requests until one of them turns the connection into DERP.
-async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, relay: Arc<Relay>) {
+async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, place: Place, relay: Arc<Relay>) {
+    let end = Instant::now() + PENDING_DEADLINE;
+    let deadline = || end.min(Instant::now() + REQUEST_DEADLINE);
     let mut read = Vec::new();
-    for _ in 0..REQUESTS_PER_CONNECTION {
-        let head = match tokio::time::timeout(REQUEST_DEADLINE, read_head(&mut stream, &mut read)).await {
+    for answered in 0..REQUESTS_PER_CONNECTION {
+        let head = timeout_at(deadline(), read_head(&mut stream, &mut read)).await;
+        // Between two requests each side may go: that is how a connection with answers ends.
+        let is_between = answered > 0 && read.is_empty();
+        let head = match head {
             Ok(Ok(head)) => head,
-            Ok(Err(error)) => return refuse(stream, error, &relay).await,
-            Err(_) => return relay.counters.add(Counter::HttpMalformed, 1),
+            Ok(Err(HeadError::Io(error))) if is_between && is_goodbye(&error) => break,
+            Ok(Err(error)) => return refuse(stream, error, deadline(), &relay).await,
+            Err(_) if is_between => break,
+            Err(_) => return relay.counters.add(Counter::HttpTimeout, 1),
         };
         let route = if derp { pages::route(&head) } else { pages::companion_route(&head) };
         match route {
             Route::Derp { fast_start } => {
                 let preamble = if fast_start { Vec::new() } else { pages::switching(&relay.public) };
-                return run(stream, preamble, read, remote, relay).await;
+                return run(stream, preamble, read, remote, place, relay).await;
             }
             Route::Page(answer) => {
                 relay.counters.add(Counter::HttpRequests, 1);
-                let keep = head.keep_alive && !answer.close;
-                if send_all(&mut stream, &answer.encode(keep, head.is_head())).await.is_err() || !keep {
-                    break;
+                let keep = head.keep_alive && !answer.close && answered + 1 < REQUESTS_PER_CONNECTION;
+                let bytes = answer.encode(keep, head.is_head(), SystemTime::now());
+                match timeout_at(deadline(), send_all(&mut stream, &bytes)).await {
+                    Ok(Ok(())) if keep => {}
+                    Ok(_) => break,
+                    Err(_) => return relay.counters.add(Counter::HttpTimeout, 1),
                 }
             }
         }
     }
-    part(stream).await;
+    part(&mut stream).await;
 }
 
-async fn run<S: Stream>(stream: S, preamble: Vec<u8>, read: Vec<u8>, remote: SocketAddr, relay: Arc<Relay>) {
+/// Whether an error is how a client that needs nothing more leaves.
+fn is_goodbye(error: &io::Error) -> bool {
+    let kinds = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
+    kinds.contains(&error.kind())
+}
+
+async fn run<S: Stream>(
+    stream: S,
+    preamble: Vec<u8>,
+    read: Vec<u8>,
+    remote: SocketAddr,
+    place: Place,
+    relay: Arc<Relay>,
+) {
     let connection = match login(stream, preamble, read, remote, &relay).await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%remote, %error, "login failed"),
     };
+    drop(place);
     // A task of its own: the one that this is part of has grown to what a handshake needs.
     tokio::spawn(connection);
 }
@@ -118,14 +184,15 @@ async fn read_head<S: Stream>(stream: &mut S, read: &mut Vec<u8>) -> Result<Head
     }
 }
 
-async fn refuse<S: Stream>(mut stream: S, error: HeadError, relay: &Relay) {
+async fn refuse<S: Stream>(mut stream: S, error: HeadError, deadline: Instant, relay: &Relay) {
     let Some(answer) = pages::refusal(&error) else {
         relay.counters.add(Counter::HttpTransport, 1);
         // If it was the client who broke the rules of TLS, an alert tells it so.
-        return part(stream).await;
+        return part(&mut stream).await;
     };
     relay.counters.add(Counter::HttpMalformed, 1);
     // The peer spoke nonsense; whether it hears the answer is its business.
-    let _ = tokio::time::timeout(REQUEST_DEADLINE, send_all(&mut stream, &answer.encode(false, false))).await;
-    part(stream).await;
+    let bytes = answer.encode(false, false, SystemTime::now());
+    let _ = timeout_at(deadline, send_all(&mut stream, &bytes)).await;
+    part(&mut stream).await;
 }

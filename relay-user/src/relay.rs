@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use relay_common::key::{NodePrivate, NodePublic};
 
+use crate::conn::mailbox::budget::Budget;
 use crate::observe::counters::Counters;
 use crate::route::Router;
+use crate::route::gone::Audience;
+use crate::route::peer::Peer;
 use crate::route::table::ConnId;
 
 /// The shared state of the daemon.
@@ -22,14 +25,30 @@ pub struct Relay {
     pub public: NodePublic,
     /// How long a client may take nothing of what waits for it; zero: for ever.
     pub write_timeout: Duration,
+    /// What may wait for all clients together.
+    pub budget: Budget,
     next_conn: AtomicU64,
 }
 
 impl Relay {
-    /// A relay without clients.
-    pub fn new(router: Router, counters: Counters, key: NodePrivate, write_timeout: Duration) -> Self {
+    /// A relay without clients. At most `queue_bytes` wait for all of them together.
+    pub fn new(
+        router: Router,
+        counters: Counters,
+        key: NodePrivate,
+        write_timeout: Duration,
+        queue_bytes: u64,
+    ) -> Self {
         let public = key.public();
-        Self { router, counters, key, public, write_timeout, next_conn: AtomicU64::new(1) }
+        let budget = Budget::new(queue_bytes);
+        Self { router, counters, key, public, write_timeout, budget, next_conn: AtomicU64::new(1) }
+    }
+
+    /// Takes a connection out of the table. When its key left with it, all of `audience` will hear so.
+    pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) {
+        let told = self.router.leave(peer, audience, now_ns);
+        self.budget.add(told.growth);
+        told.wake.iter().for_each(|peer| peer.mailbox.wake());
     }
 
     /// A name for a new connection.

@@ -12,9 +12,11 @@ pub mod session;
 pub mod sessions;
 pub mod table;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::{Mutex, MutexGuard};
+use relay_common::derp::message::PeerGoneReason;
 use relay_common::fastpath::SessionStats;
 use relay_common::key::{DiscoPublic, NodePublic};
 
@@ -33,6 +35,16 @@ const WALK: usize = 128;
 
 type Hasher = foldhash::fast::RandomState;
 type Map<K, V> = DashMap<K, V, Hasher>;
+
+/// Who was told that a key left.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Told {
+    /// Those whose tasks have to be woken for it.
+    pub wake: Vec<Arc<Peer>>,
+    /// Bytes that now wait for them.
+    pub growth: i64,
+}
 
 /// The table behind its mutex, and the in-process mirror in front of it.
 #[derive(Debug)]
@@ -95,15 +107,26 @@ impl Router {
         let _ = self.apply(&mut self.lock(), Event::Frame { conn }, now_ns);
     }
 
-    /// Forgets a connection. When its key left with it, returns who must hear so.
-    pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) -> Vec<Arc<Peer>> {
+    /// Forgets a connection. When its key left with it, everybody in its audience is owed the news before the
+    /// table's lock is let go: the key may come back at once, and its packets must not be followed by the news
+    /// of its going. The caller wakes those who are named, and keeps the budget.
+    pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) -> Told {
         let mut inner = self.lock();
+        let mut told = Told::default();
         if self.apply(&mut inner, Event::Leave { conn: peer.id }, now_ns).is_err() {
-            return Vec::new();
+            return told;
         }
         self.conns.remove(&peer.id);
         let left = !self.peers.contains_key(&peer.key);
-        inner.audiences.leave(peer.key, audience, left)
+        for other in inner.audiences.leave(peer.key, audience, left) {
+            // A receiver that has gone too needs no telling.
+            let Ok(pushed) = other.mailbox.owe_gone(peer.key, PeerGoneReason::Disconnected) else { continue };
+            told.growth += pushed.growth;
+            if pushed.wake {
+                told.wake.push(other);
+            }
+        }
+        told
     }
 
     /// Every logged-in connection, one after the other; `visit` must not block.
@@ -164,17 +187,21 @@ impl Router {
         ended
     }
 
-    /// Every session with what both packet paths counted for it.
-    pub fn sessions(&self) -> Vec<(Session, Arc<SessionRoute>, Option<SessionStats>)> {
-        let mut all = Vec::new();
-        self.walk(|inner, vni| {
-            let Some(session) = inner.table.session(vni).cloned() else { return };
+    /// The next few sessions after the VNI `last`, those of them that are `wanted`, with what both packet
+    /// paths counted for them. Returns the last VNI looked at; `None`: there are no more.
+    pub fn sessions_after(
+        &self,
+        last: u32,
+        wanted: impl Fn(&Session) -> bool,
+        mut visit: impl FnMut(&Session, &Arc<SessionRoute>, Option<SessionStats>),
+    ) -> Option<u32> {
+        self.slice(last, &mut |inner, vni| {
+            let Some(session) = inner.table.session(vni).filter(|session| wanted(session)) else { return };
             let kernel = inner.kernel.stats(session.stats_slot).filter(|_| session.generation > 0);
             if let Some(route) = self.session(vni) {
-                all.push((session, route, kernel));
+                visit(session, &route, kernel);
             }
-        });
-        all
+        })
     }
 
     /// Every bound leg's path: what next hops are wanted for.
@@ -202,7 +229,12 @@ impl Router {
 
     /// Sessions that the kernel should be forwarding.
     pub fn installed_count(&self) -> usize {
-        self.lock().table.sessions().filter(|session| session.installed.is_some()).count()
+        let mut installed = 0;
+        self.walk(|inner, vni| {
+            let session = inner.table.session(vni);
+            installed += usize::from(session.is_some_and(|session| session.installed.is_some()));
+        });
+        installed
     }
 
     /// Sessions allocated.
@@ -217,19 +249,27 @@ impl Router {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic under the lock is a bug in the table; the packets of everybody else still have to go on.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        // A panic under the lock is a bug in the table; the packets of everybody else still have to go on:
+        // this mutex knows no poison.
+        self.inner.lock()
     }
 
     fn walk(&self, mut visit: impl FnMut(&mut Inner, u32)) {
         let mut last = 0;
-        loop {
-            let mut inner = self.lock();
-            let vnis = inner.table.vnis_after(last, WALK);
-            let Some(end) = vnis.last() else { return };
-            last = *end;
-            vnis.into_iter().for_each(|vni| visit(&mut inner, vni));
+        while let Some(end) = self.slice(last, &mut visit) {
+            last = end;
         }
+    }
+
+    /// Visits the next few sessions after the VNI `last`; returns the last of them.
+    fn slice(&self, last: u32, visit: &mut impl FnMut(&mut Inner, u32)) -> Option<u32> {
+        let mut inner = self.lock();
+        let vnis = inner.table.vnis_after(last, WALK);
+        vnis.iter().for_each(|vni| visit(&mut inner, *vni));
+        // Handed to who waits, if somebody does: a walk that took it again at once would win it every time,
+        // and a login would wait for the whole walk.
+        MutexGuard::unlock_fair(inner);
+        vnis.last().copied()
     }
 
     fn apply(&self, inner: &mut Inner, event: Event, now_ns: u64) -> Result<(), Refusal> {

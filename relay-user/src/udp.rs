@@ -9,5 +9,6 @@ pub mod cmsg;
 pub mod endpoints;
 pub mod relay;
 pub mod service;
+pub mod setback;
 pub mod socket;
 pub mod stun;

@@ -21,6 +21,9 @@ use crate::udp::service::Bound;
 /// Keep-alives and write deadlines are looked at this often.
 const CONNECTION_SWEEP: Duration = Duration::from_millis(500);
 
+/// Between two looks at queues that hold too much.
+const QUEUE_PAUSE: Duration = Duration::from_millis(20);
+
 /// Sessions' liveness, and with it their expiry.
 const SESSION_SWEEP: Duration = Duration::from_secs(5);
 
@@ -39,6 +42,26 @@ pub async fn connections(relay: Arc<Relay>) {
     loop {
         ticks.tick().await;
         conn::sweep::sweep(&relay, clock::monotonic_ms());
+    }
+}
+
+/// Frees queues whenever too much waits for all clients together.
+pub async fn queue_memory(relay: Arc<Relay>) {
+    loop {
+        relay.budget.exceeded().await;
+        while relay.budget.excess() > 0 {
+            let cut = conn::sweep::cut_blocked(&relay);
+            if cut > 0 {
+                let most = relay.budget.most();
+                tracing::warn!(
+                    cut,
+                    most,
+                    "too much waits for slow clients (--queue-memory); cut the slowest"
+                );
+            }
+            // Those that are left take; all that can be done is to wait until they have.
+            tokio::time::sleep(QUEUE_PAUSE).await;
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //! machine under the same load.
 //!
 //! ```text
-//!   cargo xtask bench ─► bin/bench ─┬─ lookup, mux    code against code, in this process or in Go's
-//!                                   └─ derp, scale    relayd and derper as processes; load from a third one
+//!   cargo xtask bench ─► bin/bench ─┬─ lookup, mux          code against code, in this process or in Go's
+//!                                   ├─ derp, scale, slow    relayd and derper as processes; load from a third
+//!                                   └─ workers              relayd against itself, likewise
 //! ```
 //!
 //! Ours and the rival's samples alternate (A B A B ...), and a row is judged by the median of the ratios of
@@ -18,10 +19,14 @@ pub mod report;
 mod rivals;
 pub mod scale;
 mod server;
+pub mod slow;
 pub mod steady;
 mod usage;
+pub mod workers;
 
 use std::path::PathBuf;
+
+use report::Row;
 
 /// What a run of the benchmark was asked to do.
 #[derive(Clone, Debug)]
@@ -50,5 +55,13 @@ impl Settings {
     /// Whether a row of this name is asked for.
     pub fn wants(&self, name: &str) -> bool {
         self.row.as_ref().is_none_or(|part| name.contains(part.as_str()))
+    }
+}
+
+/// Keeps a finished row, and says so at once.
+fn keep(rows: &mut Vec<Row>, settings: &Settings, row: Row) {
+    if settings.wants(&row.name) {
+        eprintln!("{}", row.line());
+        rows.push(row);
     }
 }

@@ -134,7 +134,7 @@ fn xdp(
     account.equal("XDP: frames with wrong or no checksums there", checked.bad, 0);
     place.account_reasons(relayd, account)?;
     account.delivered("XDP", &traffic);
-    let dump = run_relayd(&["inspect", "--bpf-dir", &relayd.bpf_dir().to_string_lossy()])?;
+    let dump = run_relayd(&["inspect", "--verbose", "--bpf-dir", &relayd.bpf_dir().to_string_lossy()])?;
     let counted = format!("XDP reason `forwarded`: {forwarded}; userspace 0");
     Ok((Rung::new("UDP through XDP", traffic, counted), dump))
 }

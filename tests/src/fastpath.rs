@@ -113,7 +113,8 @@ pub fn refused(wire: &Wire, options: &Options) -> StartError {
 /// If it prints nothing.
 pub fn dumped(dir: &BpfDir) -> String {
     let mut out = Vec::new();
-    inspect::dump(&dir.0, &mut out).unwrap_or_else(|error| panic!("{error}"));
+    let options = inspect::Options { verbose: true, ..inspect::Options::default() };
+    inspect::dump(&dir.0, &options, &mut out).unwrap_or_else(|error| panic!("{error}"));
     String::from_utf8(out).expect("text")
 }
 

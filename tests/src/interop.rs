@@ -7,6 +7,7 @@ mod site;
 
 use anyhow::{Context as _, bail};
 pub use judge::{Judge, Verdict, build_program, build_tests};
+pub(crate) use judge::{find_go, go};
 pub use site::{Server, Site};
 
 /// Judges one case on the shared site and panics unless it passed; skips by name where this machine cannot.

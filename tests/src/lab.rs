@@ -35,6 +35,20 @@ impl Netns {
         Ok(netns)
     }
 
+    /// A namespace whose TCP sockets have small buffers, 128 KiB to send and 64 KiB to receive: loopback's 4 MiB
+    /// hide every slow reader.
+    pub fn narrow(label: &str) -> Result<Self> {
+        let netns = Self::new(label)?;
+        netns.enter(|| -> Result<()> {
+            for (limit, bytes) in [("tcp_wmem", "4096 16384 131072"), ("tcp_rmem", "4096 16384 65536")] {
+                let path = format!("/proc/sys/net/ipv4/{limit}");
+                fs::write(&path, bytes).with_context(|| format!("writing {path}"))?;
+            }
+            Ok(())
+        })??;
+        Ok(netns)
+    }
+
     /// Its name, as `ip netns` and `nsenter --net=/run/netns/NAME` take it.
     pub fn name(&self) -> &str {
         &self.name

@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod packet;
 pub mod raw;
 mod skip;
+pub mod stock;
 pub mod topology;
 pub mod udp_client;
 pub mod wire;

@@ -101,10 +101,13 @@ fn inspect_shows_sessions_and_the_kill_switch_of_a_running_daemon() {
         fast_path.heartbeat(clock::monotonic_ns()).expect("written");
         assert!(dumped(dir).contains("(forwarding)"));
 
+        let only = |vni, verbose| inspect::Options { only: inspect::Only::Vni(vni), limit: 0, verbose };
         let mut out = Vec::new();
-        inspect::session(&dir.0, 7, &mut out).expect("it is there");
-        assert!(String::from_utf8(out).expect("text").contains("stats_slot    2"));
-        let error = inspect::session(&dir.0, 8, &mut Vec::new()).expect_err("not there").to_string();
+        inspect::dump(&dir.0, &only(7, true), &mut out).expect("it is there");
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.contains("stats_slot    2") && !text.contains("CONFIG"), "{text}");
+        let error =
+            inspect::dump(&dir.0, &only(8, false), &mut Vec::new()).expect_err("not there").to_string();
         assert!(error.contains("VNI 8"), "{error}");
     });
 }
@@ -180,7 +183,8 @@ fn a_map_of_another_size_is_refused_unread() {
         fs::create_dir(&dir.0).expect("a directory of the BPF file system");
         let other = HashMap::<MapData, u32, [u8; 64]>::create(4, 0).expect("a map");
         other.pin(dir.0.join(map::SESSIONS)).expect("pinned");
-        let error = inspect::dump(&dir.0, &mut Vec::new()).expect_err("refused");
+        let error =
+            inspect::dump(&dir.0, &inspect::Options::default(), &mut Vec::new()).expect_err("refused");
         let sentence = error.to_string();
         assert!(matches!(error, inspect::InspectError::Layout { .. }), "{sentence}");
         assert!(sentence.contains("64 bytes") && sentence.contains("136 bytes"), "{sentence}");

@@ -38,8 +38,12 @@ fn after_kill_9_under_traffic_the_program_is_gone_the_maps_stay_and_the_next_sta
     for map in ["SESSIONS", "LEG_STATS", "REASONS", "CONFIG"] {
         assert!(Path::new(&pins).join(map).exists(), "{map} stays pinned");
     }
-    let left = run_relayd(&["inspect", "--bpf-dir", &pins])?;
+    let left = run_relayd(&["inspect", "--verbose", "--bpf-dir", &pins])?;
     assert!(left.contains("vni 1"), "the session can be read: {left}");
+    assert!(
+        left.contains("none runs") && left.contains("UTC; heartbeat"),
+        "nobody runs, and since when: {left}"
+    );
     assert!(left.contains(&clients[0].local()?.to_string()), "its client, too: {left}");
     assert!(left.lines().any(|line| line.contains("forwarded") && line.contains("tx")), "{left}");
 
@@ -48,7 +52,8 @@ fn after_kill_9_under_traffic_the_program_is_gone_the_maps_stay_and_the_next_sta
     assert_eq!(status["udp"]["sessions"], 0);
     assert_eq!(status["xdp"]["installed"], 0);
     assert_ne!(program_id(&daemon)?, first_program);
-    let now = run_relayd(&["inspect", "--bpf-dir", &pins])?;
+    let now = run_relayd(&["inspect", "--verbose", "--bpf-dir", &pins])?;
+    assert!(now.contains(&format!("runs, process {}", daemon.pid())), "{now}");
     assert!(!now.contains("vni 1"), "the maps are new: {now}");
     // Whoever still believes in the old session is counted, not served.
     clients[0].send(b"to a session of the dead daemon")?;

@@ -45,6 +45,10 @@ enum Which {
     Mux,
     /// Thousands of clients that each say little
     Scale,
+    /// Receivers that read slowly or not at all
+    Slow,
+    /// The daemon with two workers, and with one
+    Workers,
     /// All of them
     #[default]
     All,

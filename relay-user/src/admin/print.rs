@@ -1,119 +1,233 @@
-//! The admin socket's answers, for people.
+//! The admin socket's answers, for people: what fits a screen, with units, and the totals last.
+
+mod counters;
 
 use std::fmt::Write;
 
-use super::view::{Client, Leg, Session, Status, Xdp};
+use self::counters::groups;
+use super::list::{ClientTotals, SessionTotals};
+use super::view::{ActiveXdp, Client, Leg, Session, Status, Xdp};
+use crate::columns::Align::{Left, Right};
+use crate::columns::{age, bytes, count, plural, table};
 
-/// `relayd status`.
-pub fn status(status: &Status) -> String {
+/// Hex digits that a key is cut to at least; more where keys would look alike.
+const DIGITS: usize = 12;
+
+/// `relayd status`. `all`: counters at zero, too.
+pub fn status(status: &Status, all: bool) -> String {
     let mut out = String::new();
     let up = status.uptime_seconds;
     line(&mut out, "relayd", format!("{}, up {}", status.version, age(up)));
-    line(&mut out, "derp", format!("{} clients, key {}", status.derp.clients, status.derp.key));
+    let clients = plural(status.derp.clients, "client");
+    line(&mut out, "derp", format!("{clients}, key {}", status.derp.key));
     match &status.udp {
         Some(udp) => {
-            let text = format!("port {}, {} of {} sessions", udp.port, udp.sessions, udp.max_sessions);
+            let (sessions, most) = (count(udp.sessions as u64), count(udp.max_sessions.into()));
+            let text = format!("port {}, {sessions} of at most {most} sessions, key {}", udp.port, udp.key);
             line(&mut out, "udp relay", text);
         }
         None => line(&mut out, "udp relay", "off (--relay-server-port)".to_owned()),
     }
     match &status.xdp {
         Xdp::Unavailable { unavailable } => line(&mut out, "xdp", format!("off: {unavailable}")),
-        Xdp::Active(xdp) => {
-            let maps = xdp.maps.as_deref().unwrap_or("not pinned");
-            let state = if xdp.enabled { "forwarding" } else { "turned off (`relayd xdp on`)" };
-            let text = format!("{state}, {} on {}, program {}", xdp.mode, xdp.interface, xdp.program_id);
-            line(&mut out, "xdp", text);
-            line(&mut out, "maps", maps.to_owned());
-            let text = format!("{} sessions, drift {}, failures {}", xdp.installed, xdp.drift, xdp.failures);
-            line(&mut out, "in kernel", text);
-            out.push_str("\nXDP exits:\n");
-            let seen = xdp.reasons.iter().filter(|(_, count)| count.packets > 0);
-            seen.for_each(|(label, count)| {
-                let _ = writeln!(out, "  {label:<28}{:>14} packets {:>16} bytes", count.packets, count.bytes);
-            });
-        }
+        Xdp::Active(xdp) => active(&mut out, xdp, all),
     }
-    out.push_str("\nuserspace counters:\n");
-    for (label, n) in status.counters.iter().filter(|(_, n)| **n > 0) {
-        let _ = writeln!(out, "  {label:<28}{n:>14}");
+    for (title, counters) in groups(&status.counters, all) {
+        let rows = counters.into_iter().map(|(label, n)| {
+            let with_unit = if label.contains("bytes") { bytes(n) } else { String::new() };
+            [label.to_owned(), count(n), with_unit]
+        });
+        let _ = write!(out, "\n{}", table(0, [(title, Left), ("", Right), ("", Right)], rows));
+    }
+    if !all && status.counters.values().any(|n| *n == 0) {
+        out.push_str("\ncounters at zero are left out (--all)\n");
     }
     out
+}
+
+fn active(out: &mut String, xdp: &ActiveXdp, all: bool) {
+    line(out, "xdp", format!("{}, program {}", state(xdp), xdp.program_id));
+    line(out, "maps", xdp.maps.clone().unwrap_or_else(|| "not pinned".to_owned()));
+    let sessions = plural(usize::try_from(xdp.installed).unwrap_or(usize::MAX), "session");
+    let (drift, failures, audits) = (count(xdp.drift), count(xdp.failures), count(xdp.audits));
+    let text = format!("{sessions}; {drift} entries wrong in {audits} audits, {failures} writes failed");
+    line(out, "in kernel", text);
+    let shown = xdp.reasons.iter().filter(|(_, n)| all || n.packets > 0);
+    let rows: Vec<_> = shown.map(|(label, n)| [label.clone(), count(n.packets), bytes(n.bytes)]).collect();
+    if !rows.is_empty() {
+        let _ =
+            write!(out, "\n{}", table(0, [("XDP EXITS", Left), ("PACKETS", Right), ("BYTES", Right)], rows));
+    }
+}
+
+/// `relayd xdp on`, `relayd xdp off`.
+pub fn switched(xdp: &Xdp) -> String {
+    match xdp {
+        Xdp::Active(xdp) => format!("XDP: {}\n", state(xdp)),
+        Xdp::Unavailable { unavailable } => format!("XDP: off: {unavailable}\n"),
+    }
+}
+
+fn state(xdp: &ActiveXdp) -> String {
+    let state = match xdp.enabled {
+        true => "forwarding",
+        false => "turned off, userspace carries all sessions (`relayd xdp on` turns it on)",
+    };
+    format!("{state}; {} mode on {}", xdp.mode, xdp.interface)
 }
 
 /// `relayd clients`.
-pub fn clients(clients: &[Client]) -> String {
-    if clients.is_empty() {
-        return "no clients\n".to_owned();
-    }
-    let mut out = format!(
-        "{:<20} {:<24} {:>8} {:>12} {:>12} {:>8}  {}\n",
-        "KEY", "FROM", "UP", "IN", "OUT", "QUEUED", "STATE"
-    );
-    for client in clients {
-        let state = if client.active { "active" } else { "duplicate, standing by" };
+pub fn clients(clients: &[Client], totals: &ClientTotals) -> String {
+    let keys: Vec<String> = clients.iter().map(|client| client.key.to_string()).collect();
+    let digits = digits(&keys);
+    let columns = [
+        ("KEY", Left),
+        ("FROM", Left),
+        ("VIA", Left),
+        ("UP", Right),
+        ("IN", Right),
+        ("", Right),
+        ("OUT", Right),
+        ("", Right),
+        ("QUEUED", Right),
+        ("STATE", Left),
+        ("APP", Left),
+    ];
+    let rows = clients.iter().zip(&keys).map(|(client, key)| {
+        let state = if client.active { "active" } else { "standby" };
         let home = if client.preferred { ", home" } else { "" };
-        let _ = writeln!(
-            out,
-            "{:<20} {:<24} {:>8} {:>12} {:>12} {:>8}  {state}{home}",
-            short(&client.key.to_string()),
+        [
+            short(key, digits),
             client.remote.to_string(),
+            client.protocol.clone(),
             age(client.connected_seconds),
-            client.packets_in,
-            client.packets_out,
-            client.queued_frames,
-        );
-    }
+            packets(client.packets_in),
+            bytes(client.bytes_in),
+            packets(client.packets_out),
+            bytes(client.bytes_out),
+            queued(client),
+            format!("{state}{home}"),
+            client.app_name.clone(),
+        ]
+    });
+    let mut out = if clients.is_empty() { String::new() } else { table(0, columns, rows) };
+    let _ = writeln!(
+        out,
+        "{}: {} in, {}; {} out, {}{}",
+        plural(totals.clients, "client"),
+        packets(totals.packets_in),
+        bytes(totals.bytes_in),
+        packets(totals.packets_out),
+        bytes(totals.bytes_out),
+        left_out(clients.len(), totals.clients).map_or_else(String::new, |text| format!("; {text}")),
+    );
     out
+}
+
+fn queued(client: &Client) -> String {
+    match client.queued_frames {
+        0 => "-".to_owned(),
+        n => format!("{}, {}", plural(n, "frame"), bytes(client.queued_bytes as u64)),
+    }
 }
 
 /// `relayd sessions`.
-pub fn sessions(sessions: &[Session]) -> String {
-    if sessions.is_empty() {
-        return "no sessions\n".to_owned();
-    }
-    let mut out = String::new();
-    for session in sessions {
+pub fn sessions(sessions: &[Session], totals: &SessionTotals) -> String {
+    let keys: Vec<String> =
+        sessions.iter().flat_map(|session| &session.legs).map(|leg| leg.client.to_string()).collect();
+    let digits = digits(&keys);
+    let columns = [
+        ("VNI", Right),
+        ("STATE", Left),
+        ("AGE", Right),
+        ("CLIENT", Left),
+        ("AT", Left),
+        ("RELAY AT", Left),
+        ("HEARD", Right),
+        ("XDP", Right),
+        ("", Right),
+        ("USERSPACE", Right),
+        ("", Right),
+    ];
+    let rows = sessions.iter().flat_map(|session| {
         let state = match (session.bound, session.installed) {
             (false, _) => "connecting",
-            (true, false) => "bound, carried by userspace",
-            (true, true) => "bound, carried by XDP",
+            (true, false) => "userspace",
+            (true, true) => "XDP",
         };
-        let _ = writeln!(out, "VNI {}: {state}, {} old", session.vni, age(session.age_seconds));
-        session.legs.iter().for_each(|each| out.push_str(&leg(each)));
-    }
+        let first = [session.vni.to_string(), state.to_owned(), age(session.age_seconds)];
+        [(first, &session.legs[0]), (Default::default(), &session.legs[1])]
+    });
+    let rows = rows.map(|([vni, state, age], leg)| {
+        let [client, at, relay, heard, xdp, xdp_bytes, user, user_bytes] = self::leg(leg, digits);
+        [vni, state, age, client, at, relay, heard, xdp, xdp_bytes, user, user_bytes]
+    });
+    let mut out = if sessions.is_empty() { String::new() } else { table(0, columns, rows) };
+    let _ = writeln!(
+        out,
+        "{}, {} bound, {} in the kernel: {}, {} by XDP; {}, {} by userspace{}",
+        plural(totals.sessions, "session"),
+        count(totals.bound as u64),
+        count(totals.installed as u64),
+        packets(totals.xdp_packets),
+        bytes(totals.xdp_bytes),
+        packets(totals.packets),
+        bytes(totals.bytes),
+        left_out(sessions.len(), totals.sessions).map_or_else(String::new, |text| format!("; {text}")),
+    );
     out
 }
 
-fn leg(leg: &Leg) -> String {
-    let client = short(&leg.client.to_string());
-    let Some((remote, local)) = leg.remote.zip(leg.local) else {
-        return format!("  {client:<20} no handshake yet\n");
-    };
-    let seen = leg.last_seen_seconds_ago.map_or_else(|| "never".to_owned(), |ago| format!("{ago:.1} s ago"));
-    format!(
-        "  {client:<20} {remote} at {local}, heard {seen}; packets: XDP {}, userspace {}\n",
-        leg.xdp_packets, leg.packets
-    )
+fn leg(leg: &Leg, digits: usize) -> [String; 8] {
+    let addr = |addr: Option<std::net::SocketAddr>| addr.map_or_else(|| "-".to_owned(), |at| at.to_string());
+    let heard = leg.last_seen_seconds_ago;
+    [
+        short(&leg.client.to_string(), digits),
+        if leg.remote.is_some() { addr(leg.remote) } else { "no handshake yet".to_owned() },
+        addr(leg.local),
+        heard.map_or_else(|| "never".to_owned(), |ago| format!("{ago:.1} s ago")),
+        packets(leg.xdp_packets),
+        bytes(leg.xdp_bytes),
+        packets(leg.packets),
+        bytes(leg.bytes),
+    ]
+}
+
+/// What of a list is not shown; `None`: nothing.
+pub(super) fn left_out(shown: usize, matched: usize) -> Option<String> {
+    let rest = matched.saturating_sub(shown);
+    (rest > 0).then(|| format!("{} not shown (--limit 0 shows all)", count(rest as u64)))
 }
 
 fn line(out: &mut String, name: &str, text: String) {
     let _ = writeln!(out, "{name:<12}{text}");
 }
 
-/// A key's prefix and first digits, as upstream's logs write keys.
-fn short(key: &str) -> String {
-    match key.split_once(':') {
-        Some((prefix, hex)) => format!("{prefix}:{}…", hex.get(..8).unwrap_or(hex)),
-        None => key.to_owned(),
+fn packets(n: u64) -> String {
+    format!("{} pkts", count(n))
+}
+
+/// How many hex digits tell all these keys apart.
+fn digits(keys: &[String]) -> usize {
+    let mut sorted: Vec<&str> = keys.iter().map(|key| hex(key).1).collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let alike = |pair: &[&str]| pair[0].bytes().zip(pair[1].bytes()).take_while(|(a, b)| a == b).count();
+    sorted.windows(2).map(|pair| alike(pair) + 1).max().unwrap_or(0).max(DIGITS)
+}
+
+/// A key's prefix and first digits: what the filter takes.
+fn short(key: &str, digits: usize) -> String {
+    let (prefix, hex) = hex(key);
+    match hex.get(..digits) {
+        Some(first) if first.len() < hex.len() => format!("{prefix}{first}…"),
+        _ => key.to_owned(),
     }
 }
 
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
-    }
+fn hex(key: &str) -> (&str, &str) {
+    key.split_at(key.find(':').map_or(0, |colon| colon + 1))
 }
+
+#[cfg(test)]
+mod tests;

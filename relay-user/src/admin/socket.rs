@@ -1,13 +1,21 @@
 //! The admin socket's place, and who may own it.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-use tokio::net::UnixListener;
+use anyhow::{Context, anyhow, bail};
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// The owner's, and nobody else's.
+const MODE: u32 = 0o600;
+
+/// Connections that may wait to be taken in.
+const BACKLOG: i32 = 128;
 
 /// `/run/relayd/admin.sock` for root, `relayd/admin.sock` under the user's runtime directory for others.
 ///
@@ -23,76 +31,172 @@ pub fn default_path() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// A bound admin socket; removes its file when dropped.
+/// A bound admin socket. Dropping it removes the socket's file, if that is still the one that was made here,
+/// and then lets go of the lock.
 #[derive(Debug)]
 pub struct Bound {
     path: PathBuf,
+    // Device and inode of the file.
+    made: (u64, u64),
+    _lock: File,
 }
 
 /// Binds the socket for its owner only. Replaces one that nobody serves, and refuses one that somebody does.
 ///
+/// Of daemons that start together one gets it: all is done under the lock of a file beside the socket, which
+/// is held as long as the socket. That file stays when the daemon ends: to remove it would let two daemons
+/// hold the locks of two files of one name.
+///
 /// # Errors
-/// Names the path and `--admin-socket`.
+/// Names the path, `--admin-socket` and the remedy.
 pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, Bound)> {
-    let cannot = || format!("cannot bind the admin socket {} (--admin-socket)", path.display());
+    let cannot = || {
+        let path = path.display();
+        format!("cannot bind the admin socket {path}; name a place you may write to with --admin-socket")
+    };
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         fs::create_dir_all(dir).with_context(cannot)?;
     }
+    let lock = lock(path, cannot)?;
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {
             bail!("{} exists and is no socket; name another place with --admin-socket", path.display())
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => {
-            bail!(
-                "another relayd serves {}; stop it, or name another place with --admin-socket",
-                path.display()
-            )
-        }
+        // Another program's, or that of a relayd from before there was a lock.
+        Ok(_) if UnixStream::connect(path).is_ok() => return Err(taken(path, None)),
         Ok(_) => fs::remove_file(path).with_context(cannot)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(cannot),
     }
-    // Nobody else may connect in between: the file is born with the mode it keeps.
-    let previous = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-    let listener = UnixListener::bind(path);
-    nix::sys::stat::umask(previous);
-    let listener = listener.with_context(cannot)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(cannot)?;
-    Ok((listener, Bound { path: path.to_owned() }))
+    let listener = listen(path).with_context(cannot)?;
+    let meta = fs::symlink_metadata(path).with_context(cannot)?;
+    Ok((listener, Bound { path: path.to_owned(), made: (meta.dev(), meta.ino()), _lock: lock }))
+}
+
+/// Takes the lock beside the socket without waiting, and leaves this process's id in its file.
+fn lock(path: &Path, cannot: impl Fn() -> String) -> anyhow::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(MODE);
+    let mut file = options.open(&name).with_context(&cannot)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let holder = file.read_to_string(&mut holder).ok().and_then(|_| holder.trim().parse().ok());
+            return Err(taken(path, holder));
+        }
+        Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+    }
+    file.set_len(0).with_context(&cannot)?;
+    writeln!(file, "{}", std::process::id()).with_context(cannot)?;
+    Ok(file)
+}
+
+fn taken(path: &Path, holder: Option<u32>) -> anyhow::Error {
+    let holder = holder.map_or_else(String::new, |pid| format!(" (process {pid})"));
+    anyhow!(
+        "another relayd{holder} serves {}; stop it, or name another place with --admin-socket",
+        path.display()
+    )
+}
+
+/// Listens on a socket whose file is born with the mode it keeps, so that nobody else may connect in
+/// between: on Linux the file takes the mode of the unbound socket (unix(7) leaves it out; `unix_bind_bsd`).
+fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    fchmod(&socket, Mode::from_bits_truncate(MODE))?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    let fd: OwnedFd = socket.into();
+    Ok(fd.into())
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = fs::remove_file(&self.path);
+        // Gone already is as good; what somebody else put there is theirs.
+        let still = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.made);
+        if still {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Barrier;
+
     use super::*;
 
-    #[tokio::test]
-    async fn a_live_socket_is_refused_and_a_stale_one_replaced() {
+    #[test]
+    fn a_live_socket_is_refused_and_a_stale_one_replaced() {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("sub/admin.sock");
         let (listener, bound) = bind(&path).expect("first");
         let mode = fs::metadata(&path).expect("socket").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(bind(&path).expect_err("live").to_string().contains("--admin-socket"));
-        std::mem::forget(bound);
-        drop(listener);
+        let refused = bind(&path).expect_err("live").to_string();
+        assert!(refused.contains("--admin-socket"), "{refused}");
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop((listener, bound));
+        assert!(!path.exists());
+        drop(UnixListener::bind(&path).expect("what a killed daemon leaves"));
         let (_listener, bound) = bind(&path).expect("stale is replaced");
         drop(bound);
         assert!(!path.exists());
     }
 
-    #[tokio::test]
-    async fn a_file_in_the_way_is_kept() {
+    #[test]
+    fn a_socket_served_without_the_lock_is_refused_too() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("admin.sock");
+        let _listener = UnixListener::bind(&path).expect("somebody's");
+        assert!(bind(&path).expect_err("live").to_string().contains("--admin-socket"));
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_kept() {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("admin.sock");
         fs::write(&path, "mine").expect("written");
         assert!(bind(&path).is_err());
         assert_eq!(fs::read_to_string(&path).expect("kept"), "mine");
+    }
+
+    #[test]
+    fn another_socket_of_the_name_outlives_the_guard() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("admin.sock");
+        let (_listener, bound) = bind(&path).expect("first");
+        // Under another name first: a file system may give a new file the inode of one just removed.
+        let moved = dir.path().join("moved");
+        fs::rename(&path, &moved).expect("renamed");
+        let _other = UnixListener::bind(&path).expect("bound");
+        drop(bound);
+        assert!(path.exists(), "it is somebody else's");
+    }
+
+    #[test]
+    fn of_many_that_bind_together_one_gets_it() {
+        const BINDERS: usize = 4;
+        let dir = tempfile::tempdir().expect("directory");
+        for round in 0..100 {
+            let path = dir.path().join(format!("{round}.sock"));
+            drop(UnixListener::bind(&path).expect("a stale one to fall over"));
+            let start = Barrier::new(BINDERS);
+            let got = std::thread::scope(|scope| {
+                let binder = || {
+                    start.wait();
+                    bind(&path)
+                };
+                let binders: Vec<_> = (0..BINDERS).map(|_| scope.spawn(binder)).collect();
+                binders.into_iter().map(|binder| binder.join().expect("no panic")).collect::<Vec<_>>()
+            });
+            assert_eq!(got.iter().filter(|got| got.is_ok()).count(), 1, "round {round}");
+            assert!(UnixStream::connect(&path).is_ok(), "round {round}: the winner's socket is there");
+        }
     }
 }

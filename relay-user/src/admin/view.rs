@@ -10,7 +10,6 @@ use relay_common::key::{DiscoPublic, NodePublic};
 use serde::{Deserialize, Serialize};
 
 use super::Daemon;
-use crate::relay::Relay;
 use crate::route::peer::Peer;
 use crate::route::session::SessionRoute;
 
@@ -47,6 +46,10 @@ pub struct Derp {
     pub key: NodePublic,
     /// Connected clients.
     pub clients: usize,
+    /// Bytes that wait for all of them together, as they are on the wire.
+    pub queued_bytes: u64,
+    /// Bytes that may (`--queue-memory`).
+    pub queue_memory_bytes: u64,
 }
 
 /// The UDP relay.
@@ -120,6 +123,12 @@ pub struct Client {
     pub active: bool,
     /// The client calls this relay its home.
     pub preferred: bool,
+    /// The protocol under its frames: `tcp`, `tls1.2`, `tls1.3`.
+    #[serde(default)]
+    pub protocol: String,
+    /// The label it gave itself; empty: none.
+    #[serde(default)]
+    pub app_name: String,
     /// Seconds since its login.
     pub connected_seconds: u64,
     /// Packets it sent.
@@ -186,7 +195,12 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now_ns.saturating_sub(daemon.started_ns) / SECOND_NS,
-            derp: Derp { key: relay.public, clients: relay.router.client_count() },
+            derp: Derp {
+                key: relay.public,
+                clients: relay.router.client_count(),
+                queued_bytes: relay.budget.held(),
+                queue_memory_bytes: relay.budget.most(),
+            },
             udp,
             xdp: Xdp::of(daemon),
             counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),
@@ -195,7 +209,7 @@ impl Status {
 }
 
 impl Xdp {
-    fn of(daemon: &Daemon) -> Self {
+    pub(super) fn of(daemon: &Daemon) -> Self {
         let fast = match &daemon.fast {
             Ok(fast) => fast,
             Err(reason) => return Self::Unavailable { unavailable: reason.clone() },
@@ -221,39 +235,29 @@ impl Xdp {
 }
 
 impl Client {
-    pub(super) fn all(relay: &Relay, now_ms: u64) -> Vec<Self> {
-        let mut all = Vec::new();
-        relay.router.for_each_peer(|peer| all.push(Self::of(peer, now_ms)));
-        all.sort_by_key(|client| (client.key, client.remote));
-        all
-    }
-
-    fn of(peer: &Peer, now_ms: u64) -> Self {
-        let (queued_frames, queued_bytes) = peer.mailbox.depth();
+    pub(super) fn of(peer: &Peer, now_ms: u64) -> Self {
+        let queued = peer.mailbox.depth();
         let connected_ms = peer.timers.connected_ms.load(Ordering::Relaxed);
         Self {
             key: peer.key,
             remote: peer.remote,
             active: peer.is_active(),
             preferred: peer.timers.preferred.load(Ordering::Relaxed) != 0,
+            protocol: peer.about.protocol.to_owned(),
+            app_name: peer.about.app_name.to_string(),
             connected_seconds: now_ms.saturating_sub(connected_ms) / 1000,
             packets_in: peer.counters.packets_in.load(Ordering::Relaxed),
             bytes_in: peer.counters.bytes_in.load(Ordering::Relaxed),
             packets_out: peer.counters.packets_out.load(Ordering::Relaxed),
             bytes_out: peer.counters.bytes_out.load(Ordering::Relaxed),
-            queued_frames,
-            queued_bytes,
+            queued_frames: queued.frames,
+            queued_bytes: queued.bytes,
         }
     }
 }
 
 impl Session {
-    pub(super) fn all(relay: &Relay, now_ns: u64) -> Vec<Self> {
-        let sessions = relay.router.sessions().into_iter();
-        sessions.map(|(session, route, kernel)| Self::of(&session, &route, kernel.as_ref(), now_ns)).collect()
-    }
-
-    fn of(
+    pub(super) fn of(
         session: &crate::route::sessions::Session,
         route: &Arc<SessionRoute>,
         kernel: Option<&SessionStats>,

@@ -11,7 +11,10 @@ use tokio::task::JoinSet;
 
 use super::listen_addr;
 use crate::cli::{CertMode, Serve};
+use crate::listen::door::{Caps, Door};
+use crate::listen::files::Limit;
 use crate::listen::{self, Service, tcp};
+use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::tls::{self, files, meta};
 use crate::udp::socket::UdpSocket;
@@ -27,6 +30,7 @@ const TLS_PORT: u16 = 443;
 pub(super) struct Listeners {
     tcp: Vec<(TcpListener, Service)>,
     stun: Option<UdpSocket>,
+    door: Arc<Door>,
 }
 
 /// Binds all that is asked for.
@@ -50,7 +54,19 @@ pub(super) fn bind(serve: &Serve, relay: &Relay) -> anyhow::Result<Listeners> {
             Service::Companion,
         ));
     }
-    Ok(Listeners { tcp: bound, stun: stun_socket(serve, addr)? })
+    Ok(Listeners {
+        tcp: bound,
+        stun: stun_socket(serve, addr, relay),
+        door: Arc::new(Door::new(caps(serve)?)),
+    })
+}
+
+fn caps(serve: &Serve) -> anyhow::Result<Caps> {
+    let limit = Limit::get().context("cannot read the limit of open files (ulimit -n)")?;
+    Ok(Caps {
+        pending: serve.max_pending_logins.unwrap_or_else(|| Caps::default_pending(limit)),
+        per_source: serve.max_pending_per_ip,
+    })
 }
 
 /// Starts accepting and answering.
@@ -64,7 +80,8 @@ pub(super) fn start(listeners: Listeners, relay: &Arc<Relay>, tasks: &mut JoinSe
         if let Ok(addr) = listener.local_addr() {
             tracing::info!(%addr, what, "listening");
         }
-        tasks.spawn(listen::serve(listener, service, Arc::clone(relay)));
+        let door = Arc::clone(&listeners.door);
+        tasks.spawn(listen::serve(listener, service, door, Arc::clone(relay)));
     }
     if let Some(socket) = listeners.stun {
         tracing::info!(addr = %socket.local(), what = "STUN", "listening");
@@ -99,13 +116,12 @@ fn default_certdir() -> anyhow::Result<PathBuf> {
     Ok(cache.join("tailscale/derper-certs"))
 }
 
-fn stun_socket(serve: &Serve, addr: SocketAddr) -> anyhow::Result<Option<UdpSocket>> {
-    if !serve.stun {
-        return Ok(None);
-    }
-    let addr = SocketAddr::new(addr.ip(), serve.stun_port);
-    let socket = UdpSocket::bind(addr, false);
-    socket
-        .map(Some)
-        .with_context(|| format!("cannot serve STUN on {addr} (-stun-port; -stun=false turns it off)"))
+/// DERP is served without STUN if that cannot be bound, as derper does.
+fn stun_socket(serve: &Serve, addr: SocketAddr, relay: &Relay) -> Option<UdpSocket> {
+    let addr = serve.stun.then(|| SocketAddr::new(addr.ip(), serve.stun_port))?;
+    let failed = |error: &std::io::Error| {
+        relay.counters.add(Counter::StunBindFailed, 1);
+        tracing::warn!(%addr, %error, "no STUN: name another port with -stun-port, or turn it off with -stun=false");
+    };
+    UdpSocket::bind(addr).inspect_err(failed).ok()
 }

@@ -27,7 +27,9 @@ const WAITING_LEGS: usize = 1024;
 pub(super) fn bind(serve: &Serve, workers: usize) -> anyhow::Result<Option<Vec<Pair>>> {
     let Some(port) = serve.relay_server_port else { return Ok(None) };
     let pairs = Pair::bind_all(port, workers);
-    pairs.map(Some).with_context(|| format!("cannot bind UDP port {port} (--relay-server-port)"))
+    pairs.map(Some).with_context(|| {
+        format!("cannot bind UDP port {port}; free it or name another one with --relay-server-port")
+    })
 }
 
 /// Attaches the program, if asked for; else the reason why everything runs in userspace.

@@ -23,7 +23,7 @@ use super::sweep;
 use crate::clock;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
-use crate::route::peer::Peer;
+use crate::route::peer::{About, Peer};
 
 /// How long a client may take from ServerKey to ClientInfo, and to take ServerInfo (upstream's 10 s).
 const DEADLINE: Duration = Duration::from_nanos(LOGIN_TIMEOUT_NS);
@@ -69,11 +69,13 @@ pub async fn login<S: Stream>(
         Ok(done) => done,
         Err(failure) => {
             count(relay, &failure);
-            part(stream).await;
+            part(&mut stream).await;
             return Err(failure);
         }
     };
-    let peer = Arc::new(Peer::new(ready.key, relay.next_conn(), remote));
+    let mut peer = Peer::new(ready.key, relay.next_conn(), remote);
+    peer.about = About { protocol: stream.protocol(), app_name: ready.info.app_name.clone() };
+    let peer = Arc::new(peer);
     sweep::arm(&peer, clock::monotonic_ms());
     let now_ns = clock::monotonic_ns();
     relay.router.login(&peer, now_ns).inspect_err(|_| relay.counters.add(Counter::LoginRefused, 1))?;
@@ -88,9 +90,8 @@ pub async fn login<S: Stream>(
         Ok(()) => Ok(connection),
         Err(failure) => {
             count(relay, &failure);
-            // It never got to its frames: nobody is told.
             connection.leave();
-            part(connection.stream).await;
+            part(&mut connection.stream).await;
             Err(failure)
         }
     }
@@ -128,7 +129,7 @@ impl<S: Stream> Connection<S> {
         // Clients send on without waiting for us: what came behind ClientInfo are frames already.
         let mut turn = self.reader.turn(&self.peer, &self.relay, clock::monotonic_ns);
         let fed = turn.feed(rest);
-        turn.finish();
+        drop(turn);
         fed.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
         Ok(())
     }

@@ -1,24 +1,41 @@
-//! What waits to be written to one client: three lanes of whole frames, bounded, dropped from the head.
+//! What waits to be written to one client: three lanes of whole frames, bounded, dropped from the head, and
+//! the news that it is owed.
 //!
-//! A payload is copied once, behind its new header, into the receiver's lane; the receiver's task takes
-//! everything at once and seals it into full records. Senders never wait: a full lane loses its oldest
-//! frames, and says so. Every payload is copied, long ones too: up to 64 KiB, an allocation of its own costs
-//! as much as the copy (`bench mux`).
+//! A payload is copied once, behind its new header, into the receiver's lane; the receiver's task takes what
+//! its socket is likely to take, and seals it into full records. What is not taken stays in its lane: there
+//! it can be overtaken, and dropped by the rules. Senders never wait: a full lane loses its oldest frames,
+//! and says so. Every payload is copied, long ones too: up to 64 KiB, an allocation of its own costs as much
+//! as the copy (`bench mux`).
 
+mod batch;
+pub mod budget;
+mod chunk;
 mod lane;
+mod owed;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
+use relay_common::derp::message::PeerGoneReason;
+use relay_common::key::NodePublic;
 
-use self::lane::Queue;
-pub use self::lane::{Batch, Dropped, MAX_LANE_BYTES, MAX_LANE_FRAMES};
+pub use self::batch::Batch;
+use self::chunk::CHUNK_BYTES;
+pub use self::lane::{Count, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES};
+use self::lane::{Queue, Room};
+use self::owed::{NEWS_BYTES, Owed};
+
+/// Bytes taken at once while the receiver takes all it is given ...
+const TAKE_BYTES: usize = CHUNK_BYTES;
+
+/// ... and while it is blocked: one full record, so that little stands before what may overtake.
+const TAKE_BYTES_BLOCKED: usize = 16 * 1024;
 
 /// The lanes, in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// The relay's own frames: PeerGone, Pong, KeepAlive.
+    /// The relay's own frames: Pong, KeepAlive. What is owed goes before them.
     Control = 0,
     /// Disco packets, so that bulk data cannot push out what finds better paths.
     Disco = 1,
@@ -31,11 +48,14 @@ pub const LANES: usize = 3;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
 pub struct Pushed {
     /// The receiver must be woken: it has not been since it last looked.
     pub wake: bool,
-    /// Older frames that had to go.
-    pub dropped: Dropped,
+    /// Older frames of the same lane that had to go.
+    pub dropped: Count,
+    /// Bytes by which the mailbox has grown (or shrunk), for the [`budget::Budget`].
+    pub growth: i64,
 }
 
 /// The receiver is gone.
@@ -52,72 +72,91 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Lanes {
     queues: [Queue; LANES],
+    owed: Owed,
     closed: bool,
     woken: bool,
-    /// The receiver cannot take for now.
-    slow: bool,
+    /// The socket has refused bytes since the mailbox was last empty.
+    blocked: bool,
 }
 
 impl Mailbox {
-    /// Appends the frame `head` followed by `body`.
+    /// Appends the frame `head` followed by `body`. `tight`: memory is short, and each lane holds no more than
+    /// it must.
     ///
     /// # Errors
     /// The connection has ended; nobody will read the frame.
-    pub fn push(&self, lane: Lane, head: &[u8], body: &[u8]) -> Result<Pushed, Closed> {
+    pub fn push(&self, lane: Lane, head: &[u8], body: &[u8], tight: bool) -> Result<Pushed, Closed> {
         let mut lanes = self.lock();
         if lanes.closed {
             return Err(Closed);
         }
-        let slow = lanes.slow;
-        let dropped = lanes.queues[lane as usize].push(head, body, slow);
+        let room = Room { few: tight || lanes.blocked, exact: lanes.blocked };
+        let dropped = lanes.queues[lane as usize].push(head, body, room);
         let wake = !std::mem::replace(&mut lanes.woken, true);
-        Ok(Pushed { wake, dropped })
+        let growth = (head.len() + body.len()) as i64 - dropped.bytes as i64;
+        Ok(Pushed { wake, dropped, growth })
     }
 
-    /// As [`Mailbox::push`], for senders that push one frame only: wakes the receiver at once where it must
-    /// be.
+    /// Notes that the receiver has to hear that `key` is gone; it will, once, however long that takes.
     ///
     /// # Errors
-    /// As for [`Mailbox::push`].
-    pub fn deliver(&self, lane: Lane, frame: &[u8]) -> Result<(), Closed> {
-        if self.push(lane, frame, &[])?.wake {
-            self.wake();
+    /// The connection has ended; it needs no telling.
+    pub fn owe_gone(&self, key: NodePublic, reason: PeerGoneReason) -> Result<Pushed, Closed> {
+        let mut lanes = self.lock();
+        if lanes.closed {
+            return Err(Closed);
         }
-        Ok(())
+        let growth = if lanes.owed.gone(key, reason) { NEWS_BYTES as i64 } else { 0 };
+        let wake = !std::mem::replace(&mut lanes.woken, true);
+        Ok(Pushed { wake, dropped: Count::default(), growth })
     }
 
-    /// Takes all that waits; from now on a push asks to wake the receiver again.
+    /// Takes what the socket is likely to take now; from now on a push asks to wake the receiver again, so it
+    /// has to go on taking until there is nothing.
     pub fn take(&self) -> Batch {
         let mut lanes = self.lock();
         lanes.woken = false;
-        lanes.slow = false;
-        Batch::from_queues(&mut lanes.queues)
+        let room = if lanes.blocked { TAKE_BYTES_BLOCKED } else { TAKE_BYTES };
+        let batch = lanes.take(room);
+        lanes.blocked &= !batch.is_empty();
+        batch
     }
 
-    /// The receiver cannot take for now: until it does, what waits for it holds no more than twice its size.
-    /// (Before, it is in buffers made for the usual case, that it is taken at once.)
+    /// The socket has refused bytes: until the mailbox has been found empty, each lane holds what derper
+    /// would hold, in no more than twice the memory. (Before, it is in buffers made for the usual case, that
+    /// it is taken at once.)
     pub fn settle(&self) {
         let mut lanes = self.lock();
-        if !std::mem::replace(&mut lanes.slow, true) {
+        if !std::mem::replace(&mut lanes.blocked, true) {
             lanes.queues.iter_mut().for_each(Queue::settle);
         }
     }
 
-    /// Refuses further frames; returns how many data and disco frames were left.
-    pub fn close(&self) -> usize {
+    /// Refuses further frames; returns what was left.
+    pub fn close(&self) -> Batch {
         let mut lanes = self.lock();
         lanes.closed = true;
-        let left = Batch::from_queues(&mut lanes.queues);
-        left.frames(Lane::Disco) + left.frames(Lane::Data)
+        let mut left = Batch::new();
+        while let Some(chunk) = lanes.owed.take() {
+            left.add_owed(chunk);
+        }
+        let [control, disco, data] = &mut lanes.queues;
+        for (lane, queue) in [(Lane::Control, control), (Lane::Disco, disco), (Lane::Data, data)] {
+            left.add(lane, queue, usize::MAX);
+        }
+        left
     }
 
-    /// Frames and bytes that wait, over all lanes.
-    pub fn depth(&self) -> (usize, usize) {
+    /// Frames and bytes that wait, over all lanes, and news that is owed.
+    pub fn depth(&self) -> Count {
         let lanes = self.lock();
-        lanes.queues.iter().fold((0, 0), |(f, b), queue| (f + queue.frames(), b + queue.bytes()))
+        let news = lanes.owed.len();
+        let waiting =
+            lanes.queues.iter().fold((0, 0), |(f, b), queue| (f + queue.frames(), b + queue.bytes()));
+        Count { frames: waiting.0 + news, bytes: waiting.1 + news * NEWS_BYTES }
     }
 
-    /// Bytes of memory that hold what waits.
+    /// Bytes of memory that hold the frames that wait.
     pub fn held_bytes(&self) -> usize {
         self.lock().queues.iter().map(Queue::held_bytes).sum()
     }
@@ -134,6 +173,20 @@ impl Mailbox {
 
     fn lock(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lanes {
+    fn take(&mut self, room: usize) -> Batch {
+        let mut batch = Batch::new();
+        if let Some(news) = self.owed.take() {
+            batch.add_owed(news);
+        }
+        let [control, disco, data] = &mut self.queues;
+        for (lane, queue) in [(Lane::Control, control), (Lane::Disco, disco), (Lane::Data, data)] {
+            batch.add(lane, queue, room);
+        }
+        batch
     }
 }
 

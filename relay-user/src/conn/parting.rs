@@ -15,7 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::pool;
-use super::stream::{Outbox, Stream};
+use super::stream::Stream;
+use super::stream::outbox::Outbox;
 
 /// How long a peer may take to close its side.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -60,7 +61,7 @@ impl Drop for Parting {
 }
 
 /// Says goodbye and parts, for a connection that is in no table.
-pub async fn part<S: Stream>(mut stream: S) {
+pub async fn part<S: Stream>(stream: &mut S) {
     let mut parting = Parting::begin();
     poll_fn(|cx| {
         stream.close(cx);
@@ -68,7 +69,7 @@ pub async fn part<S: Stream>(mut stream: S) {
     })
     .await;
     if let Some(parting) = &mut parting {
-        poll_fn(|cx| parting.poll(cx, &mut stream)).await;
+        poll_fn(|cx| parting.poll(cx, stream)).await;
     }
 }
 

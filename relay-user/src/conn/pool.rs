@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
+use std::thread::LocalKey;
 
 use relay_common::derp::deframer::Carries;
 
@@ -14,11 +15,11 @@ const HANDFUL: usize = 8;
 const MAX_DEPOT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes of a new buffer: two full TLS records, and a few packets of any usual size.
-const NEW_CAPACITY: usize = 32 * 1024;
+pub const NEW_CAPACITY: usize = 32 * 1024;
 
-/// A larger buffer goes back to the allocator: one burst must not fix a worker's memory for good. A full lane
-/// fits.
-const MAX_CAPACITY: usize = 512 * 1024;
+/// A larger buffer goes back to the allocator: one burst must not fix a worker's memory for good. The longest
+/// frame fits.
+const MAX_CAPACITY: usize = 128 * 1024;
 
 /// Fitting buffers come in powers of two, from this size ...
 const MIN_FITTING: usize = 2 * 1024;
@@ -37,6 +38,7 @@ thread_local! {
     static SIZES: RefCell<[Vec<Vec<u8>>; FITTING]> = const { RefCell::new([const { Vec::new() }; FITTING]) };
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static SEAL: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static GATHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What one worker has too many of: a mailbox is filled by its senders' workers and emptied by its own, so
@@ -135,18 +137,26 @@ impl Carries for Fitting {
 
 /// Lends the worker's receive scratch, [`SCRATCH_BYTES`] long, to one read.
 pub fn with_scratch<T>(f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-    let mut scratch = SCRATCH.with_borrow_mut(std::mem::take);
-    scratch.resize(SCRATCH_BYTES.max(scratch.len()), 0);
-    let result = f(&mut scratch);
-    SCRATCH.with_borrow_mut(|kept| *kept = scratch);
-    result
+    lend(&SCRATCH, |scratch| {
+        scratch.resize(SCRATCH_BYTES.max(scratch.len()), 0);
+        f(scratch)
+    })
 }
 
 /// Lends the worker's seal buffer: as long as its longest use so far, contents unspecified.
 pub fn with_seal<T>(f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-    let mut seal = SEAL.with_borrow_mut(std::mem::take);
-    let result = f(&mut seal);
-    SEAL.with_borrow_mut(|kept| *kept = seal);
+    lend(&SEAL, f)
+}
+
+/// Lends the worker's buffer for runs that are put together before they are sealed; contents unspecified.
+pub fn with_gather<T>(f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    lend(&GATHER, f)
+}
+
+fn lend<T>(kept: &'static LocalKey<RefCell<Vec<u8>>>, f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut buffer = kept.with_borrow_mut(std::mem::take);
+    let result = f(&mut buffer);
+    kept.with_borrow_mut(|kept| *kept = buffer);
     result
 }
 
@@ -166,12 +176,22 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_only_takes_gets_what_another_gives_back() {
-        const GIVEN: usize = NEW_CAPACITY + 1;
-        // Far more than other tests of this process may take out of the depot meanwhile.
-        let giver = || (0..16 * HANDFUL).for_each(|_| put(Vec::with_capacity(GIVEN)));
-        std::thread::spawn(giver).join().expect("no panic");
-        let full = (0..HANDFUL).filter(|_| take().capacity() == GIVEN).count();
-        assert_eq!(full, HANDFUL);
+    fn a_depot_hands_on_what_it_is_given_until_it_is_full() {
+        let mut depot = Depot { buffers: Vec::new(), bytes: 0 };
+        let most = MAX_DEPOT_BYTES / NEW_CAPACITY;
+        (0..most + 10).for_each(|_| depot.put(Vec::with_capacity(NEW_CAPACITY)));
+        assert_eq!(depot.bytes, MAX_DEPOT_BYTES);
+        assert_eq!(std::iter::from_fn(|| depot.take()).count(), most);
+        assert_eq!(depot.bytes, 0);
+    }
+
+    #[test]
+    fn a_worker_that_only_gives_keeps_few_and_the_depot_has_the_rest() {
+        let giver = || {
+            (0..16 * HANDFUL).for_each(|_| put(Vec::with_capacity(NEW_CAPACITY)));
+            BUFFERS.with_borrow(Vec::len)
+        };
+        let kept = std::thread::spawn(giver).join().expect("no panic");
+        assert!(kept <= 2 * HANDFUL, "{kept}");
     }
 }

@@ -7,8 +7,10 @@ use std::sync::atomic::Ordering;
 use relay_common::derp::deframer::{Deframer, PushError};
 use relay_common::derp::frame::{FrameType, Header};
 use relay_common::derp::limits::{self, Disposition, FrameError};
-use relay_common::derp::message::{FromClient, FromServer, MessageError, PeerGoneReason, recv_packet_header};
-use relay_common::derp::{KEY_LEN, NOT_HERE_BURST, NOT_HERE_PER_SECOND, is_disco_packet};
+use relay_common::derp::message::{FromClient, MessageError, PeerGoneReason, recv_packet_header};
+use relay_common::derp::{
+    HEADER_LEN, KEY_LEN, NOT_HERE_BURST, NOT_HERE_PER_SECOND, PING_LEN, is_disco_packet,
+};
 use relay_common::key::NodePublic;
 
 use super::bucket::Bucket;
@@ -83,6 +85,10 @@ struct Begun {
     now_ns: u64,
     touched: Vec<Arc<Peer>>,
     tally: Tally,
+    /// Bytes by which mailboxes have grown.
+    growth: i64,
+    /// Memory is short.
+    tight: bool,
 }
 
 impl Turn<'_> {
@@ -95,6 +101,8 @@ impl Turn<'_> {
             now_ns: (self.clock)(),
             touched: TOUCHED.with_borrow_mut(std::mem::take),
             tally: Tally::default(),
+            growth: 0,
+            tight: self.relay.budget.is_tight(),
         });
         let (me, relay, now_ns) = (self.me, self.relay, begun.now_ns);
         let Reader { deframer, cache, not_here } = &mut *self.reader;
@@ -118,11 +126,15 @@ impl Turn<'_> {
             PushError::Sink(fault) => fault,
         })
     }
+}
 
-    /// Wakes each receiver once and adds up the counters.
-    pub fn finish(self) {
-        let Self { me, relay, begun, .. } = self;
-        let Some(Begun { mut touched, tally, .. }) = begun else { return };
+/// The end of a read, however it comes (a receiver that is not woken would wait for ever): wakes each receiver
+/// once and adds up the counters.
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let Some(Begun { mut touched, tally, growth, .. }) = self.begun.take() else { return };
+        let (me, relay) = (self.me, self.relay);
+        relay.budget.add(growth);
         touched.drain(..).for_each(|peer| peer.mailbox.wake());
         TOUCHED.with_borrow_mut(|kept| *kept = touched);
         pause::note(tally.get(Counter::PacketsReceived));
@@ -155,9 +167,7 @@ impl Handler<'_> {
             }
             FromClient::Ping(data) => {
                 self.begun.tally.add(Counter::Pings, 1);
-                let mut pong = Vec::new();
-                FromServer::Pong(data).encode(&mut pong);
-                self.answer(&pong);
+                self.answer_ping(data);
             }
             FromClient::ForwardPacket { .. } | FromClient::WatchConns | FromClient::ClosePeer(_) => {
                 return Err(Fault::NeedsMesh(header.kind));
@@ -182,9 +192,10 @@ impl Handler<'_> {
         };
         let lane = if disco { Lane::Disco } else { Lane::Data };
         let head = recv_packet_header(&self.me.key, packet.len());
-        match peer.mailbox.push(lane, &head, packet) {
+        match peer.mailbox.push(lane, &head, packet, self.begun.tight) {
             Ok(pushed) => {
                 self.begun.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+                self.begun.growth += pushed.growth;
                 if pushed.wake {
                     self.begun.touched.push(Arc::clone(peer));
                 }
@@ -193,26 +204,24 @@ impl Handler<'_> {
         }
     }
 
-    fn answer_gone(&mut self, dest: &NodePublic) {
-        let mut frame = Vec::new();
-        FromServer::PeerGone { peer: dest, reason: PeerGoneReason::NotHere }.encode(&mut frame);
-        self.answer(&frame);
-    }
+    // The client that is being read needs no waking: its own task is running, and will look.
 
-    /// Queues a frame for the client that is being read; its own task is running and will look.
-    fn answer(&mut self, frame: &[u8]) {
-        if let Ok(pushed) = self.me.mailbox.push(Lane::Control, frame, &[]) {
-            self.begun.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+    fn answer_gone(&mut self, dest: &NodePublic) {
+        if let Ok(pushed) = self.me.mailbox.owe_gone(*dest, PeerGoneReason::NotHere) {
+            self.begun.growth += pushed.growth;
         }
     }
-}
 
-/// Tells `peer` that `key` has left, or is not here.
-pub fn tell_gone(peer: &Peer, key: &NodePublic, reason: PeerGoneReason) {
-    let mut frame = Vec::new();
-    FromServer::PeerGone { peer: key, reason }.encode(&mut frame);
-    // A receiver that has gone too needs no telling.
-    let _ = peer.mailbox.deliver(Lane::Control, &frame);
+    fn answer_ping(&mut self, data: [u8; PING_LEN]) {
+        let mut pong = [0; HEADER_LEN + PING_LEN];
+        let (head, body) = pong.split_at_mut(HEADER_LEN);
+        head.copy_from_slice(&Header::new(FrameType::Pong, PING_LEN as u32).encode());
+        body.copy_from_slice(&data);
+        if let Ok(pushed) = self.me.mailbox.push(Lane::Control, &pong, &[], self.begun.tight) {
+            self.begun.tally.add(Counter::DropControl, pushed.dropped.frames as u64);
+            self.begun.growth += pushed.growth;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,16 @@
 //! The byte stream under a connection, as small as the relay needs it.
 //!
-//! Reading hands each run of plaintext to a sink where it lies, in the worker's scratch; writing takes the
-//! whole mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no buffer.
+//! Reading hands each run of plaintext to a sink where it lies, in the worker's scratch; writing takes a batch
+//! out of the mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no buffer.
 
+pub mod gather;
+pub mod outbox;
 pub mod plain;
 
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-
-use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
-
-use super::pool;
+use std::task::{Context, Poll};
 
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +33,22 @@ pub trait Stream: Send + Unpin + 'static {
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Poll<io::Result<Received>>;
 
-    /// Takes all of `plaintext`, seals it and writes what the socket will have; [`Stream::poll_flush`] does
-    /// the rest. To be called only when nothing is left to flush.
-    fn send(&mut self, cx: &mut Context<'_>, plaintext: &[&[u8]]) -> io::Result<()>;
+    /// Takes all of `plaintext`, in order, seals it and writes what the socket will have;
+    /// [`Stream::poll_flush`] does the rest. To be called only when nothing is left to flush.
+    ///
+    /// # Errors
+    /// The transport's; the connection is over.
+    fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()>;
 
     /// Writes what is left of earlier sends. Ready when nothing is.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Bytes that are left to flush.
     fn unsent(&self) -> usize;
+
+    /// Bytes of plaintext at the end of the last [`Stream::send`] that the peer cannot have yet: the socket
+    /// has not taken the records that they are in, or not to their ends.
+    fn unsent_plaintext(&self) -> usize;
 
     /// Says goodbye, as far as the socket takes it without waiting.
     fn close(&mut self, cx: &mut Context<'_>);
@@ -56,61 +59,6 @@ pub trait Stream: Send + Unpin + 'static {
 
     /// The protocol under it, for `relayd clients`.
     fn protocol(&self) -> &'static str;
-}
-
-/// Bytes that the socket has not taken yet.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    bytes: Vec<u8>,
-    written: usize,
-}
-
-impl Outbox {
-    /// Whether all has been written.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Bytes that the socket has not taken.
-    pub fn unsent(&self) -> usize {
-        self.bytes.len() - self.written
-    }
-
-    /// Appends bytes to be written by [`Outbox::poll_flush`].
-    pub fn push(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        if self.bytes.capacity() == 0 {
-            self.bytes = pool::take_fitting(bytes.len());
-        }
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// Writes `bytes` now as far as the socket takes them, and keeps the rest.
-    pub fn send(&mut self, cx: &mut Context<'_>, tcp: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-        while self.is_empty() && !bytes.is_empty() {
-            match Pin::new(&mut *tcp).poll_write(cx, bytes) {
-                Poll::Ready(result) => bytes = &bytes[written(result)?..],
-                Poll::Pending => break,
-            }
-        }
-        if !bytes.is_empty() {
-            self.push(bytes);
-        }
-        Ok(())
-    }
-
-    /// Writes what is left. Ready when nothing is; then it holds no memory.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>, tcp: &mut TcpStream) -> Poll<io::Result<()>> {
-        while self.written < self.bytes.len() {
-            let result = ready!(Pin::new(&mut *tcp).poll_write(cx, &self.bytes[self.written..]));
-            self.written += written(result)?;
-        }
-        self.written = 0;
-        pool::put_fitting(std::mem::take(&mut self.bytes));
-        Poll::Ready(Ok(()))
-    }
 }
 
 /// Waits for the next bytes and appends them to `into`; flushes meanwhile. For the phases before the frames.
@@ -141,14 +89,6 @@ pub async fn recv_into<S: Stream>(stream: &mut S, into: &mut Vec<u8>) -> io::Res
 /// The transport's.
 pub async fn send_all<S: Stream>(stream: &mut S, plaintext: &[u8]) -> io::Result<()> {
     poll_fn(|cx| stream.poll_flush(cx)).await?;
-    poll_fn(|cx| Poll::Ready(stream.send(cx, &[plaintext]))).await?;
+    poll_fn(|cx| Poll::Ready(stream.send(cx, &mut [plaintext].into_iter()))).await?;
     poll_fn(|cx| stream.poll_flush(cx)).await
-}
-
-/// A socket that takes nothing of a non-empty write is closed.
-fn written(result: io::Result<usize>) -> io::Result<usize> {
-    match result? {
-        0 => Err(io::ErrorKind::WriteZero.into()),
-        n => Ok(n),
-    }
 }

@@ -1,8 +1,9 @@
-//! Keep-alives and write deadlines, for all connections in one pass a second.
+//! Keep-alives and write deadlines, for all connections in one pass.
 //!
 //! Upstream gives each connection a timer; here a connection only keeps three numbers that the sweep
 //! compares.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rand_core::{OsRng, RngCore};
@@ -39,10 +40,41 @@ pub fn sweep(relay: &Relay, now_ms: u64) {
     });
 }
 
+/// Cuts the clients that have taken nothing for longest, until the queues of all together are within the
+/// budget again; what waited for them is freed at once. Returns how many were cut.
+pub fn cut_blocked(relay: &Relay) -> usize {
+    let mut blocked = Vec::new();
+    relay.router.for_each_peer(|peer| {
+        let since_ms = peer.timers.blocked_since_ms.load(Ordering::Relaxed);
+        if since_ms > 0 && peer.ending().is_none() {
+            blocked.push((since_ms, Arc::clone(peer)));
+        }
+    });
+    blocked.sort_by_key(|(since_ms, _)| *since_ms);
+    let mut cut = 0;
+    for (_, peer) in blocked {
+        if relay.budget.excess() == 0 {
+            break;
+        }
+        let left = peer.mailbox.close();
+        relay.budget.add(-(left.bytes() as i64));
+        relay.counters.add(Counter::DropQueueMemory, left.packets() as u64);
+        relay.counters.add(Counter::DropControl, left.count(Lane::Control).frames as u64);
+        relay.counters.add(Counter::QueueMemoryCuts, 1);
+        peer.end(Ending::QueueMemory);
+        cut += 1;
+    }
+    cut
+}
+
 fn keep_alive(relay: &Relay, peer: &Peer) {
     let frame = Header::new(FrameType::KeepAlive, 0).encode();
-    if peer.mailbox.deliver(Lane::Control, &frame).is_ok() {
-        relay.counters.add(Counter::KeepAlives, 1);
+    let Ok(pushed) = peer.mailbox.push(Lane::Control, &frame, &[], relay.budget.is_tight()) else { return };
+    relay.budget.add(pushed.growth);
+    relay.counters.add(Counter::KeepAlives, 1);
+    relay.counters.add(Counter::DropControl, pushed.dropped.frames as u64);
+    if pushed.wake {
+        peer.mailbox.wake();
     }
 }
 

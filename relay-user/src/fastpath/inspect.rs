@@ -2,12 +2,14 @@
 //!
 //! Reads only, and only maps whose type and sizes are those compiled in ([`layout`]).
 
+mod alive;
 pub(super) mod layout;
 mod print;
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, Write},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -17,8 +19,12 @@ use aya::{
 };
 use relay_common::fastpath::{Config, SessionEntry, SessionStats, map};
 
-use self::print::Session;
-use super::{abi::Abi, counters::Reasons, pins::PINNED, sessions::MapError, sessions::bpf::map_error};
+use time::OffsetDateTime;
+
+use self::{alive::Keeper, print::Session};
+use super::{
+    abi::Abi, counters::Reasons, lock::lock_path, pins::PINNED, sessions::MapError, sessions::bpf::map_error,
+};
 use crate::clock;
 
 /// Levels of directories looked through below the one named: `relayd`, `v<schema>`, `<udp port>`.
@@ -50,11 +56,11 @@ pub enum InspectError {
         /// How it differs.
         cause: String,
     },
-    /// The session asked for is in none of the maps.
-    #[error("no session with VNI {vni} in the maps under {}", dir.display())]
+    /// What was asked for is in none of the maps.
+    #[error("no session with {only} in the maps under {}; without a filter all are shown", dir.display())]
     NoSession {
-        /// The VNI asked for.
-        vni: u32,
+        /// What was asked for.
+        only: Only,
         /// Where it was looked for.
         dir: PathBuf,
     },
@@ -66,39 +72,85 @@ pub enum InspectError {
     Output(#[from] io::Error),
 }
 
+/// What is to be shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Which sessions. With a filter only those are shown, and not the other maps.
+    pub only: Only,
+    /// Sessions of one directory at most; 0: all.
+    pub limit: usize,
+    /// Every field on a line of its own.
+    pub verbose: bool,
+}
+
+/// Which sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Only {
+    /// All.
+    #[default]
+    All,
+    /// The one with this virtual network identifier.
+    Vni(u32),
+    /// Those with this address, and port if one is named, on either side of a leg.
+    Addr(IpAddr, Option<u16>),
+}
+
+impl fmt::Display for Only {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("any VNI"),
+            Self::Vni(vni) => write!(f, "VNI {vni}"),
+            Self::Addr(ip, None) => write!(f, "the address {ip}"),
+            Self::Addr(ip, Some(port)) => write!(f, "the address {}", SocketAddr::new(*ip, *port)),
+        }
+    }
+}
+
 /// Prints the maps pinned in `dir`, or, where it has none, those of every directory below it: [`super::ROOT`]
 /// prints those of every relayd with the default directory.
-pub fn dump(dir: &Path, out: &mut dyn Write) -> Result<(), InspectError> {
+///
+/// # Errors
+/// There is nothing to print, or it cannot be read or written.
+pub fn dump(dir: &Path, options: &Options, out: &mut dyn Write) -> Result<(), InspectError> {
+    let mut found = false;
     for pins in pin_dirs(dir)? {
         let maps = Maps::open(&pins)?;
         let now_ns = clock::monotonic_ns();
+        let (sessions, matched) = maps.sessions(options)?;
+        if options.only != Only::All && matched == 0 {
+            continue;
+        }
+        found = true;
+        let config = match &maps.config {
+            Some(config) => {
+                let Abi(value) =
+                    config.get(&0, 0).map_err(|error| map_error("read the configuration", &error))?;
+                Some(value)
+            }
+            None => None,
+        };
+        let keeper = Keeper::of(&lock_path(&pins));
+        let beat = config.as_ref().map(|config| config.heartbeat_ns);
         writeln!(out, "{}", pins.display())?;
-        if let Some(config) = &maps.config {
-            let Abi(value) =
-                config.get(&0, 0).map_err(|error| map_error("read the configuration", &error))?;
-            print::config(out, &value, now_ns)?;
+        writeln!(out, "  daemon {}", keeper.sentence(beat, now_ns, OffsetDateTime::now_utc()))?;
+        if options.only == Only::All {
+            if let Some(value) = &config {
+                print::config(out, value, keeper, now_ns)?;
+            }
+            if let Some(reasons) = &maps.reasons {
+                print::reasons(out, &reasons.read()?)?;
+            }
         }
-        if let Some(reasons) = &maps.reasons {
-            print::reasons(out, &reasons.read()?)?;
-        }
-        if let Some((_, limit)) = &maps.sessions {
-            print::sessions(out, &maps.sessions()?, *limit, now_ns)?;
-        }
-    }
-    Ok(())
-}
-
-/// Prints one session, found under `dir` as [`dump`] finds maps.
-pub fn session(dir: &Path, vni: u32, out: &mut dyn Write) -> Result<(), InspectError> {
-    let mut found = false;
-    for pins in pin_dirs(dir)? {
-        if let Some(session) = Maps::open(&pins)?.session(vni)? {
-            writeln!(out, "{}", pins.display())?;
-            print::session(out, &session, clock::monotonic_ns())?;
-            found = true;
+        if let Some((_, most)) = &maps.sessions {
+            writeln!(out, "  SESSIONS          {matched} of {most}")?;
+            match options.verbose {
+                true => sessions.iter().try_for_each(|session| print::session(out, session, now_ns))?,
+                false => print::sessions(out, &sessions, now_ns)?,
+            }
+            print::left_out(out, sessions.len(), matched)?;
         }
     }
-    if found { Ok(()) } else { Err(InspectError::NoSession { vni, dir: dir.to_owned() }) }
+    if found { Ok(()) } else { Err(InspectError::NoSession { only: options.only, dir: dir.to_owned() }) }
 }
 
 type Sessions = HashMap<MapData, u32, Abi<SessionEntry>>;
@@ -134,29 +186,41 @@ impl Maps {
         })
     }
 
-    fn sessions(&self) -> Result<Vec<Session>, InspectError> {
-        let Some((map, _)) = &self.sessions else { return Ok(Vec::new()) };
+    /// The sessions to be shown, and how many there are of those asked for. Counters are read for the former
+    /// only.
+    fn sessions(&self, options: &Options) -> Result<(Vec<Session>, usize), InspectError> {
+        let Some((map, _)) = &self.sessions else { return Ok((Vec::new(), 0)) };
         let mut found = Vec::new();
         for item in map.iter() {
             let (vni, Abi(entry)) = item.map_err(|error| map_error("list the sessions", &error))?;
-            found.push(Session { vni, entry, stats: self.stats(&entry) });
+            if wanted(options.only, vni, &entry) {
+                found.push((vni, entry));
+            }
         }
-        found.sort_unstable_by_key(|session| session.vni);
-        Ok(found)
-    }
-
-    fn session(&self, vni: u32) -> Result<Option<Session>, InspectError> {
-        let Some((map, _)) = &self.sessions else { return Ok(None) };
-        match map.get(&vni, 0) {
-            Ok(Abi(entry)) => Ok(Some(Session { vni, entry, stats: self.stats(&entry) })),
-            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(map_error("read the session", &error).into()),
-        }
+        found.sort_unstable_by_key(|(vni, _)| *vni);
+        let matched = found.len();
+        let shown = if options.limit == 0 { matched } else { options.limit };
+        let shown = found.into_iter().take(shown);
+        Ok((shown.map(|(vni, entry)| Session { vni, entry, stats: self.stats(&entry) }).collect(), matched))
     }
 
     fn stats(&self, entry: &SessionEntry) -> Option<SessionStats> {
         let Abi(stats) = self.stats.as_ref()?.get(&entry.stats_slot, 0).ok()?;
         Some(stats)
+    }
+}
+
+fn wanted(only: Only, vni: u32, entry: &SessionEntry) -> bool {
+    match only {
+        Only::All => true,
+        Only::Vni(wanted) => vni == wanted,
+        Only::Addr(ip, port) => entry.legs.iter().any(|leg| {
+            let sockets = [(leg.remote_ip, leg.remote_port), (leg.local_ip, leg.local_port)];
+            sockets
+                .into_iter()
+                .map(print::socket)
+                .any(|at| at.ip() == ip && port.is_none_or(|port| at.port() == port))
+        }),
     }
 }
 
@@ -224,7 +288,7 @@ mod tests {
     #[test]
     fn nothing_pinned_is_said_with_the_directory() {
         let dir = std::env::temp_dir().join("relayd-no-such-directory");
-        let error = dump(&dir, &mut Vec::new()).expect_err("nothing there");
+        let error = dump(&dir, &Options::default(), &mut Vec::new()).expect_err("nothing there");
         assert!(matches!(&error, InspectError::Nothing(found) if *found == dir));
         assert!(error.to_string().contains("--bpf-dir"), "{error}");
     }

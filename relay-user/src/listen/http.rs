@@ -1,4 +1,5 @@
-//! The head of an HTTP/1.1 request, as far as the relay cares.
+//! The head of an HTTP/1.1 request, as far as the relay cares, read as derper's HTTP server (Go's) reads it:
+//! of a header that comes twice the first counts, except where a second one is an error.
 //!
 //! Parsed by hand over httparse, because fast start forbids any response: what follows the head is DERP at
 //! once.
@@ -26,6 +27,8 @@ pub struct Head {
     pub upgrade: String,
     /// `Derp-Fast-Start` is exactly `1`.
     pub fast_start: bool,
+    /// `Sec-WebSocket-Protocol`.
+    pub websocket_protocol: String,
     /// `X-Tailscale-Challenge`.
     pub challenge: String,
     /// The client may send another request on this connection.
@@ -41,6 +44,12 @@ pub enum HeadError {
     /// Not an HTTP/1 request.
     #[error("not an HTTP/1 request: {0}")]
     Malformed(#[from] httparse::Error),
+    /// A request that breaks a rule of HTTP, in words.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// A coding of the body that nobody has.
+    #[error("unsupported transfer encoding")]
+    TransferEncoding,
     /// Longer than the relay will read.
     #[error("request head over {MAX_HEAD_BYTES} bytes")]
     TooLong,
@@ -67,28 +76,77 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
     let httparse::Status::Complete(len) = request.parse(window)? else {
         return if bytes.len() >= MAX_HEAD_BYTES { Err(HeadError::TooLong) } else { Ok(None) };
     };
+    let is_11 = request.version == Some(1);
+    let method = request.method.unwrap_or_default().to_owned();
+    let host = host(&request, is_11 && method != "CONNECT")?;
+    refuse_body(&request, is_11)?;
+    let first = |name| String::from_utf8_lossy(all(&request, name).next().unwrap_or_default()).into_owned();
     let target = request.path.unwrap_or_default().to_owned();
-    let mut head = Head {
-        method: request.method.unwrap_or_default().to_owned(),
+    let head = Head {
+        method,
         path: target.split('?').next().unwrap_or_default().to_owned(),
         target,
-        keep_alive: request.version == Some(1),
-        ..Head::default()
+        host,
+        upgrade: first("upgrade").to_ascii_lowercase(),
+        fast_start: first("derp-fast-start") == "1",
+        websocket_protocol: first("sec-websocket-protocol"),
+        challenge: first("x-tailscale-challenge"),
+        keep_alive: is_11 && !all(&request, "connection").any(says_close),
     };
-    for header in request.headers.iter() {
-        let value = String::from_utf8_lossy(header.value);
-        match header.name.to_ascii_lowercase().as_str() {
-            "host" => head.host = value.into_owned(),
-            "upgrade" => head.upgrade = value.to_ascii_lowercase(),
-            "derp-fast-start" => head.fast_start = value == "1",
-            "x-tailscale-challenge" => head.challenge = value.into_owned(),
-            "connection" if value.eq_ignore_ascii_case("close") => head.keep_alive = false,
-            "content-length" if value.trim() != "0" => return Err(HeadError::Body),
-            "transfer-encoding" => return Err(HeadError::Body),
-            _ => {}
-        }
-    }
     Ok(Some((head, len)))
+}
+
+/// The values of all headers of a name, without white space around them.
+fn all<'a>(request: &'a httparse::Request<'_, '_>, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let named = request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value.trim_ascii())
+}
+
+fn says_close(connection: &[u8]) -> bool {
+    connection.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+fn host(request: &httparse::Request<'_, '_>, is_required: bool) -> Result<String, HeadError> {
+    let mut hosts = all(request, "host");
+    let Some(host) = hosts.next() else {
+        return if is_required {
+            Err(HeadError::Invalid("missing required Host header"))
+        } else {
+            Ok(String::new())
+        };
+    };
+    if hosts.next().is_some() {
+        return Err(HeadError::Invalid("too many Host headers"));
+    }
+    // What a host may consist of (RFC 3986, 3.2.2), and the colon before its port.
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
+    if !host.iter().all(allowed) {
+        return Err(HeadError::Invalid("malformed Host header"));
+    }
+    Ok(String::from_utf8_lossy(host).into_owned())
+}
+
+/// No page takes a body; where one begins or ends must be beyond doubt all the same (RFC 9112, 6.3).
+fn refuse_body(request: &httparse::Request<'_, '_>, is_11: bool) -> Result<(), HeadError> {
+    // HTTP/1.0 has no codings: the header means nothing there.
+    let mut codings = all(request, "transfer-encoding").filter(|_| is_11);
+    if let Some(coding) = codings.next() {
+        let is_chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        return Err(if is_chunked { HeadError::Body } else { HeadError::TransferEncoding });
+    }
+    let mut lengths = all(request, "content-length");
+    let Some(length) = lengths.next() else { return Ok(()) };
+    if lengths.any(|other| other != length) {
+        return Err(HeadError::Invalid("several values of Content-Length"));
+    }
+    match length {
+        [] => Err(HeadError::Invalid("malformed Content-Length")),
+        digits if !digits.iter().all(u8::is_ascii_digit) => {
+            Err(HeadError::Invalid("malformed Content-Length"))
+        }
+        digits if digits.iter().all(|digit| *digit == b'0') => Ok(()),
+        _ => Err(HeadError::Body),
+    }
 }
 
 #[cfg(test)]
@@ -120,13 +178,73 @@ mod tests {
         let mut long = b"GET / HTTP/1.1\r\nX: ".to_vec();
         long.resize(MAX_HEAD_BYTES + 1, b'a');
         assert!(matches!(parse(&long), Err(HeadError::TooLong)));
-        assert!(matches!(parse(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"), Err(HeadError::Body)));
+        assert!(matches!(parse(b"POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc"), Err(HeadError::Body)));
+    }
+
+    /// The head of a request with these header lines besides `Host`.
+    fn with(headers: &str) -> Result<Head, HeadError> {
+        let request = format!("GET /derp HTTP/1.1\r\nHost: relay.example\r\n{headers}\r\n");
+        parse(request.as_bytes()).map(|whole| whole.expect("whole").0)
     }
 
     #[test]
     fn fast_start_is_exactly_one() {
-        let (head, _) =
-            parse(b"GET /derp HTTP/1.1\r\nDerp-Fast-Start: true\r\n\r\n").expect("valid").expect("whole");
-        assert!(!head.fast_start);
+        assert!(!with("Derp-Fast-Start: true\r\n").expect("valid").fast_start);
+        assert!(with("Derp-Fast-Start:  1 \r\n").expect("valid").fast_start);
+    }
+
+    #[test]
+    fn of_a_header_that_comes_twice_the_first_counts() {
+        let head = with(
+            "Upgrade: derp\r\nUPGRADE: h2c\r\nDerp-Fast-Start: 0\r\nDerp-Fast-Start: 1\r\n\
+             X-Tailscale-Challenge: a\r\nX-Tailscale-Challenge: b\r\n",
+        )
+        .expect("valid");
+        assert_eq!((head.upgrade.as_str(), head.fast_start, head.challenge.as_str()), ("derp", false, "a"));
+        let head = with("Upgrade:\r\nUpgrade: derp\r\n").expect("valid");
+        assert_eq!(head.upgrade, "", "also when it is empty");
+    }
+
+    #[test]
+    fn a_host_is_named_exactly_once() {
+        let refused = |request: &[u8]| matches!(parse(request), Err(HeadError::Invalid(_)));
+        assert!(refused(b"GET / HTTP/1.1\r\n\r\n"));
+        assert!(refused(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"));
+        assert!(refused(b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"));
+        for fine in ["GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: [2001:db8::1]:8443\r\n\r\n"] {
+            assert!(parse(fine.as_bytes()).expect("valid").is_some(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_connection_closes_when_any_token_says_so() {
+        for (headers, keep) in [
+            ("", true),
+            ("Connection: keep-alive\r\n", true),
+            ("Connection: close\r\n", false),
+            ("Connection: x , CLOSE\r\n", false),
+            ("Connection: Upgrade\r\nconnection: Close, x\r\n", false),
+            ("Connection: closed\r\n", true),
+        ] {
+            assert_eq!(with(headers).expect("valid").keep_alive, keep, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn where_a_body_ends_is_beyond_doubt() {
+        for fine in ["Content-Length: 0\r\n", "Content-Length: 0\r\nContent-Length:  0\r\n"] {
+            assert!(with(fine).is_ok(), "{fine:?}");
+        }
+        for body in ["Content-Length: 7\r\n", "Transfer-Encoding: CHUNKED\r\nContent-Length: 0\r\n"] {
+            assert!(matches!(with(body), Err(HeadError::Body)), "{body:?}");
+        }
+        for length in ["-1", "+0", "0x0", "", "0, 0", "0\r\nContent-Length: 1"] {
+            let wrong = with(&format!("Content-Length: {length}\r\n"));
+            assert!(matches!(wrong, Err(HeadError::Invalid(_))), "{length:?}: {wrong:?}");
+        }
+        for coding in ["gzip", "chunked, gzip", "chunked\r\nTransfer-Encoding: chunked"] {
+            let wrong = with(&format!("Transfer-Encoding: {coding}\r\n"));
+            assert!(matches!(wrong, Err(HeadError::TransferEncoding)), "{coding:?}: {wrong:?}");
+        }
     }
 }

@@ -1,4 +1,8 @@
-//! Which answer a request gets: DERP, a probe's, the captive-portal check's, a redirect.
+//! Which answer a request gets: DERP, a probe's, the captive-portal check's, a redirect, the home page.
+
+mod home;
+
+use std::time::SystemTime;
 
 use relay_common::derp::PROTOCOL_VERSION;
 use relay_common::key::NodePublic;
@@ -44,9 +48,10 @@ impl Answer {
         Self { headers, body, ..Self::new(status, reason) }
     }
 
-    /// The bytes to send; `keep`: another request may follow; `head`: without the body.
-    pub fn encode(&self, keep: bool, head: bool) -> Vec<u8> {
-        let mut text = format!("HTTP/1.1 {} {}\r\n", self.status, self.reason);
+    /// The bytes to send at `now`; `keep`: another request may follow; `head`: without the body.
+    pub fn encode(&self, keep: bool, head: bool, now: SystemTime) -> Vec<u8> {
+        let date = httpdate::fmt_http_date(now);
+        let mut text = format!("HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, self.reason);
         for (name, value) in &self.headers {
             text += &format!("{name}: {value}\r\n");
         }
@@ -66,13 +71,20 @@ impl Answer {
 
 /// The answer on a DERP listener.
 pub fn route(head: &Head) -> Route {
+    if head.method == "CONNECT" {
+        return Route::Page(Answer::text(403, "Forbidden", "CONNECT not enabled\n"));
+    }
     match head.path.as_str() {
         "/derp" => derp(head),
         "/derp/probe" | "/derp/latency-check" => Route::Page(probe(head)),
         "/generate_204" => Route::Page(generate_204(head)),
-        _ => {
-            Route::Page(Answer::text(404, "Not Found", "This is a DERP relay; there is nothing else here.\n"))
+        "/robots.txt" => Route::Page(home::robots()),
+        "/bootstrap-dns" => Route::Page(home::bootstrap_dns()),
+        // derper refuses strangers here; a page in its place would look like metrics that cannot be read.
+        path if path == "/debug" || path.starts_with("/debug/") => {
+            Route::Page(Answer::text(404, "Not Found", "ask `relayd status` on the relay's host\n"))
         }
+        _ => Route::Page(home::page()),
     }
 }
 
@@ -95,6 +107,10 @@ pub fn refusal(error: &HeadError) -> Option<Answer> {
     let answer = match error {
         HeadError::Io(_) => return None,
         HeadError::Malformed(_) => Answer::text(400, "Bad Request", "not an HTTP/1 request\n"),
+        HeadError::Invalid(why) => Answer::text(400, "Bad Request", why),
+        HeadError::TransferEncoding => {
+            Answer::text(501, "Not Implemented", "unsupported transfer encoding\n")
+        }
         HeadError::TooLong => {
             Answer::text(431, "Request Header Fields Too Large", "the request head is too long\n")
         }
@@ -114,11 +130,15 @@ pub fn switching(key: &NodePublic) -> Vec<u8> {
 }
 
 fn derp(head: &Head) -> Route {
+    let refused = |why| Route::Page(Answer::text(426, "Upgrade Required", why));
     match head.upgrade.as_str() {
-        // Ancient clients said WebSocket while they spoke DERP; real WebSocket names a subprotocol, and is
-        // not built.
         "derp" => Route::Derp { fast_start: head.fast_start },
-        _ => Route::Page(Answer::text(426, "Upgrade Required", "DERP requires connection upgrade\n")),
+        // Real WebSocket names a subprotocol; ancient clients said WebSocket while they spoke DERP.
+        "websocket" if head.websocket_protocol.contains("derp") => {
+            refused("WebSocket is not built into this relay; use Upgrade: DERP\n")
+        }
+        "websocket" => Route::Derp { fast_start: head.fast_start },
+        _ => refused("DERP requires connection upgrade\n"),
     }
 }
 
@@ -162,7 +182,7 @@ mod tests {
 
     fn answer(route: Route) -> String {
         let Route::Page(answer) = route else { return "derp".into() };
-        String::from_utf8(answer.encode(true, false)).expect("text")
+        String::from_utf8(answer.encode(true, false, SystemTime::UNIX_EPOCH)).expect("text")
     }
 
     #[test]
@@ -173,6 +193,50 @@ mod tests {
         assert_eq!(route(&request), Route::Derp { fast_start: false });
         let request = Head { fast_start: true, ..request };
         assert_eq!(route(&request), Route::Derp { fast_start: true });
+    }
+
+    #[test]
+    fn websocket_without_its_subprotocol_is_derp() {
+        let request = Head { upgrade: "websocket".into(), ..head("GET", "/derp") };
+        assert_eq!(route(&request), Route::Derp { fast_start: false });
+        let request = Head { websocket_protocol: "derp".into(), ..request };
+        let answer = answer(route(&request));
+        assert!(answer.starts_with("HTTP/1.1 426 ") && answer.contains("WebSocket is not built"), "{answer}");
+    }
+
+    #[test]
+    fn every_path_has_derpers_answer() {
+        for (path, kind, body) in [
+            ("/", "text/html; charset=utf-8", "DERP"),
+            ("/favicon.ico", "text/html; charset=utf-8", "DERP"),
+            ("/derp/", "text/html; charset=utf-8", "DERP"),
+            ("/robots.txt", "text/plain; charset=utf-8", "User-agent: *\nDisallow: /\n"),
+            ("/bootstrap-dns", "application/json", "\r\n\r\n{}\n"),
+        ] {
+            let answer = answer(route(&head("GET", path)));
+            assert!(
+                answer.starts_with("HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"),
+                "{answer}"
+            );
+            assert!(answer.contains(&format!("Content-Type: {kind}\r\n")), "{answer}");
+            for name in ["Strict-Transport-Security", "Content-Security-Policy", "X-Frame-Options"] {
+                assert!(answer.contains(&format!("\r\n{name}: ")), "{path}: {name}");
+            }
+            assert!(answer.contains(body), "{answer}");
+        }
+        for path in ["/debug", "/debug/", "/debug/varz"] {
+            assert!(answer(route(&head("GET", path))).starts_with("HTTP/1.1 404 "), "{path}");
+        }
+        assert!(answer(route(&head("CONNECT", "h:443"))).ends_with("\r\n\r\nCONNECT not enabled\n"));
+    }
+
+    #[test]
+    fn an_answer_says_whether_the_connection_goes_on() {
+        let answer = home::robots();
+        let text = |keep| String::from_utf8(answer.encode(keep, true, SystemTime::UNIX_EPOCH)).expect("text");
+        assert!(!text(true).contains("Connection:") && text(false).contains("\r\nConnection: close\r\n"));
+        assert!(text(true).ends_with("\r\n\r\n"), "HEAD has no body");
+        assert!(home::bootstrap_dns().close);
     }
 
     #[test]

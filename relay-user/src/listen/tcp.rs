@@ -1,11 +1,13 @@
 //! Listening sockets and the options of accepted ones.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::wildcard;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -23,26 +25,23 @@ pub struct Options {
     pub user_timeout: Duration,
 }
 
-/// Listens on `addr`; accepted sockets inherit the options. The unspecified IPv6 address takes IPv4 as well.
+/// Listens on `addr`, as [`wildcard::open`] opens it; accepted sockets inherit the options.
 ///
 /// # Errors
 /// The system's, of the call that failed.
 pub fn listen(addr: SocketAddr, options: &Options) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(addr.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
-    }
-    socket.set_reuse_address(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(options.keepalive_time)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_RETRIES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    if !options.user_timeout.is_zero() {
-        socket.set_tcp_user_timeout(Some(options.user_timeout))?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
+    let socket = wildcard::open(addr, Type::STREAM, |socket| {
+        socket.set_reuse_address(true)?;
+        socket.set_tcp_keepalive(&keepalive)?;
+        if !options.user_timeout.is_zero() {
+            socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+        }
+        Ok(())
+    })?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }

@@ -28,8 +28,18 @@ macro_rules! counters {
 counters! {
     /// TCP connections accepted.
     Accepts = "accepts";
-    /// Connections whose request head was no HTTP, too long, or too slow.
+    /// Accepts that failed, for want of files above all, and sockets that could not be set up.
+    AcceptFailed = "accept_failed";
+    /// Connections refused because only reserved files were left.
+    RefusedFiles = "refused_files";
+    /// Connections refused because too many had not logged in.
+    RefusedPending = "refused_pending";
+    /// Connections refused because too many of their address had not logged in.
+    RefusedPerSource = "refused_per_ip";
+    /// Connections whose request head was no HTTP, too long, or with a body.
     HttpMalformed = "http_malformed";
+    /// Connections that took too long with a request or its answer.
+    HttpTimeout = "http_timeout";
     /// Connections that failed before a request arrived, TLS handshakes above all.
     HttpTransport = "http_transport";
     /// Requests answered that were not for DERP.
@@ -54,7 +64,7 @@ counters! {
     PacketsReceived = "packets_received";
     /// Payload bytes of those.
     BytesReceived = "bytes_received";
-    /// Packets written to clients.
+    /// Packets of which a client's socket has taken the last byte.
     PacketsSent = "packets_sent";
     /// Payload bytes of those.
     BytesSent = "bytes_sent";
@@ -64,6 +74,12 @@ counters! {
     DropGoneDisconnected = "drop_gone_disconnected";
     /// Packets pushed out of a full lane.
     DropQueueHead = "drop_queue_head";
+    /// Packets sealed for a connection that ended before its socket had taken them.
+    DropWriteError = "drop_write_error";
+    /// Packets that waited for a client that was closed because memory was short.
+    DropQueueMemory = "drop_queue_memory";
+    /// Pongs, keep-alives and news that a client never got: pushed out of a full lane, or it left.
+    DropControl = "drop_control";
     /// Pings answered.
     Pings = "pings";
     /// KeepAlive frames sent.
@@ -72,8 +88,18 @@ counters! {
     UnknownFrames = "unknown_frames";
     /// Clients cut for taking nothing.
     WriteTimeouts = "write_timeouts";
-    /// STUN requests answered.
+    /// Clients cut because too much waited for all clients together, and for them the longest.
+    QueueMemoryCuts = "queue_memory_cuts";
+    /// Tasks of connections that panicked: each is a bug.
+    TaskPanics = "task_panics";
+    /// STUN requests whose answer was sent.
     StunAnswered = "stun_answered";
+    /// STUN answers that the socket would not take.
+    StunSendFailed = "stun_send_failed";
+    /// Receives on the STUN socket that failed.
+    StunRecvFailed = "stun_recv_failed";
+    /// STUN sockets that could not be bound.
+    StunBindFailed = "stun_bind_failed";
     /// Datagrams on the STUN port that were no STUN request.
     StunNotStun = "stun_not_stun";
     /// Sessions allocated or found again.
@@ -90,6 +116,8 @@ counters! {
     UdpForwardedBytes = "udp_forwarded_bytes";
     /// Session packets that the socket would not take.
     UdpSendFailed = "udp_send_failed";
+    /// Receives on the UDP relay's sockets that failed.
+    UdpRecvFailed = "udp_recv_failed";
     /// Datagrams longer than the receive slot.
     UdpTruncated = "udp_drop_too_long";
     /// Shorter than a Geneve header.

@@ -123,7 +123,8 @@ mod tests {
             sent_to.push(peer);
         }
         let sender = login(&router, 3, 8);
-        let mut told: Vec<_> = router.leave(&sender, cache.into_audience(), 0).iter().map(|p| p.id).collect();
+        let told = router.leave(&sender, cache.into_audience(), 0);
+        let mut told: Vec<_> = told.wake.iter().map(|peer| peer.id).collect();
         told.sort();
         assert_eq!(told, [ConnId(1), ConnId(2)]);
     }
@@ -135,11 +136,11 @@ mod tests {
         for n in 0..10_000 {
             let peer = login(&router, n, n);
             assert!(cache.lookup(&peer.key, &router).is_some());
-            router.leave(&peer, Audience::default(), 0);
+            let _ = router.leave(&peer, Audience::default(), 0);
             assert!(cache.known.len() <= FIRST_PURGE);
         }
         let sender = login(&router, 10_000, 10_000);
-        assert!(router.leave(&sender, cache.into_audience(), 0).is_empty());
+        assert!(router.leave(&sender, cache.into_audience(), 0).wake.is_empty());
     }
 
     #[test]

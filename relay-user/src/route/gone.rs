@@ -25,14 +25,20 @@ impl Audience {
     /// Remembers that `peer` is being sent a packet.
     pub fn add(&mut self, peer: &Arc<Peer>) {
         self.heard.entry(peer.id).or_insert_with(|| Arc::downgrade(peer));
-        if self.heard.len() >= self.purge_at.max(FIRST_PURGE) {
-            self.heard.retain(|_, peer| peer.strong_count() > 0);
-            self.purge_at = self.heard.len() * 2;
-        }
+        self.purge();
     }
 
     fn merge(&mut self, other: Self) {
         self.heard.extend(other.heard);
+        self.purge();
+    }
+
+    /// A weak handle keeps the memory of the peer that it names.
+    fn purge(&mut self) {
+        if self.heard.len() >= self.purge_at.max(FIRST_PURGE) {
+            self.heard.retain(|_, peer| peer.strong_count() > 0);
+            self.purge_at = self.heard.len() * 2;
+        }
     }
 
     fn into_peers(self) -> Vec<Arc<Peer>> {
@@ -56,5 +62,33 @@ impl Audiences {
         }
         self.by_key.entry(key).or_default().merge(audience);
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(conn: u64) -> Arc<Peer> {
+        Arc::new(Peer::new(NodePublic::from_bytes([1; 32]), ConnId(conn), ([127, 0, 0, 1], 1).into()))
+    }
+
+    #[test]
+    fn receivers_that_come_and_go_while_a_key_is_held_twice_are_forgotten() {
+        let key = NodePublic::from_bytes([7; 32]);
+        let mut audiences = Audiences::default();
+        for conn in 0..10_000 {
+            let receiver = peer(conn);
+            let mut audience = Audience::default();
+            audience.add(&receiver);
+            assert!(audiences.leave(key, audience, false).is_empty());
+            assert!(audiences.by_key[&key].heard.len() <= FIRST_PURGE);
+        }
+        let stays = peer(10_000);
+        let mut audience = Audience::default();
+        audience.add(&stays);
+        assert!(audiences.leave(key, audience, false).is_empty());
+        let told = audiences.leave(key, Audience::default(), true);
+        assert_eq!(told.iter().map(|peer| peer.id).collect::<Vec<_>>(), [stays.id]);
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use relay_common::derp::info::AppName;
 use relay_common::key::NodePublic;
 
 use super::table::ConnId;
@@ -31,6 +32,17 @@ pub struct Peer {
     pub counters: PeerCounters,
     /// What the sweep looks at.
     pub timers: PeerTimers,
+    /// How it came and what it calls itself.
+    pub about: About,
+}
+
+/// What `relayd clients` says of a connection besides its numbers.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The protocol under its frames, as its stream names it.
+    pub protocol: &'static str,
+    /// The label it gave itself.
+    pub app_name: AppName,
 }
 
 /// Packets and bytes of one connection; written by its own task, once per batch.
@@ -68,6 +80,8 @@ pub enum Ending {
     WriteTimeout = 1,
     /// The daemon stops.
     Shutdown = 2,
+    /// Too much waited for all clients, and for this one the longest (`--queue-memory`).
+    QueueMemory = 3,
 }
 
 impl Peer {
@@ -83,6 +97,7 @@ impl Peer {
             mailbox: Mailbox::default(),
             counters: PeerCounters::default(),
             timers: PeerTimers::default(),
+            about: About::default(),
         }
     }
 
@@ -108,6 +123,7 @@ impl Peer {
         match self.ending.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Ending::WriteTimeout),
+            3 => Some(Ending::QueueMemory),
             _ => Some(Ending::Shutdown),
         }
     }

@@ -1,6 +1,8 @@
 //! Random histories against a naive model: after every step both mirrors hold what the table says, and no
 //! more.
 
+mod walk;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex as StdMutex;
 
@@ -168,7 +170,7 @@ impl Run {
             }
             Step::Leave { conn } => {
                 if let Some(peer) = self.peers.remove(&conn) {
-                    self.router.leave(&peer, Audience::default(), now_ns);
+                    let _ = self.router.leave(&peer, Audience::default(), now_ns);
                 }
                 self.model.conns.retain(|(other, _)| *other != conn);
             }
@@ -345,8 +347,9 @@ fn those_who_heard_from_a_key_are_told_when_its_last_connection_leaves() {
         cache.into_audience()
     };
     let (first, second) = (heard(1), heard(2));
-    assert!(run.router.leave(&run.peers[&1], first, 1).is_empty(), "the key is still here");
-    let mut told: Vec<_> = run.router.leave(&run.peers[&2], second, 1).iter().map(|peer| peer.id).collect();
+    assert!(run.router.leave(&run.peers[&1], first, 1).wake.is_empty(), "the key is still here");
+    let told = run.router.leave(&run.peers[&2], second, 1);
+    let mut told: Vec<_> = told.wake.iter().map(|peer| peer.id).collect();
     told.sort();
     assert_eq!(told, [ConnId(3), ConnId(4)]);
 }

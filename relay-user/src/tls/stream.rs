@@ -14,13 +14,19 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::cipher::MAX_PLAINTEXT;
 use super::handshake::Handshake;
 use super::records::{Fault, Opened, Records};
-use crate::conn::stream::{Outbox, Received, Stream};
+use crate::conn::stream::gather::pieces;
+use crate::conn::stream::outbox::{Mark, Outbox};
+use crate::conn::stream::{Received, Stream};
 use crate::conn::{parting, pool};
 
-/// Bytes of a worker's seal buffer to begin with: most mailboxes fit.
-const SEAL_BYTES: usize = 64 * 1024;
+/// Bytes of a worker's seal buffer to begin with: what is sealed at once fits.
+const SEAL_BYTES: usize = 68 * 1024;
+
+/// Records of one batch whose ends are noted; the last one stands for any further.
+const MARKS: usize = 8;
 
 /// Room for one sealed alert or key update.
 const MESSAGE_BYTES: usize = 64;
@@ -69,7 +75,7 @@ impl TlsStream {
         if let Layer::Handshake(handshake) = &mut self.layer {
             let mut replies = Vec::new();
             let opened = handshake.open(data, &mut replies, sink);
-            self.outbox.push(&replies);
+            self.outbox.push(&replies, &[]);
             let is_over = handshake.is_over();
             let opened = opened.map_err(|error| {
                 // Its last word is in the outbox.
@@ -125,7 +131,7 @@ impl TlsStream {
                 Layer::Handshake(handshake) => {
                     let mut replies = Vec::new();
                     let sealed = handshake.seal(&mut self.tail, plaintext, out, &mut replies);
-                    self.outbox.push(&replies);
+                    self.outbox.push(&replies, &[]);
                     sealed?
                 }
                 Layer::None => return Err(io::ErrorKind::NotConnected.into()),
@@ -140,7 +146,7 @@ impl TlsStream {
             Layer::Handshake(mut handshake) => handshake.seal_goodbye(&mut self.tail, &mut room),
             Layer::None => 0,
         };
-        self.outbox.push(&room[..len]);
+        self.outbox.push(&room[..len], &[]);
     }
 
     /// New keys, if the peer wants them and nothing is in their way; else they go with what is sent next.
@@ -151,7 +157,7 @@ impl TlsStream {
         }
         let mut room = [0; MESSAGE_BYTES];
         let len = records.seal(&[], &mut room).map_err(io::Error::other)?;
-        self.outbox.send(cx, &mut self.tcp, &room[..len])
+        self.outbox.send(cx, &mut self.tcp, &room[..len], &[])
     }
 }
 
@@ -195,21 +201,28 @@ impl Stream for TlsStream {
         })
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, plaintext: &[&[u8]]) -> io::Result<()> {
+    fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
         pool::with_seal(|out| {
-            let mut end = 0;
-            for slice in plaintext.iter().filter(|slice| !slice.is_empty()) {
-                end = self.seal(slice, out, end)?;
-            }
+            let (mut end, mut marks, mut count) = (0, [Mark::default(); MARKS], 0);
+            pool::with_gather(|scratch| {
+                pieces(plaintext, MAX_PLAINTEXT, scratch, |piece| {
+                    end = self.seal(piece, out, end)?;
+                    let mark = &mut marks[count.min(MARKS - 1)];
+                    *mark = Mark { end, plaintext: mark.plaintext + piece.len() };
+                    count += 1;
+                    Ok(())
+                })
+            })?;
+            let marks = &marks[..count.min(MARKS)];
             if !self.outbox.is_empty() {
                 // What rustls had to say before the data leaves before it.
-                self.outbox.push(&out[..end]);
+                self.outbox.push(&out[..end], marks);
                 return match self.poll_flush(cx) {
                     Poll::Ready(result) => result,
                     Poll::Pending => Ok(()),
                 };
             }
-            self.outbox.send(cx, &mut self.tcp, &out[..end])
+            self.outbox.send(cx, &mut self.tcp, &out[..end], marks)
         })
     }
 
@@ -219,6 +232,10 @@ impl Stream for TlsStream {
 
     fn unsent(&self) -> usize {
         self.outbox.unsent()
+    }
+
+    fn unsent_plaintext(&self) -> usize {
+        self.outbox.unsent_plaintext()
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {

@@ -3,7 +3,7 @@
 //! Layout of Linux on 64-bit machines (`cmsg(3)`): length, level, type, then data, each message aligned to 8
 //! bytes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Bytes of a control buffer: room for both kinds of packet information and then some.
 pub const CONTROL_BYTES: usize = 128;
@@ -27,28 +27,28 @@ impl Default for Control {
 
 impl Control {
     /// The address that the datagram was sent to, from the first `len` bytes.
+    ///
+    /// About an IPv4 datagram on a socket of both families the kernel tells twice: by the mapped destination,
+    /// which may be a broadcast address, and by IPv4's own information, whose word counts.
     pub fn local_ip(&self, len: usize) -> Option<IpAddr> {
         let mut rest = self.0.get(..len)?;
-        loop {
-            let (header, _) = rest.split_first_chunk::<HEADER>()?;
-            let [l0, l1, l2, l3, l4, l5, l6, l7, v0, v1, v2, v3, t0, t1, t2, t3] = *header;
-            let length = usize::from_ne_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
-            let level = i32::from_ne_bytes([v0, v1, v2, v3]);
-            let kind = i32::from_ne_bytes([t0, t1, t2, t3]);
-            let data = rest.get(HEADER..length)?;
+        let mut found = None;
+        while let Some(((level, kind), data, next)) = split_message(rest) {
             match (level, kind) {
                 // `ipi_spec_dst`: the address to answer from, also where a broadcast was asked.
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let octets: [u8; 4] = data.get(4..8)?.try_into().ok()?;
-                    return Some(Ipv4Addr::from(octets).into());
+                    return Some(octets.into());
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let octets: [u8; 16] = data.get(..16)?.try_into().ok()?;
-                    return Some(Ipv6Addr::from(octets).into());
+                    found = Some(IpAddr::from(octets).to_canonical());
                 }
-                _ => rest = rest.get(length.next_multiple_of(8)..)?,
+                _ => {}
             }
+            rest = next;
         }
+        found
     }
 
     /// Makes the datagram leave from `ip`, by whatever way the routing finds; returns the bytes used. Nothing
@@ -75,8 +75,19 @@ impl Control {
     }
 }
 
+/// Takes the first message off `bytes`: level and type, data, and the messages behind it.
+fn split_message(bytes: &[u8]) -> Option<((i32, i32), &[u8], &[u8])> {
+    let [l0, l1, l2, l3, l4, l5, l6, l7, v0, v1, v2, v3, t0, t1, t2, t3] = *bytes.first_chunk::<HEADER>()?;
+    let length = usize::from_ne_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
+    let name = (i32::from_ne_bytes([v0, v1, v2, v3]), i32::from_ne_bytes([t0, t1, t2, t3]));
+    let data = bytes.get(HEADER..length)?;
+    Some((name, data, bytes.get(length.next_multiple_of(8)..).unwrap_or_default()))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -100,6 +111,18 @@ mod tests {
         both.0[12..16].copy_from_slice(&libc::SO_RXQ_OVFL.to_ne_bytes());
         both.0[24..24 + used].copy_from_slice(&info.0[..used]);
         assert_eq!(both.local_ip(24 + used), Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))));
+    }
+
+    #[test]
+    fn ipv4s_own_information_counts_before_the_mapped_address() {
+        let mut both = Control::default();
+        // A broadcast, as a socket of both families reports it: ff:ff mapped first, then what to answer from.
+        let used = both.set_source("::ffff:192.0.2.255".parse().expect("address"));
+        assert_eq!(both.local_ip(used), Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 255))), "mapped alone");
+        let mut info = Control::default();
+        let more = info.set_source(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+        both.0[used..used + more].copy_from_slice(&info.0[..more]);
+        assert_eq!(both.local_ip(used + more), Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))));
     }
 
     #[test]

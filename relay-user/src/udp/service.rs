@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{Datagram, Outgoing, Received};
 use super::relay::{Action, UdpRelay};
+use super::setback::Setbacks;
 use super::socket::{Pair, UdpSocket};
 use crate::clock;
 use crate::observe::counters::{Counter, Tally};
@@ -54,11 +55,18 @@ impl UdpService {
             (Family::V6, None) => return,
         };
         let mut received = Received::default();
+        let mut setbacks = Setbacks::default();
         loop {
             match socket.recv(&mut received).await {
-                Ok(_) => self.batch(&pair, socket, &received),
-                // An error on a UDP socket is about some past datagram; upstream closes its server over one.
-                Err(error) => tracing::debug!(%error, "UDP receive failed"),
+                Ok(_) => {
+                    setbacks.over();
+                    self.batch(&pair, socket, &received);
+                }
+                // Most errors on a UDP socket are about some past datagram; upstream closes its server over one.
+                Err(error) => {
+                    let counters = &self.relay.counters;
+                    setbacks.pause(&error, "UDP relay", Counter::UdpRecvFailed, counters).await;
+                }
             }
         }
     }

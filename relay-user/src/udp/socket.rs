@@ -1,4 +1,5 @@
-//! Sockets of the UDP services: one pair of families per worker, sharing the port.
+//! Sockets of the UDP services: one of both families for STUN, and for the relay one pair of families per
+//! worker, sharing the port.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,9 +10,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 
 use super::batch::{Outgoing, Received, Sent, send};
+use crate::listen::wildcard;
 
 /// Wanted socket buffers, each way (upstream's 7 MiB).
 const BUFFER_BYTES: usize = 7 << 20;
+
+/// How many ports are tried where any will do.
+const PORT_TRIES: usize = 16;
 
 /// A non-blocking UDP socket that tells which address a datagram came to.
 #[derive(Debug)]
@@ -30,22 +35,31 @@ pub struct Pair {
 }
 
 impl UdpSocket {
-    /// Binds `addr`, whose port others of this process may share.
+    /// Binds `addr` as [`wildcard::open`] opens it: an unspecified address takes datagrams of both families.
     ///
     /// # Errors
     /// The system's, of the call that failed.
-    pub fn bind(addr: SocketAddr, share: bool) -> io::Result<Self> {
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        Self::new(wildcard::open(addr, Type::DGRAM, set_options)?)
+    }
+
+    /// Binds all addresses of one family. `share`: beside sockets of this process that share the port.
+    fn bind_family(addr: SocketAddr, share: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
-            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-        } else {
-            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         }
+        set_options(&socket)?;
         socket.set_reuse_port(share)?;
-        set_buffers(&socket);
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
+        // Only now may the others of this process come: bound without it, this socket was refused where
+        // another process holds the port, which would take half of our packets, or we half of its.
+        socket.set_reuse_port(true)?;
+        Self::new(socket)
+    }
+
+    fn new(socket: Socket) -> io::Result<Self> {
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         Ok(Self { inner: tokio::net::UdpSocket::from_std(socket.into())?, local })
     }
@@ -70,27 +84,59 @@ impl UdpSocket {
 }
 
 impl Pair {
-    /// Binds `count` pairs to one port of all addresses; port 0 picks one, the same for both families.
+    /// Binds `count` pairs to one port of all addresses; port 0 picks one, the same for both families. The
+    /// port is this process's alone.
     ///
     /// # Errors
-    /// IPv4 cannot be bound.
+    /// IPv4 cannot be bound, or another process has the port in either family.
     pub fn bind_all(port: u16, count: usize) -> io::Result<Vec<Self>> {
-        let mut port = port;
-        let mut pairs = Vec::new();
-        for _ in 0..count.max(1) {
-            let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port).into(), true)?;
-            port = v4.local().port();
-            let v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port).into(), true);
-            let v6 = v6.inspect_err(|error| tracing::info!(%error, port, "no IPv6 for the UDP relay")).ok();
-            pairs.push(Self { v4, v6 });
+        let mut pairs = vec![Self::bind_first(port)?];
+        let (port, with_v6) = (pairs[0].v4.local().port(), pairs[0].v6.is_some());
+        for _ in 1..count {
+            let v4 = UdpSocket::bind_family((Ipv4Addr::UNSPECIFIED, port).into(), true)?;
+            let v6 = with_v6.then(|| UdpSocket::bind_family((Ipv6Addr::UNSPECIFIED, port).into(), true));
+            pairs.push(Self { v4, v6: v6.transpose()? });
         }
         Ok(pairs)
+    }
+
+    fn bind_first(port: u16) -> io::Result<Self> {
+        // A port that was picked for IPv4 may be taken in IPv6; a port that was asked for must be free.
+        let mut tries = if port == 0 { PORT_TRIES } else { 1 };
+        loop {
+            let v4 = UdpSocket::bind_family((Ipv4Addr::UNSPECIFIED, port).into(), false)?;
+            match UdpSocket::bind_family((Ipv6Addr::UNSPECIFIED, v4.local().port()).into(), false) {
+                Ok(v6) => return Ok(Self { v4, v6: Some(v6) }),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    tries -= 1;
+                    if tries == 0 {
+                        return Err(error);
+                    }
+                }
+                Err(error) => {
+                    tracing::info!(%error, port = v4.local().port(), "no IPv6 for the UDP relay");
+                    return Ok(Self { v4, v6: None });
+                }
+            }
+        }
     }
 
     /// The socket of an address' family.
     pub fn of(&self, addr: SocketAddr) -> Option<&UdpSocket> {
         if addr.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() }
     }
+}
+
+/// Asks for the local address of every datagram, in the way of each family that the socket takes, and for
+/// room.
+fn set_options(socket: &Socket) -> io::Result<()> {
+    // Of a socket of both families, IPv4 datagrams are told about by IPv4's option.
+    setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    if socket.domain()? == Domain::IPV6 {
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    }
+    set_buffers(socket);
+    Ok(())
 }
 
 /// Past the system's limit where we may, up to it where not; small buffers are no reason to fail.
@@ -100,5 +146,61 @@ fn set_buffers(socket: &Socket) {
     }
     if setsockopt(socket, sockopt::SndBufForce, &BUFFER_BYTES).is_err() {
         let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_relays_port_is_refused_while_another_relay_has_it() {
+        let first = Pair::bind_all(0, 2).expect("any port");
+        let port = first[0].v4.local().port();
+        let error = Pair::bind_all(port, 2).expect_err("taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        Pair::bind_all(port, 2).expect("free again");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_in_ipv6_alone_is_refused_too() {
+        let Ok(other) = std::net::UdpSocket::bind("[::1]:0") else { return };
+        let port = other.local_addr().expect("address").port();
+        assert!(Pair::bind_all(port, 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn every_worker_of_one_relay_gets_its_share() {
+        let pairs = Pair::bind_all(0, 2).expect("any port");
+        let to = (Ipv4Addr::LOCALHOST, pairs[0].v4.local().port());
+        // The kernel chooses by a hash of the addresses: of 64 senders, none going to one socket is a chance
+        // of one in 2^63.
+        let senders: Vec<_> =
+            (0..64).map(|_| std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("sender")).collect();
+        for sender in &senders {
+            sender.send_to(b"x", to).expect("sent");
+        }
+        let mut received = Received::default();
+        for pair in &pairs {
+            let got = received.recv(pair.v4.inner.as_fd()).expect("loopback has delivered");
+            assert!((1..64).contains(&got), "{got} of 64");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_all_addresses_tells_which_one_was_asked() {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into()).expect("bound");
+        let sender = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("sender");
+        let asked = Ipv4Addr::new(127, 0, 0, 2);
+        sender.send_to(b"x", (asked, socket.local().port())).expect("sent");
+        let mut received = Received::default();
+        socket.recv(&mut received).await.expect("received");
+        let datagram = received.iter().next().expect("one");
+        assert_eq!(datagram.local_ip, Some(asked.into()));
+        let (to, from) = (datagram.from, datagram.local_ip);
+        assert_eq!(socket.send(&[Outgoing { payload: b"y", to, from }]), Sent { sent: 1, failed: 0 });
+        let (_, from) = sender.recv_from(&mut [0; 8]).expect("answered");
+        assert_eq!(from.ip(), asked);
     }
 }

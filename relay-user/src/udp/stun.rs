@@ -6,6 +6,7 @@ use std::sync::Arc;
 use relay_common::stun;
 
 use super::batch::{Outgoing, Received};
+use super::setback::Setbacks;
 use super::socket::UdpSocket;
 use crate::listen::tcp::unmapped;
 use crate::observe::counters::{Counter, Tally};
@@ -14,17 +15,21 @@ use crate::relay::Relay;
 /// Answers requests on one socket for ever.
 pub async fn serve(socket: UdpSocket, relay: Arc<Relay>) {
     let mut received = Received::default();
+    let mut setbacks = Setbacks::default();
     loop {
         if let Err(error) = socket.recv(&mut received).await {
-            tracing::debug!(%error, "STUN receive failed");
+            setbacks.pause(&error, "STUN", Counter::StunRecvFailed, &relay.counters).await;
             continue;
         }
+        setbacks.over();
         let mut tally = Tally::default();
         let answers: Vec<_> = received
             .iter()
             .filter_map(|datagram| {
                 let answer = answer(datagram.payload, datagram.from);
-                tally.add(if answer.is_some() { Counter::StunAnswered } else { Counter::StunNotStun }, 1);
+                if answer.is_none() {
+                    tally.add(Counter::StunNotStun, 1);
+                }
                 // From the address that was asked: a client drops an answer from any other.
                 answer.map(|(bytes, len)| (bytes, len, datagram.from, datagram.local_ip))
             })
@@ -33,7 +38,9 @@ pub async fn serve(socket: UdpSocket, relay: Arc<Relay>) {
             .iter()
             .map(|(bytes, len, to, from)| Outgoing { payload: &bytes[..*len], to: *to, from: *from })
             .collect();
-        socket.send(&batch);
+        let sent = socket.send(&batch);
+        tally.add(Counter::StunAnswered, sent.sent as u64);
+        tally.add(Counter::StunSendFailed, sent.failed as u64);
         relay.counters.shard().add_all(&tally);
     }
 }

@@ -21,18 +21,10 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The versions that `bench derp` and `bench scale` compare.
+/// The versions that `bench derp`, `bench scale` and `bench slow` compare.
 ///
 /// # Errors
 /// One of the programs is not there.
 pub fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
     rivals::facts(settings)
-}
-
-/// Keeps a finished row, and says so at once.
-fn keep(rows: &mut Vec<Row>, settings: &Settings, row: Row) {
-    if settings.wants(&row.name) {
-        eprintln!("{}", row.line());
-        rows.push(row);
-    }
 }

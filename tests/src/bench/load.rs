@@ -3,12 +3,16 @@
 //!
 //! It is made to cost less than any server: one thread's epoll loop owns both ends of its pairs, so a window
 //! needs no acknowledging packets; records are opened where they were read, and of a packet only the stamp at
-//! its head is looked at. Every packet is a TLS record of its own.
+//! its head is looked at. Every packet is a TLS record of its own, or several if it is longer than one.
 
+mod blocked;
 mod client;
 mod flow;
 mod login;
+mod pace;
 mod scan;
+mod sizes;
+mod slow;
 mod steady;
 mod tls;
 
@@ -21,6 +25,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
+pub use sizes::{Cost, SIZES};
+pub use slow::{Age, Ages};
 
 /// What a load process does.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -55,6 +61,12 @@ pub struct Plan {
     /// Threads
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Packets for each client that reads nothing
+    #[arg(long, default_value_t = 1000)]
+    pub packets: usize,
+    /// Bytes per second that a slow client reads
+    #[arg(long, default_value_t = 80_000.0)]
+    pub drain: f64,
     /// Milliseconds of load before the measuring
     #[arg(long, default_value_t = 250)]
     pub warm_ms: u64,
@@ -77,6 +89,8 @@ impl Plan {
             size: 1200,
             gather: false,
             threads: 1,
+            packets: 1000,
+            drain: 80_000.0,
             warm_ms: 250,
             measure_ms: 1000,
         }
@@ -95,6 +109,8 @@ impl Plan {
             format!("--rate={}", self.rate),
             format!("--size={}", self.size),
             format!("--threads={}", self.threads),
+            format!("--packets={}", self.packets),
+            format!("--drain={}", self.drain),
             format!("--warm-ms={}", self.warm_ms),
             format!("--measure-ms={}", self.measure_ms),
         ];
@@ -117,6 +133,12 @@ pub enum Shape {
     Idle,
     /// Clients come, log in and leave, one after another on each thread
     Logins,
+    /// One client reads slowly and steadily, and another floods it
+    Slow,
+    /// Clients that read nothing are sent packets until well past every queue
+    Blocked,
+    /// Packets of every size, to a client that reads nothing and to nobody
+    Sizes,
 }
 
 /// What a load process saw.
@@ -144,6 +166,12 @@ pub struct Outcome {
     pub resident_before: u64,
     /// Resident bytes of the server with all of them.
     pub resident_after: u64,
+    /// Clients that the server cut.
+    pub cut: u64,
+    /// What a slow client read, and how old it was.
+    pub ages: Ages,
+    /// What packets cost the server, by size.
+    pub costs: Vec<Cost>,
 }
 
 impl Outcome {
@@ -180,6 +208,9 @@ pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         Shape::Window | Shape::Rate | Shape::Everyone => steady::run(plan),
         Shape::Idle => login::idle(plan),
         Shape::Logins => login::logins(plan),
+        Shape::Slow => slow::run(plan),
+        Shape::Blocked => blocked::run(plan),
+        Shape::Sizes => sizes::run(plan),
     }
 }
 

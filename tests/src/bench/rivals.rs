@@ -32,16 +32,22 @@ pub(super) struct Sides {
     pub(super) long_queue: bool,
     /// More arguments for relayd.
     pub(super) relayd_args: Vec<String>,
+    /// More arguments for both.
+    pub(super) both_args: Vec<String>,
 }
 
 impl Sides {
     /// The settings in words.
     pub(super) fn text(&self, settings: &Settings) -> String {
-        let args: Vec<&str> = self.all_args(settings).map(String::as_str).collect();
-        let ours = if args.is_empty() { "defaults".to_owned() } else { format!("`{}`", args.join(" ")) };
         let (name, depth) = super::server::DERPER_QUEUE;
-        let theirs = if self.long_queue { format!("`{name}={depth}`") } else { "defaults".to_owned() };
-        format!("relayd: {ours}; derper: {theirs}")
+        let queue = self.long_queue.then(|| format!("{name}={depth}"));
+        let theirs: Vec<&String> = queue.iter().chain(&self.both_args).collect();
+        format!("relayd: {}; derper: {}", self.ours_text(settings), settings_text(&theirs))
+    }
+
+    /// Those of relayd in words.
+    pub(super) fn ours_text(&self, settings: &Settings) -> String {
+        settings_text(&self.all_args(settings).collect::<Vec<_>>())
     }
 
     /// Starts relayd.
@@ -52,15 +58,24 @@ impl Sides {
 
     /// Starts derper.
     fn theirs(&self) -> anyhow::Result<Server> {
-        Server::derper(derper()?, self.plain, self.long_queue)
+        Server::derper(derper()?, self.plain, self.long_queue, &self.both_args)
     }
 
     /// Those asked for on the command line, and the row's own, which win: relayd takes a flag once.
     fn all_args<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = &'a String> {
         let flag = |arg: &String| arg.split('=').next().map(str::to_owned);
-        let own: Vec<_> = self.relayd_args.iter().map(flag).collect();
-        settings.relayd_args.iter().filter(move |arg| !own.contains(&flag(arg))).chain(&self.relayd_args)
+        let own = || self.relayd_args.iter().chain(&self.both_args);
+        let flags: Vec<_> = own().map(flag).collect();
+        settings.relayd_args.iter().filter(move |arg| !flags.contains(&flag(arg))).chain(own())
     }
+}
+
+/// A server's settings, as a report shows them.
+fn settings_text(args: &[&String]) -> String {
+    if args.is_empty() {
+        return "defaults".to_owned();
+    }
+    format!("`{}`", args.iter().map(|arg| arg.as_str()).collect::<Vec<_>>().join(" "))
 }
 
 /// Two running servers.
@@ -78,11 +93,16 @@ impl Rivals {
         Ok(Rivals { ours: sides.ours(settings)?, theirs: sides.theirs()? })
     }
 
+    /// relayd with some settings, and as its own rival with others.
+    pub(super) fn own(settings: &Settings, [ours, theirs]: [&Sides; 2]) -> anyhow::Result<Rivals> {
+        Ok(Rivals { ours: ours.ours(settings)?, theirs: theirs.ours(settings)? })
+    }
+
     /// One load on each, uncounted, then `pairs` counted ones on each in turn.
     pub(super) fn alternate(&self, plan: &Plan, pairs: usize) -> anyhow::Result<Samples> {
         let once = || -> anyhow::Result<[Outcome; 2]> {
             let ours = self.ours.load(plan).context("relayd")?;
-            Ok([ours, self.theirs.load(plan).context("derper")?])
+            Ok([ours, self.theirs.load(plan).context("the rival")?])
         };
         once()?;
         Ok(Samples((0..pairs).map(|_| once()).collect::<anyhow::Result<_>>()?))
@@ -115,10 +135,11 @@ impl Samples {
         self.each(figure).map(|samples| Spread::of(samples).map_or(f64::NAN, |spread| spread.median))
     }
 
-    /// Fills in a row's samples.
+    /// Fills in a row's samples; the rival is derper unless the row names another one.
     pub(super) fn judge(&self, row: Row, figure: impl Fn(&Outcome) -> f64) -> Row {
         let [ours, rival] = self.each(figure);
-        Row { ours, rival, rival_name: DERPER.to_owned(), ..row }
+        let rival_name = if row.rival_name.is_empty() { DERPER.to_owned() } else { row.rival_name };
+        Row { ours, rival, rival_name, ..row }
     }
 
     /// Adds a median as a further column.
@@ -139,7 +160,8 @@ impl Samples {
         self.add(row, "p99 in flight, µs", |seen| seen.p99_us);
         let idle = self.medians(|seen| seen.load_idle(plan.threads));
         let least = if plan.shape == Shape::Window { IDLE } else { IDLE_AT_A_RATE };
-        for (name, idle) in ["relayd", DERPER].iter().zip(idle) {
+        let rival = row.rival_name.clone();
+        for (name, idle) in ["relayd", &rival].iter().zip(idle) {
             let share = number(idle * 100.0);
             row.notes.push(match (idle > least, plan.shape) {
                 (true, _) => {
@@ -158,20 +180,26 @@ impl Samples {
 
 /// What was compared: name and version.
 pub(super) fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
-    let version = |program: &str, args: &[&str]| -> anyhow::Result<String> {
-        let output = Command::new(program).args(args).output().with_context(|| program.to_owned())?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
     let derper = derper()?;
     let go = version("go", &["version", &derper.to_string_lossy()])?;
     // `PATH: go1.27.3`
     let go = go.rsplit(' ').next().unwrap_or_default().to_owned();
-    let relayd = version(&settings.relayd.to_string_lossy(), &["--version"])?;
-    Ok(vec![("daemon", relayd), ("rival", format!("{DERPER}, built with {go}"))])
+    Ok(vec![daemon(settings)?, ("rival", format!("{DERPER}, built with {go}"))])
 }
 
-/// Where derper is. Built with the first question: asking Go each time would be work between samples.
-fn derper() -> anyhow::Result<&'static Path> {
+/// The version of relayd.
+pub(super) fn daemon(settings: &Settings) -> anyhow::Result<(&'static str, String)> {
+    Ok(("daemon", version(&settings.relayd.to_string_lossy(), &["--version"])?))
+}
+
+fn version(program: &str, args: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(args).output().with_context(|| program.to_owned())?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Where derper is. Built with the first question: asking Go each time would be work between samples, and in
+/// a network namespace it could fetch nothing.
+pub(super) fn derper() -> anyhow::Result<&'static Path> {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(program) = BUILT.get() {
         return Ok(program);

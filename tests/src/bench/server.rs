@@ -35,10 +35,17 @@ impl Server {
         })
     }
 
-    /// derper, with its queue of 32 packets a client or a longer one.
-    pub(super) fn derper(program: &Path, plain: bool, long_queue: bool) -> anyhow::Result<Server> {
+    /// derper, with its queue of 32 packets a client or a longer one, and with `args` beside its flags.
+    pub(super) fn derper(
+        program: &Path,
+        plain: bool,
+        long_queue: bool,
+        args: &[String],
+    ) -> anyhow::Result<Server> {
         let env: &[_] = if long_queue { &[DERPER_QUEUE] } else { &[] };
-        Server::start(program, plain, env, |_, _| ())
+        Server::start(program, plain, env, |command, _| {
+            command.args(args);
+        })
     }
 
     /// Starts `program` with derper's flags, and returns once it accepts connections.

@@ -296,7 +296,7 @@ fn note_preferred() -> Vec<u8> {
 
 fn relay() -> Relay {
     let key = NodePrivate::from_bytes([7; 32]);
-    Relay::new(Router::new(Limits::default(), None), Counters::default(), key, Duration::ZERO)
+    Relay::new(Router::new(Limits::default(), None), Counters::default(), key, Duration::ZERO, u64::MAX)
 }
 
 /// The daemon's own TLS configuration, and a client's that trusts it.

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use relay_tests::bench::{
     Settings, derp, load, lookup, machine, mux,
     report::{Report, Row},
-    scale,
+    scale, slow, workers,
 };
 
 /// Holds relayd and its parts against what people would use instead.
@@ -31,6 +31,10 @@ enum Verb {
     Mux,
     /// Thousands of clients that each say little
     Scale,
+    /// Receivers that read slowly or not at all
+    Slow,
+    /// relayd with two workers, and with one
+    Workers,
     /// All of them
     All,
     /// One load process; started by the others
@@ -73,7 +77,9 @@ fn main() -> anyhow::Result<()> {
         Verb::Derp => &[DERP],
         Verb::Mux => &[MUX],
         Verb::Scale => &[SCALE],
-        Verb::All => &[LOOKUP, DERP, MUX, SCALE],
+        Verb::Slow => &[SLOW],
+        Verb::Workers => &[WORKERS],
+        Verb::All => &[LOOKUP, DERP, MUX, SCALE, SLOW, WORKERS],
         Verb::Load(plan) => {
             println!("{}", serde_json::to_string(&load::run(&plan)?)?);
             return Ok(());
@@ -87,12 +93,16 @@ const LOOKUP: (&str, Suite) = ("lookup", lookup::rows);
 const DERP: (&str, Suite) = ("derp", derp::rows);
 const SCALE: (&str, Suite) = ("scale", scale::rows);
 const MUX: (&str, Suite) = ("mux", mux::rows);
+const SLOW: (&str, Suite) = ("slow", slow::rows);
+const WORKERS: (&str, Suite) = ("workers", workers::rows);
 
 fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::Result<()> {
-    let mut facts = Vec::new();
-    if suites.iter().any(|(name, _)| ["derp", "scale"].contains(name)) {
-        facts = derp::facts(settings)?;
-    }
+    let any = |names: &[&str]| suites.iter().any(|(name, _)| names.contains(name));
+    let mut facts = match (any(&["derp", "scale", "slow"]), any(&["workers"])) {
+        (true, _) => derp::facts(settings)?,
+        (false, true) => workers::facts(settings)?,
+        _ => Vec::new(),
+    };
     let busy = machine::load_average().map_or_else(String::new, |load| load.to_string());
     facts.push(("load average before the run", busy));
     let mut rows = Vec::new();

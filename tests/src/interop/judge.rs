@@ -91,7 +91,7 @@ pub fn build_program(package: &str) -> anyhow::Result<Result<PathBuf, String>> {
 /// Builds a program of the judge's module beside it, such as `tailscale.com/cmd/derper`.
 pub(super) fn build_package(package: &str) -> anyhow::Result<PathBuf> {
     let program = module().join("bin").join(package.rsplit('/').next().unwrap_or(package));
-    go(&["build"], &program, package).map_err(anyhow::Error::msg)?;
+    go(&module(), &["build"], &program, package).map_err(anyhow::Error::msg)?;
     Ok(program)
 }
 
@@ -101,13 +101,13 @@ pub(super) fn build_package(package: &str) -> anyhow::Result<PathBuf> {
 /// Go is not there, or cannot build it.
 pub fn build_tests(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     let program = module().join("bin").join(name);
-    let built = go(&["test", "-c"], &program, package).map_err(anyhow::Error::msg);
+    let built = go(&module(), &["test", "-c"], &program, package).map_err(anyhow::Error::msg);
     built.with_context(|| format!("`go test -c {package}`"))?;
     Ok(program)
 }
 
 /// The error is why there is no Go here.
-fn find_go() -> Result<(), String> {
+pub(crate) fn find_go() -> Result<(), String> {
     let found = Command::new("go").arg("version").output();
     found.map(drop).map_err(|error| format!("cannot run `go`: {error}"))
 }
@@ -115,7 +115,7 @@ fn find_go() -> Result<(), String> {
 fn build() -> Result<Judge, Missing> {
     find_go().map_err(Missing::Go)?;
     let program = module().join("bin").join("judge");
-    match go(&["build"], &program, ".") {
+    match go(&module(), &["build"], &program, ".") {
         Ok(()) => Ok(Judge { program }),
         Err(output) => Err(Missing::Build(output)),
     }
@@ -125,10 +125,10 @@ fn module() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("interop")
 }
 
-/// Makes a program of one package of the judge's module; the error is what Go said.
-fn go(verb: &[&str], program: &Path, package: &str) -> Result<(), String> {
+/// Makes a program of one package that a module of ours knows; the error is what Go said.
+pub(crate) fn go(module: &Path, verb: &[&str], program: &Path, package: &str) -> Result<(), String> {
     let built = Command::new("go")
-        .current_dir(module())
+        .current_dir(module)
         .env("GOTOOLCHAIN", "auto")
         // No version stamp: it would ask git about a checkout that may belong to another user.
         .env("GOFLAGS", "-mod=mod -buildvcs=false")

@@ -1,140 +1,149 @@
-//! One lane: whole frames back to back in one buffer, oldest first.
+//! One lane: whole frames in chunks, oldest first. Nothing that waits is ever moved to make room for more.
 
-use relay_common::derp::HEADER_LEN;
+use std::collections::VecDeque;
 
-use super::LANES;
-use crate::conn::pool;
+use super::chunk::Chunk;
 
-/// Frames a lane holds at most.
+/// Frames that a lane holds whatever happens, of any size: derper's queue, which stock clients and probes
+/// count on.
+pub const MIN_LANE_FRAMES: usize = 32;
+
+/// Frames that a lane holds at most while its receiver takes.
 pub const MAX_LANE_FRAMES: usize = 256;
 
-/// Bytes a lane holds at most, frame headers included: several of the longest frame.
+/// Bytes that a lane holds at most while its receiver takes, frame headers included; but never fewer than
+/// [`MIN_LANE_FRAMES`] frames.
 pub const MAX_LANE_BYTES: usize = 512 * 1024;
 
-/// What was pushed out of a lane.
+/// Chunks that an empty lane keeps room for.
+const KEPT_ROOM: usize = 8;
+
+/// How much a lane may hold, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// No more than [`MIN_LANE_FRAMES`].
+    pub(super) few: bool,
+    /// What is pushed now may wait long: its memory is cut to its size.
+    pub(super) exact: bool,
+}
+
+/// Some frames of a lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
-    /// How many frames.
+pub struct Count {
+    /// How many.
     pub frames: usize,
+    /// Their bytes, frame headers included.
+    pub bytes: usize,
 }
 
 /// The frames of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    buffer: Vec<u8>,
-    head: usize,
-    frames: usize,
+    /// Chunks before `tail`. Most lanes never have any, and are small.
+    full: Option<Box<VecDeque<Chunk>>>,
+    tail: Chunk,
+    frames: u32,
+    bytes: u32,
 }
 
 impl Queue {
-    /// Appends a frame; makes room at the head where there is none. `slow`: it is going to stay.
-    pub(super) fn push(&mut self, head: &[u8], body: &[u8], slow: bool) -> Dropped {
+    /// Appends a frame; makes room at the head where there is none. Returns what had to go for it.
+    pub(super) fn push(&mut self, head: &[u8], body: &[u8], room: Room) -> Count {
         let len = head.len() + body.len();
-        let mut dropped = Dropped::default();
-        while self.frames >= MAX_LANE_FRAMES || (self.frames > 0 && self.bytes() + len > MAX_LANE_BYTES) {
-            self.head += frame_len(&self.buffer[self.head..]);
-            self.frames -= 1;
+        let mut dropped = Count::default();
+        while self.is_full_for(len, room.few) {
+            dropped.bytes += self.drop_first(room.exact);
             dropped.frames += 1;
         }
-        self.reclaim();
-        if slow {
-            self.fit(self.bytes() + len);
-        } else if self.buffer.capacity() == 0 {
-            self.buffer = pool::take();
+        if room.exact {
+            self.append(Chunk::exact(head, body));
+        } else if self.tail.held_bytes() == 0 || !self.tail.try_push(head, body) {
+            let mut chunk = Chunk::pooled();
+            chunk.try_push(head, body);
+            self.append(chunk);
         }
-        self.buffer.reserve(len);
-        self.buffer.extend_from_slice(head);
-        self.buffer.extend_from_slice(body);
         self.frames += 1;
+        self.bytes += len as u32;
         dropped
     }
 
+    /// Takes chunks from the head into `into`, whole, as long as they fit into `room` bytes. Takes one that
+    /// does not fit if `at_least_one`: a frame may be longer than any room.
+    pub(super) fn take(&mut self, room: usize, at_least_one: bool, into: &mut Vec<Chunk>) -> Count {
+        let mut taken = Count::default();
+        while let Some(first) = self.first()
+            && (taken.bytes + first.bytes() <= room || (at_least_one && taken.frames == 0))
+        {
+            let chunk = self.pop();
+            taken.frames += chunk.frames();
+            taken.bytes += chunk.bytes();
+            into.push(chunk);
+        }
+        self.frames -= taken.frames as u32;
+        self.bytes -= taken.bytes as u32;
+        if self.frames == 0 && self.full.as_ref().is_some_and(|full| full.capacity() > KEPT_ROOM) {
+            self.full = None;
+        }
+        taken
+    }
+
     pub(super) fn frames(&self) -> usize {
-        self.frames
+        self.frames as usize
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.buffer.len() - self.head
+        self.bytes as usize
     }
 
+    /// Bytes of memory that hold the frames.
     pub(super) fn held_bytes(&self) -> usize {
-        self.buffer.capacity()
+        let full = self.full.iter().flat_map(|full| full.iter());
+        full.chain([&self.tail]).map(Chunk::held_bytes).sum()
     }
 
-    /// Moves what waits out of a buffer that is much too large for it.
+    /// Cuts what waits to its size.
     pub(super) fn settle(&mut self) {
-        self.fit(self.bytes());
+        let full = self.full.iter_mut().flat_map(|full| full.iter_mut());
+        full.chain([&mut self.tail]).for_each(Chunk::fit);
     }
 
-    /// Makes the capacity one to two times `bytes`, and all of it usable.
-    fn fit(&mut self, bytes: usize) {
-        if (bytes..=2 * bytes).contains(&self.buffer.capacity()) {
-            if self.buffer.len() - self.bytes() + bytes > self.buffer.capacity() {
-                self.buffer.drain(..self.head);
-                self.head = 0;
-            }
-            return;
-        }
-        // Half as much again: neither the next frame that comes nor the next that is dropped moves
-        // everything.
-        let mut fitting = Vec::with_capacity(bytes + bytes / 2);
-        fitting.extend_from_slice(&self.buffer[self.head..]);
-        pool::put(std::mem::replace(&mut self.buffer, fitting));
-        self.head = 0;
+    fn is_full_for(&self, len: usize, few: bool) -> bool {
+        let frames = self.frames();
+        frames >= MIN_LANE_FRAMES && (few || frames >= MAX_LANE_FRAMES || self.bytes() + len > MAX_LANE_BYTES)
     }
 
-    /// Dropped bytes at the front must not outgrow what is still queued: nothing pins more than twice its
-    /// size.
-    fn reclaim(&mut self) {
-        if self.head > self.buffer.len() / 2 {
-            self.buffer.drain(..self.head);
-            self.head = 0;
+    fn append(&mut self, chunk: Chunk) {
+        let before = std::mem::replace(&mut self.tail, chunk);
+        if before.frames() > 0 {
+            self.full.get_or_insert_default().push_back(before);
         }
     }
-}
 
-/// All that waited in a mailbox. Dropping it returns the buffers to the worker's pool.
-#[derive(Debug, Default)]
-pub struct Batch {
-    queues: [Queue; LANES],
-}
-
-impl Batch {
-    pub(super) fn from_queues(queues: &mut [Queue; LANES]) -> Self {
-        Self { queues: std::mem::take(queues) }
+    fn first(&self) -> Option<&Chunk> {
+        let full = self.full.as_ref().and_then(|full| full.front());
+        full.or(Some(&self.tail).filter(|tail| tail.frames() > 0))
     }
 
-    /// Runs of whole frames, in the order in which they are to be written.
-    pub fn slices(&self) -> [&[u8]; LANES] {
-        self.queues.each_ref().map(|queue| &queue.buffer[queue.head..])
+    fn pop(&mut self) -> Chunk {
+        let full = self.full.as_mut().and_then(|full| full.pop_front());
+        full.unwrap_or_else(|| std::mem::take(&mut self.tail))
     }
 
-    /// Frames of one lane.
-    pub fn frames(&self, lane: super::Lane) -> usize {
-        self.queues[lane as usize].frames
-    }
-
-    /// Bytes of one lane, frame headers included.
-    pub fn bytes(&self, lane: super::Lane) -> usize {
-        self.queues[lane as usize].bytes()
-    }
-
-    /// Whether nothing waited.
-    pub fn is_empty(&self) -> bool {
-        self.queues.iter().all(|queue| queue.frames == 0)
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        self.queues.iter_mut().for_each(|queue| pool::put(std::mem::take(&mut queue.buffer)));
-    }
-}
-
-/// Length of the frame at the start of `bytes`, header included. Only whole frames are ever queued.
-fn frame_len(bytes: &[u8]) -> usize {
-    match bytes {
-        [_, a, b, c, d, ..] => HEADER_LEN + u32::from_be_bytes([*a, *b, *c, *d]) as usize,
-        _ => bytes.len(),
+    /// Drops the oldest frame; returns its length. There must be one.
+    fn drop_first(&mut self, exact: bool) -> usize {
+        let first = self.full.as_mut().and_then(|full| full.front_mut());
+        let first = match first {
+            Some(first) => first,
+            None => &mut self.tail,
+        };
+        let len = first.drop_first();
+        if first.frames() == 0 {
+            drop(self.pop());
+        } else if exact {
+            first.fit();
+        }
+        self.frames -= 1;
+        self.bytes -= len as u32;
+        len
     }
 }

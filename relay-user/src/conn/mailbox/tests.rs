@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 use relay_common::derp::frame::{FrameType, Header};
+use relay_common::derp::{HEADER_LEN, KEY_LEN, MAX_PACKET};
 
 use super::*;
 
@@ -17,82 +18,205 @@ fn lane(index: usize) -> Lane {
     [Lane::Control, Lane::Disco, Lane::Data][index]
 }
 
-#[test]
-fn a_full_lane_loses_its_oldest_frames_and_no_others() {
-    let mailbox = Mailbox::default();
-    let (head, body) = frame(1, 10);
-    mailbox.push(Lane::Disco, &head, &body).expect("open");
-    let mut dropped = 0;
-    for n in 0..MAX_LANE_FRAMES + 10 {
-        let (head, body) = frame(n as u8, 10);
-        dropped += mailbox.push(Lane::Data, &head, &body).expect("open").dropped.frames;
+fn push(mailbox: &Mailbox, lane: Lane, kind: u8, len: usize) -> Pushed {
+    let (head, body) = frame(kind, len);
+    mailbox.push(lane, &head, &body, false).expect("open")
+}
+
+/// Everything, in as many takes as it needs.
+fn drain(mailbox: &Mailbox) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let batch = mailbox.take();
+        if batch.is_empty() {
+            return all;
+        }
+        batch.slices().for_each(|slice| all.extend_from_slice(slice));
     }
-    assert_eq!(dropped, 10);
-    let batch = mailbox.take();
-    assert_eq!((batch.frames(Lane::Disco), batch.frames(Lane::Data)), (1, MAX_LANE_FRAMES));
-    assert_eq!(batch.slices()[2][0], 10, "frames 0 to 9 went");
 }
 
 #[test]
-fn the_longest_frame_always_fits() {
+fn a_full_lane_loses_its_oldest_frames_and_no_others() {
     let mailbox = Mailbox::default();
-    for _ in 0..100 {
-        let (head, body) = frame(9, 32 + relay_common::derp::MAX_PACKET);
-        mailbox.push(Lane::Data, &head, &body).expect("open");
+    let _ = push(&mailbox, Lane::Disco, 1, 10);
+    let dropped: usize =
+        (0..MAX_LANE_FRAMES + 10).map(|n| push(&mailbox, Lane::Data, n as u8, 10).dropped.frames).sum();
+    assert_eq!(dropped, 10);
+    let batch = mailbox.take();
+    assert_eq!((batch.count(Lane::Disco).frames, batch.count(Lane::Data).frames), (1, MAX_LANE_FRAMES));
+    assert_eq!(batch.slices().nth(1).expect("data")[0], 10, "frames 0 to 9 went");
+}
+
+#[test]
+fn a_blocked_lane_holds_32_frames_of_any_size_and_drops_none_of_them() {
+    for len in [1, 2_000, KEY_LEN + MAX_PACKET] {
+        for blocked in [false, true] {
+            let mailbox = Mailbox::default();
+            if blocked {
+                mailbox.settle();
+            }
+            for n in 0..MIN_LANE_FRAMES {
+                assert_eq!(push(&mailbox, Lane::Data, n as u8, len).dropped, Count::default(), "{len}");
+            }
+            let more = push(&mailbox, Lane::Data, 32, len).dropped.frames;
+            // While it takes: 256 frames or 512 KiB.
+            let full = blocked || MIN_LANE_FRAMES * (HEADER_LEN + len) >= MAX_LANE_BYTES;
+            assert_eq!(more, usize::from(full), "{len} {blocked}");
+            let (head, body) = frame(usize::from(full) as u8, len);
+            assert!(drain(&mailbox).starts_with(&[head, body].concat()));
+        }
     }
-    let (frames, bytes) = mailbox.depth();
-    assert!(frames >= 1 && bytes <= MAX_LANE_BYTES);
+}
+
+#[test]
+fn a_receiver_that_blocks_keeps_the_newest_32_of_what_waits() {
+    let mailbox = Mailbox::default();
+    (0..200).for_each(|n| _ = push(&mailbox, Lane::Data, n, 1_000));
+    mailbox.settle();
+    assert_eq!(mailbox.depth().frames, 200, "only what comes next pushes them out");
+    assert_eq!(push(&mailbox, Lane::Data, 200, 1_000).dropped.frames, 200 + 1 - MIN_LANE_FRAMES);
+    assert_eq!(drain(&mailbox)[0], 200 + 1 - MIN_LANE_FRAMES as u8);
+}
+
+#[test]
+fn a_mailbox_is_blocked_until_it_has_been_found_empty() {
+    let mailbox = Mailbox::default();
+    mailbox.settle();
+    (0..MIN_LANE_FRAMES).for_each(|_| _ = push(&mailbox, Lane::Data, 0, 2_000));
+    assert!(mailbox.take().bytes() <= TAKE_BYTES_BLOCKED, "little is sealed ahead of a blocked socket");
+    (0..100).for_each(|_| _ = push(&mailbox, Lane::Data, 0, 2_000));
+    assert_eq!(mailbox.depth().frames, MIN_LANE_FRAMES);
+    drain(&mailbox);
+    (0..100).for_each(|_| _ = push(&mailbox, Lane::Data, 0, 2_000));
+    assert_eq!(mailbox.depth().frames, 100);
+    let taken = mailbox.take().bytes();
+    assert!((TAKE_BYTES / 2..=TAKE_BYTES).contains(&taken), "{taken}");
+}
+
+#[test]
+fn short_memory_makes_every_lane_short() {
+    let mailbox = Mailbox::default();
+    let (head, body) = frame(1, 10);
+    (0..100).for_each(|_| _ = mailbox.push(Lane::Data, &head, &body, true).expect("open"));
+    assert_eq!(mailbox.depth().frames, MIN_LANE_FRAMES);
+}
+
+#[test]
+fn what_comes_later_overtakes_what_has_not_been_taken() {
+    let mailbox = Mailbox::default();
+    mailbox.settle();
+    (0..MIN_LANE_FRAMES).for_each(|_| _ = push(&mailbox, Lane::Data, 3, 8_000));
+    drop(mailbox.take());
+    let _ = push(&mailbox, Lane::Disco, 2, 100);
+    let _ = push(&mailbox, Lane::Control, 1, 8);
+    let batch = mailbox.take();
+    let kinds: Vec<u8> = batch.slices().map(|slice| slice[0]).collect();
+    assert_eq!(kinds[..3], [1, 2, 3]);
 }
 
 #[test]
 fn only_the_first_push_after_a_take_asks_for_a_wake() {
     let mailbox = Mailbox::default();
-    let (head, body) = frame(1, 1);
-    assert!(mailbox.push(Lane::Data, &head, &body).expect("open").wake);
-    assert!(!mailbox.push(Lane::Control, &head, &body).expect("open").wake);
+    assert!(push(&mailbox, Lane::Data, 1, 1).wake);
+    assert!(!push(&mailbox, Lane::Control, 1, 1).wake);
     mailbox.take();
-    assert!(mailbox.push(Lane::Data, &head, &body).expect("open").wake);
+    assert!(push(&mailbox, Lane::Data, 1, 1).wake);
 }
 
 #[test]
 fn a_closed_mailbox_says_what_it_held_and_takes_no_more() {
     let mailbox = Mailbox::default();
-    let (head, body) = frame(1, 1);
     for index in [0, 1, 2, 2] {
-        mailbox.push(lane(index), &head, &body).expect("open");
+        let _ = push(&mailbox, lane(index), 1, 1);
     }
-    assert_eq!(mailbox.close(), 3, "control frames are the relay's own");
-    assert_eq!(mailbox.push(Lane::Data, &head, &body), Err(Closed));
-    assert_eq!(mailbox.depth(), (0, 0));
+    let _ = mailbox.owe_gone(NodePublic::from_bytes([1; 32]), PeerGoneReason::Disconnected).expect("open");
+    let left = mailbox.close();
+    assert_eq!((left.packets(), left.count(Lane::Control).frames), (3, 2));
+    let (head, body) = frame(1, 1);
+    assert_eq!(mailbox.push(Lane::Data, &head, &body, false), Err(Closed));
+    let owed = mailbox.owe_gone(NodePublic::from_bytes([1; 32]), PeerGoneReason::Disconnected);
+    assert_eq!(owed, Err(Closed));
+    assert_eq!(mailbox.depth(), Count::default());
+    assert!(mailbox.close().is_empty());
+}
+
+#[test]
+fn news_is_owed_once_per_key_and_never_dropped() {
+    let mailbox = Mailbox::default();
+    mailbox.settle();
+    let key = |n: u16| {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        NodePublic::from_bytes(bytes)
+    };
+    let mut growth = 0;
+    for _ in 0..3 {
+        for n in 0..400 {
+            let pushed = mailbox.owe_gone(key(n), PeerGoneReason::Disconnected).expect("open");
+            growth += pushed.growth;
+        }
+        (0..100).for_each(|_| _ = push(&mailbox, Lane::Control, 9, 0));
+    }
+    assert_eq!(growth, 400 * NEWS_BYTES as i64);
+    let told = drain(&mailbox);
+    let news = told.len() - MIN_LANE_FRAMES * HEADER_LEN;
+    assert_eq!(news, 400 * NEWS_BYTES);
 }
 
 proptest! {
     #[test]
-    fn lanes_behave_as_bounded_queues(steps in prop::collection::vec((0..4usize, 0..70_000usize), 1..200)) {
+    fn lanes_behave_as_bounded_queues(
+        steps in prop::collection::vec((0..5usize, 0..70_000usize), 1..200),
+    ) {
         let mailbox = Mailbox::default();
         let mut model: [VecDeque<Vec<u8>>; LANES] = Default::default();
+        let (mut blocked, mut held) = (false, 0);
         for (n, (step, len)) in steps.into_iter().enumerate() {
             if step == 3 {
                 let batch = mailbox.take();
-                for (slice, queue) in batch.slices().into_iter().zip(&mut model) {
-                    let wanted: Vec<u8> = queue.drain(..).flatten().collect();
-                    prop_assert_eq!(slice, wanted);
+                held -= batch.bytes() as i64;
+                blocked &= !batch.is_empty();
+                let mut taken = batch.slices().flatten().copied().collect::<Vec<_>>();
+                // Lanes in their order, each from its head, as far as there is room.
+                for (index, queue) in model.iter_mut().enumerate() {
+                    let count = batch.count(lane(index));
+                    let wanted: Vec<u8> = queue.drain(..count.frames).flatten().collect();
+                    prop_assert_eq!(wanted.len(), count.bytes);
+                    let rest = taken.split_off(wanted.len());
+                    prop_assert_eq!(std::mem::replace(&mut taken, rest), wanted);
                 }
+                prop_assert!(taken.is_empty());
+                prop_assert!(!batch.is_empty() || model.iter().all(VecDeque::is_empty));
                 continue;
             }
-            let (head, body) = frame(n as u8, len);
-            let pushed = mailbox.push(lane(step), &head, &body).expect("open");
+            if step == 4 {
+                mailbox.settle();
+                blocked = true;
+                continue;
+            }
+            let pushed = push(&mailbox, lane(step), n as u8, len);
+            held += pushed.growth;
             let queue = &mut model[step];
             let before = queue.len();
             let size = |queue: &VecDeque<Vec<u8>>| queue.iter().map(Vec::len).sum::<usize>();
-            while queue.len() >= MAX_LANE_FRAMES
-                || (!queue.is_empty() && size(queue) + 5 + len > MAX_LANE_BYTES)
+            while queue.len() >= MIN_LANE_FRAMES
+                && (blocked
+                    || queue.len() >= MAX_LANE_FRAMES
+                    || size(queue) + HEADER_LEN + len > MAX_LANE_BYTES)
             {
                 queue.pop_front();
             }
             prop_assert_eq!(pushed.dropped.frames, before - queue.len());
+            let (head, body) = frame(n as u8, len);
             queue.push_back([head, body].concat());
+            prop_assert_eq!(held, mailbox.depth().bytes as i64);
+            prop_assert_eq!(mailbox.depth().bytes, model.iter().map(size).sum::<usize>());
+            if blocked {
+                prop_assert!(mailbox.held_bytes() <= 2 * mailbox.depth().bytes);
+            }
         }
+        held -= mailbox.close().bytes() as i64;
+        prop_assert_eq!(held, 0);
     }
 }
 
@@ -103,22 +227,20 @@ fn what_waits_for_a_slow_receiver_never_holds_more_than_twice_its_size() {
     // Long frames fill the lane, short ones push them out again, and once more.
     let lengths = [40, 60_000, 100, 1_400, 9_000].iter().flat_map(|len| std::iter::repeat_n(*len, 600));
     for (n, len) in lengths.clone().chain(lengths).enumerate() {
-        let head = Header::new(FrameType::RecvPacket, len as u32).encode();
-        mailbox.push(Lane::Data, &head, &vec![n as u8; len]).expect("open");
-        let ((_, bytes), held) = (mailbox.depth(), mailbox.held_bytes());
+        let _ = push(&mailbox, Lane::Data, n as u8, len);
+        let (bytes, held) = (mailbox.depth().bytes, mailbox.held_bytes());
         assert!((bytes..=2 * bytes).contains(&held), "{held} for {bytes} after {n}");
     }
-    let batch = mailbox.take();
-    assert_eq!(batch.slices()[Lane::Data as usize].last(), Some(&(5999_usize as u8)));
+    assert_eq!(drain(&mailbox).last(), Some(&(5999_usize as u8)));
 }
 
 #[test]
 fn settling_keeps_what_waits() {
     let mailbox = Mailbox::default();
     let frame = [&Header::new(FrameType::RecvPacket, 3).encode()[..], b"abc"].concat();
-    mailbox.push(Lane::Disco, &frame, &[]).expect("open");
+    let _ = mailbox.push(Lane::Disco, &frame, &[], false).expect("open");
     mailbox.settle();
     assert!(mailbox.held_bytes() <= 2 * frame.len());
-    mailbox.push(Lane::Disco, &frame, &[]).expect("open");
-    assert_eq!(mailbox.take().slices()[Lane::Disco as usize], frame.repeat(2));
+    let _ = mailbox.push(Lane::Disco, &frame, &[], false).expect("open");
+    assert_eq!(drain(&mailbox), frame.repeat(2));
 }

@@ -12,7 +12,7 @@ use crate::route::sessions::Limits;
 
 fn relay() -> Relay {
     let key = NodePrivate::from_bytes([7; KEY_LEN]);
-    Relay::new(Router::new(Limits::default(), None), Counters::default(), key, Duration::ZERO)
+    Relay::new(Router::new(Limits::default(), None), Counters::default(), key, Duration::ZERO, u64::MAX)
 }
 
 struct Client {
@@ -34,12 +34,12 @@ impl Client {
         FromClient::SendPacket { dest, payload }.encode(&mut frame);
         let mut turn = self.reader.turn(&self.peer, relay, || 0);
         turn.feed(&frame).expect("a legal frame");
-        turn.finish();
+        drop(turn);
     }
 
     /// What would be written to it now.
     fn takes(&self) -> Vec<u8> {
-        self.peer.mailbox.take().slices().concat()
+        self.peer.mailbox.take().slices().collect::<Vec<_>>().concat()
     }
 }
 

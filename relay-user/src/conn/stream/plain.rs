@@ -8,8 +8,13 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::{Outbox, Received, Stream};
+use super::gather::pieces;
+use super::outbox::Outbox;
+use super::{Received, Stream};
 use crate::conn::{parting, pool};
+
+/// Bytes of a write that is put together from short runs.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// A TCP connection without TLS.
 #[derive(Debug)]
@@ -43,8 +48,10 @@ impl Stream for PlainStream {
         })
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, plaintext: &[&[u8]]) -> io::Result<()> {
-        plaintext.iter().try_for_each(|slice| self.outbox.send(cx, &mut self.tcp, slice))
+    fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
+        pool::with_seal(|scratch| {
+            pieces(plaintext, PIECE_BYTES, scratch, |piece| self.outbox.send(cx, &mut self.tcp, piece, &[]))
+        })
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -52,6 +59,10 @@ impl Stream for PlainStream {
     }
 
     fn unsent(&self) -> usize {
+        self.outbox.unsent()
+    }
+
+    fn unsent_plaintext(&self) -> usize {
         self.outbox.unsent()
     }
 

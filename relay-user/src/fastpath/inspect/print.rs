@@ -14,6 +14,12 @@ use relay_common::fastpath::{
     reason::XdpReason,
 };
 
+use super::alive::Keeper;
+use crate::columns::{
+    Align::{Left, Right},
+    bytes, count, table,
+};
+
 /// One session as found; the counters are absent where their map is.
 pub(super) struct Session {
     pub(super) vni: u32,
@@ -21,8 +27,9 @@ pub(super) struct Session {
     pub(super) stats: Option<SessionStats>,
 }
 
-pub(super) fn config(out: &mut dyn Write, config: &Config, now_ns: u64) -> io::Result<()> {
+pub(super) fn config(out: &mut dyn Write, config: &Config, keeper: Keeper, now_ns: u64) -> io::Result<()> {
     let state = match config.enabled {
+        _ if keeper == Keeper::Gone => "the program went with its daemon",
         0 => "passing everything",
         _ if now_ns.saturating_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS => {
             "passing everything: the heartbeat is stale"
@@ -47,9 +54,58 @@ pub(super) fn reasons(out: &mut dyn Write, reasons: &[(XdpReason, ReasonCount)])
     writeln!(out, "    {:<16}{:>14} {:>16}", "(all)", total.packets, total.bytes)
 }
 
-pub(super) fn sessions(out: &mut dyn Write, found: &[Session], limit: u32, now_ns: u64) -> io::Result<()> {
-    writeln!(out, "  SESSIONS          {} of {limit}", found.len())?;
-    found.iter().try_for_each(|found| session(out, found, now_ns))
+/// Two lines a session, one for each leg.
+pub(super) fn sessions(out: &mut dyn Write, found: &[Session], now_ns: u64) -> io::Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let columns = [
+        ("VNI", Right),
+        ("EXPIRES", Right),
+        ("CLIENT AT", Left),
+        ("RELAY AT", Left),
+        ("INTERFACE", Right),
+        ("NEXT HOP", Left),
+        ("MTU", Right),
+        ("LAST PACKET", Right),
+        ("PACKETS", Right),
+        ("BYTES", Right),
+    ];
+    let rows = found.iter().flat_map(|Session { vni, entry, stats }| {
+        let leg = |index: usize| {
+            let first = match index {
+                0 => [vni.to_string(), relative(entry.expires_ns, now_ns)],
+                _ => Default::default(),
+            };
+            row(first, &entry.legs[index], stats.as_ref().map(|stats| &stats.legs[index]), now_ns)
+        };
+        [leg(0), leg(1)]
+    });
+    out.write_all(table(4, columns, rows).as_bytes())
+}
+
+/// Says how many sessions were not printed.
+pub(super) fn left_out(out: &mut dyn Write, shown: usize, matched: usize) -> io::Result<()> {
+    match matched.saturating_sub(shown) {
+        0 => Ok(()),
+        rest => writeln!(out, "    {} not shown (--limit 0 shows all)", count(rest as u64)),
+    }
+}
+
+fn row([vni, expires]: [String; 2], leg: &LegEntry, stats: Option<&LegStats>, now_ns: u64) -> [String; 10] {
+    let unknown = || "?".to_owned();
+    [
+        vni,
+        expires,
+        socket((leg.remote_ip, leg.remote_port)).to_string(),
+        socket((leg.local_ip, leg.local_port)).to_string(),
+        leg.egress.to_string(),
+        mac(leg.next_hop_mac),
+        leg.mtu.to_string(),
+        stats.map_or_else(unknown, |stats| last_seen(stats.last_seen_ns, now_ns)),
+        stats.map_or_else(unknown, |stats| count(stats.packets)),
+        stats.map_or_else(unknown, |stats| bytes(stats.bytes)),
+    ]
 }
 
 pub(super) fn session(out: &mut dyn Write, found: &Session, now_ns: u64) -> io::Result<()> {
@@ -69,8 +125,8 @@ pub(super) fn session(out: &mut dyn Write, found: &Session, now_ns: u64) -> io::
 }
 
 fn leg(out: &mut dyn Write, leg: &LegEntry) -> io::Result<()> {
-    writeln!(out, "        remote        {}", socket(leg.remote_ip, leg.remote_port))?;
-    writeln!(out, "        local         {}", socket(leg.local_ip, leg.local_port))?;
+    writeln!(out, "        remote        {}", socket((leg.remote_ip, leg.remote_port)))?;
+    writeln!(out, "        local         {}", socket((leg.local_ip, leg.local_port)))?;
     writeln!(out, "        egress        interface {}", leg.egress)?;
     writeln!(out, "        egress_mac    {}", mac(leg.egress_mac))?;
     writeln!(out, "        next_hop_mac  {}", mac(leg.next_hop_mac))?;
@@ -78,14 +134,17 @@ fn leg(out: &mut dyn Write, leg: &LegEntry) -> io::Result<()> {
 }
 
 fn counters(out: &mut dyn Write, stats: &LegStats, now_ns: u64) -> io::Result<()> {
-    let last_seen =
-        if stats.last_seen_ns == 0 { "never".to_owned() } else { relative(stats.last_seen_ns, now_ns) };
-    writeln!(out, "        last_seen_ns  {last_seen}")?;
+    writeln!(out, "        last_seen_ns  {}", last_seen(stats.last_seen_ns, now_ns))?;
     writeln!(out, "        packets       {}", stats.packets)?;
     writeln!(out, "        bytes         {}", stats.bytes)
 }
 
-fn socket(ip: [u8; 16], port: [u8; 2]) -> SocketAddr {
+fn last_seen(then_ns: u64, now_ns: u64) -> String {
+    if then_ns == 0 { "never".to_owned() } else { relative(then_ns, now_ns) }
+}
+
+/// An address and a port as the maps hold them.
+pub(super) fn socket((ip, port): ([u8; 16], [u8; 2])) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), u16::from_be_bytes(port))
 }
 
@@ -116,8 +175,7 @@ mod tests {
         String::from_utf8(out).expect("text")
     }
 
-    #[test]
-    fn a_session_is_printed_by_field_name() {
+    fn sample() -> Session {
         let mut entry = SessionEntry {
             generation: 3,
             expires_ns: NOW + 29_500_000_000,
@@ -138,7 +196,25 @@ mod tests {
         let mut stats = SessionStats::zeroed();
         stats.legs[0] =
             LegStats { last_seen_ns: NOW - 4_000_000, packets: 10, bytes: 1200, reserved: [0; 5] };
-        let text = printed(|out| session(out, &Session { vni: 7, entry, stats: Some(stats) }, NOW));
+        Session { vni: 7, entry, stats: Some(stats) }
+    }
+
+    #[test]
+    fn a_session_is_two_lines() {
+        let text = printed(|out| sessions(out, &[sample()], NOW));
+        let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let one =
+            "7 in 29.500 s 192.0.2.1:41641 192.0.2.9:3478 2 02:00:00:00:00:1a 1500 0.004 s ago 10 1.20 kB";
+        let two = "[::1]:0 [::]:0 0 00:00:00:00:00:00 0 never 0 0 B";
+        assert_eq!(words[1..].iter().map(|line| line.join(" ")).collect::<Vec<_>>(), [one, two]);
+        assert_eq!(printed(|out| sessions(out, &[], NOW)), "");
+        assert_eq!(printed(|out| left_out(out, 2, 2)), "");
+        assert_eq!(printed(|out| left_out(out, 2, 3)), "    1 not shown (--limit 0 shows all)\n");
+    }
+
+    #[test]
+    fn a_session_is_printed_by_field_name() {
+        let text = printed(|out| session(out, &sample(), NOW));
         let wanted = "    vni 7
       generation    3
       expires_ns    in 29.500 s
@@ -175,15 +251,16 @@ mod tests {
             udp_port: 3478u16.to_be_bytes(),
             reserved: [0; 2],
         };
-        let text = printed(|out| config(out, &fresh, NOW));
+        let text = printed(|out| config(out, &fresh, Keeper::Runs(None), NOW));
         assert!(
             text.contains("1.000 s ago") && text.contains("(forwarding)") && text.contains("3478"),
             "{text}"
         );
         let stale = Config { heartbeat_ns: NOW - HEARTBEAT_LIMIT_NS - 1, ..fresh };
-        assert!(printed(|out| config(out, &stale, NOW)).contains("stale"));
+        assert!(printed(|out| config(out, &stale, Keeper::Runs(None), NOW)).contains("stale"));
         let off = Config { enabled: 0, ..fresh };
-        assert!(printed(|out| config(out, &off, NOW)).contains("0 (passing everything)"));
+        assert!(printed(|out| config(out, &off, Keeper::Runs(None), NOW)).contains("0 (passing everything)"));
+        assert!(!printed(|out| config(out, &fresh, Keeper::Gone, NOW)).contains("forwarding"));
     }
 
     #[test]

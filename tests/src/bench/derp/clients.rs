@@ -1,10 +1,9 @@
 //! Rows about clients rather than packets: the memory of those that stay, the CPU of those that come and go.
 
-use super::keep;
-use crate::bench::Settings;
 use crate::bench::load::{Outcome, Plan, Shape};
 use crate::bench::report::Row;
 use crate::bench::rivals::{Rivals, Sides, alternate_fresh};
+use crate::bench::{Settings, keep};
 
 /// Clients of the row about memory.
 const IDLE: usize = 4000;

@@ -1,10 +1,9 @@
 //! Rows at fixed rates: how long packets take, and what they cost when there is time between them.
 
-use super::keep;
-use crate::bench::Settings;
 use crate::bench::load::{Outcome, Plan, Shape};
 use crate::bench::report::{Row, number};
 use crate::bench::rivals::{Rivals, Samples, Sides};
+use crate::bench::{Settings, keep};
 
 /// A judged figure: the row's name, what it is, its unit, the goal in words and as a ratio.
 type Figure = (&'static str, fn(&Outcome) -> f64, &'static str, &'static str, f64);

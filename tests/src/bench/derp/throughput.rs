@@ -3,11 +3,10 @@
 //! Each packet is a write of its own, as stock clients make them. Such a load costs more than the servers do:
 //! it has two threads, and rows with gathered writes show the servers fed as fast as they can eat.
 
-use super::keep;
-use crate::bench::Settings;
 use crate::bench::load::{Outcome, Plan, Shape};
 use crate::bench::report::Row;
 use crate::bench::rivals::{Rivals, Sides};
+use crate::bench::{Settings, keep};
 
 /// Settings of relayd other than its defaults, for the rows that show what these buy: what a row's name ends
 /// in, the argument, and what there is to see.

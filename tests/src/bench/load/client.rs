@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use relay_common::derp::{
-    HEADER_LEN, KEY_LEN, MAX_CLIENT_FRAME, PROTOCOL_VERSION,
+    HEADER_LEN, KEY_LEN, MAX_CLIENT_FRAME, MAX_PACKET, PING_LEN, PROTOCOL_VERSION,
     frame::{FrameType, Header},
     info::ClientInfo,
     login::{client_info_frame, parse_server_key},
-    message::FromClient,
+    message::{FromClient, FromServer},
 };
 use relay_common::key::{NodePrivate, NodePublic};
 use rustls::ClientConfig;
@@ -25,6 +25,10 @@ use crate::client::nonce;
 const SILENCE: Duration = Duration::from_secs(15);
 /// Bytes read at once.
 pub(super) const SCRATCH_BYTES: usize = 256 * 1024;
+/// Most bytes of one record.
+const RECORD_BYTES: usize = 16 * 1024;
+/// What a barrier's Ping holds.
+const BARRIER: [u8; PING_LEN] = *b"barrier.";
 /// Where a SendPacket frame's payload begins.
 const PAYLOAD_AT: usize = HEADER_LEN + KEY_LEN;
 
@@ -110,7 +114,12 @@ impl Client {
         self.scanner.take(&got, |_| ())
     }
 
-    fn frame(&mut self, got: &mut Vec<u8>, scratch: &mut [u8]) -> anyhow::Result<(Header, Vec<u8>)> {
+    /// The next frame, of the bytes in `got` and of what is read behind them.
+    pub(super) fn frame(
+        &mut self,
+        got: &mut Vec<u8>,
+        scratch: &mut [u8],
+    ) -> anyhow::Result<(Header, Vec<u8>)> {
         loop {
             if let Some(head) = got.first_chunk::<HEADER_LEN>() {
                 let header = Header::decode(head);
@@ -133,6 +142,26 @@ impl Client {
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// Waits until the server has handled everything that was sent before: asks it for a Pong, and reads up
+    /// to it. `seen` gets the frames before that; `got` is what was read and is no whole frame.
+    pub(super) fn barrier(
+        &mut self,
+        got: &mut Vec<u8>,
+        scratch: &mut [u8],
+        mut seen: impl FnMut(&FromServer<'_>),
+    ) -> anyhow::Result<()> {
+        let mut ping = Vec::new();
+        FromClient::Ping(BARRIER).encode(&mut ping);
+        self.wire.send(&ping, &mut Vec::new())?;
+        loop {
+            let (header, payload) = self.frame(got, scratch).context("waiting for a Pong")?;
+            match FromServer::parse(header, &payload)? {
+                FromServer::Pong(BARRIER) => return Ok(()),
+                other => seen(&other),
+            }
+        }
     }
 
     /// Reads once; `found` gets the stamps. Whether the kernel may hold more, or nothing was there to read.
@@ -158,17 +187,17 @@ impl Wire {
         Ok(())
     }
 
-    /// Seals `plain`, at most 16 KiB, as one record and writes it; `out` is empty room.
+    /// Seals `plain`, as one record if it fits one, and writes it; `out` is empty room.
     pub(super) fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
         out.clear();
         self.seal(plain, out)?;
         self.write(out)
     }
 
-    /// Appends `plain`, at most 16 KiB, as one record.
+    /// Appends `plain`, as one record if it fits one.
     pub(super) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
         match &mut self.tls {
-            Some(tls) => tls.seal(plain, out),
+            Some(tls) => plain.chunks(RECORD_BYTES).try_for_each(|part| tls.seal(part, out)),
             None => {
                 out.extend_from_slice(plain);
                 Ok(())
@@ -205,20 +234,30 @@ impl Wire {
         scratch: &mut [u8],
         sink: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
+        let room = scratch.len() - self.tail.len();
+        Ok(self.receive_some(room, scratch, sink)? == room)
+    }
+
+    /// Reads at most `most` bytes once and opens what came; returns how many bytes that was.
+    pub(super) fn receive_some(
+        &mut self,
+        most: usize,
+        scratch: &mut [u8],
+        mut sink: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<usize> {
         let kept = self.tail.len();
         scratch[..kept].copy_from_slice(&self.tail);
-        let room = scratch.len() - kept;
-        let read = match self.tcp.read(&mut scratch[kept..]) {
+        let end = scratch.len().min(kept + most);
+        let read = match self.tcp.read(&mut scratch[kept..end]) {
             Ok(0) => bail!("the server closed the connection"),
             Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.may_wait()? => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.may_wait()? => return Ok(0),
             Err(error) => return Err(error.into()),
         };
         let data = &mut scratch[..kept + read];
-        let mut sink = sink;
         let Some(tls) = &mut self.tls else {
             sink(data)?;
-            return Ok(read == room);
+            return Ok(read);
         };
         let mut out = Vec::new();
         let used = tls.open(data, &mut out, sink)?;
@@ -227,7 +266,7 @@ impl Wire {
         if !out.is_empty() {
             self.write(&out)?;
         }
-        Ok(read == room)
+        Ok(read)
     }
 
     /// Whether a read that finds nothing is no error: not while this still blocks, when it means silence.
@@ -251,8 +290,8 @@ fn write_some(mut tcp: &TcpStream, bytes: &[u8]) -> anyhow::Result<usize> {
 
 /// A SendPacket frame whose stamp is yet to be set.
 pub(super) fn packet_frame(to: &NodePublic, size: usize) -> anyhow::Result<Vec<u8>> {
-    if size < STAMP_LEN || size + PAYLOAD_AT > 16 * 1024 {
-        bail!("packets of {size} bytes: from {STAMP_LEN} to what fits one record");
+    if !(STAMP_LEN..=MAX_PACKET).contains(&size) {
+        bail!("packets of {size} bytes: from {STAMP_LEN} to {MAX_PACKET}");
     }
     let mut frame = Vec::new();
     FromClient::SendPacket { dest: to, payload: &vec![0x5a; size] }.encode(&mut frame);

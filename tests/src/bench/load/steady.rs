@@ -292,7 +292,7 @@ impl<'p> Lane<'p> {
 
 /// When the packets of a fixed rate leave.
 #[derive(Debug)]
-struct Schedule {
+pub(super) struct Schedule {
     start_ns: u64,
     gap_ns: f64,
     tick_ns: f64,
@@ -300,13 +300,13 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(rate: f64, start_ns: u64) -> Schedule {
+    pub(super) fn new(rate: f64, start_ns: u64) -> Schedule {
         let gap_ns = 1e9 / rate;
         Schedule { start_ns, gap_ns, tick_ns: gap_ns.max(TICK_NS), next: 0 }
     }
 
     /// The next packet that should have left by now: which one, and at which tick that was to be.
-    fn due(&mut self, now_ns: u64) -> Option<(u64, u64)> {
+    pub(super) fn due(&mut self, now_ns: u64) -> Option<(u64, u64)> {
         let tick = (self.next as f64 * self.gap_ns / self.tick_ns).ceil();
         let time_ns = self.start_ns + (tick * self.tick_ns) as u64;
         (time_ns <= now_ns).then(|| {
@@ -316,7 +316,8 @@ impl Schedule {
     }
 }
 
-fn histogram() -> anyhow::Result<Histogram<u64>> {
+/// For times in nanoseconds.
+pub(super) fn histogram() -> anyhow::Result<Histogram<u64>> {
     // A minute in nanoseconds, to three digits.
     Ok(Histogram::new_with_max(60_000_000_000, 3)?)
 }

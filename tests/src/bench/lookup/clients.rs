@@ -104,7 +104,7 @@ impl Clients {
     fn leave(&self, n: u64) {
         let peer = self.locked.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.load.key(n));
         if let Some(peer) = peer {
-            self.router.leave(&peer, Audience::default(), 0);
+            let _ = self.router.leave(&peer, Audience::default(), 0);
         }
     }
 }

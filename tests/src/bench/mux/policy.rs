@@ -246,7 +246,7 @@ fn through_mailboxes(traffic: &Traffic, track: bool) -> Outcome {
             };
             let Some((to, length)) = header(frame) else { break };
             let head = recv_packet_header(&from, length);
-            if let Ok(pushed) = mailboxes[to].push(Lane::Data, &head, &frame[HEAD..]) {
+            if let Ok(pushed) = mailboxes[to].push(Lane::Data, &head, &frame[HEAD..], false) {
                 outcome.dropped += pushed.dropped.frames;
             }
             outcome.payload += length;
@@ -258,12 +258,14 @@ fn through_mailboxes(traffic: &Traffic, track: bool) -> Outcome {
             outcome.copied += input.len();
             carry.extend_from_slice(input);
         }
-        traffic.drained(turn).for_each(|receiver| drop(mailboxes[receiver].take()));
+        for receiver in traffic.drained(turn) {
+            while !mailboxes[receiver].take().is_empty() {}
+        }
         // The others' connections have been woken, and found their sockets full.
         traffic.slow(turn).for_each(|receiver| mailboxes[receiver].settle());
         if track {
             let held = mailboxes.iter().map(Mailbox::held_bytes).sum();
-            outcome.look(held, mailboxes.iter().map(|mailbox| mailbox.depth().1).sum());
+            outcome.look(held, mailboxes.iter().map(|mailbox| mailbox.depth().bytes).sum());
         }
     }
     outcome

@@ -1,0 +1,120 @@
+//! What people read: units, totals, keys that can be pasted, and nothing that does not fit.
+
+use std::collections::BTreeMap;
+
+use relay_common::key::{DiscoPublic, KEY_LEN, NodePublic};
+
+use super::*;
+use crate::admin::view::Derp;
+
+fn client(byte: u8) -> Client {
+    Client {
+        key: NodePublic::from_bytes([byte; KEY_LEN]),
+        remote: "192.0.2.7:1234".parse().expect("an address"),
+        active: true,
+        preferred: true,
+        protocol: "tls1.3".to_owned(),
+        app_name: "probe".to_owned(),
+        connected_seconds: 7300,
+        packets_in: 12_345,
+        bytes_in: 1_234_567,
+        packets_out: 1,
+        bytes_out: 10,
+        queued_frames: 0,
+        queued_bytes: 0,
+    }
+}
+
+#[test]
+fn a_client_has_units_protocol_app_and_a_key_to_paste() {
+    let totals =
+        ClientTotals { clients: 3, packets_in: 20_000, bytes_in: 2_000_000, packets_out: 7, bytes_out: 70 };
+    let text = clients(&[client(0xab)], &totals);
+    let lines: Vec<&str> = text.lines().collect();
+    let words: Vec<&str> = lines[1].split_whitespace().collect();
+    let wanted = "nodekey:abababababab… 192.0.2.7:1234 tls1.3 2 h 12,345 pkts 1.23 MB 1 pkts 10 B - active, home \
+                  probe";
+    assert_eq!(words.join(" "), wanted);
+    let total = "3 clients: 20,000 pkts in, 2.00 MB; 7 pkts out, 70 B; 2 not shown (--limit 0 shows all)";
+    assert_eq!(lines[2..], [total]);
+    assert_eq!(clients(&[], &ClientTotals::default()), "0 clients: 0 pkts in, 0 B; 0 pkts out, 0 B\n");
+}
+
+#[test]
+fn keys_that_look_alike_get_the_digits_that_tell_them_apart() {
+    let (one, mut other) = ([7; KEY_LEN], [7; KEY_LEN]);
+    other[10] = 8;
+    let keys = [one, other].map(|bytes| NodePublic::from_bytes(bytes).to_string());
+    let digits = digits(&keys);
+    assert_eq!(digits, 22);
+    assert_ne!(short(&keys[0], digits), short(&keys[1], digits));
+    assert_eq!(super::digits(&keys[..1]), DIGITS);
+    assert_eq!(short("nodekey:ab", 12), "nodekey:ab", "nothing was cut");
+}
+
+#[test]
+fn a_session_is_two_lines_and_the_totals_one() {
+    let leg = |byte, remote: Option<&str>| Leg {
+        client: DiscoPublic::from_bytes([byte; KEY_LEN]),
+        remote: remote.map(|addr| addr.parse().expect("an address")),
+        local: remote.map(|_| "198.51.100.1:7777".parse().expect("an address")),
+        packets: 2,
+        bytes: 2000,
+        xdp_packets: 1000,
+        xdp_bytes: 1_000_000,
+        last_seen_seconds_ago: remote.map(|_| 0.26),
+    };
+    let session = Session {
+        vni: 7,
+        generation: 2,
+        bound: true,
+        installed: true,
+        age_seconds: 61,
+        legs: [leg(1, Some("192.0.2.7:41641")), leg(2, None)],
+    };
+    let text = sessions(&[session], &SessionTotals { sessions: 1, bound: 1, ..SessionTotals::default() });
+    let words: Vec<String> =
+        text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let first = "7 XDP 61 s discokey:010101010101… 192.0.2.7:41641 198.51.100.1:7777 0.3 s ago 1,000 pkts 1.00 MB \
+                 2 pkts 2.00 kB";
+    let second = "discokey:020202020202… no handshake yet - never 1,000 pkts 1.00 MB 2 pkts 2.00 kB";
+    let total = "1 session, 1 bound, 0 in the kernel: 0 pkts, 0 B by XDP; 0 pkts, 0 B by userspace";
+    assert_eq!(words, [first, second, total]);
+}
+
+#[test]
+fn status_shows_what_was_counted_and_all_when_asked() {
+    let counters = [("bytes_sent", 1_500_000), ("logins", 3), ("pings", 0), ("udp_drop_short", 1)];
+    let counters: BTreeMap<String, u64> = counters.map(|(label, n)| (label.to_owned(), n)).into();
+    let key = NodePublic::from_bytes([1; KEY_LEN]);
+    let derp = Derp { key, clients: 1, queued_bytes: 0, queue_memory_bytes: 1 << 20 };
+    let xdp = Xdp::Unavailable { unavailable: "no --xdp".to_owned() };
+    let state = Status { version: "1".to_owned(), uptime_seconds: 5, derp, udp: None, xdp, counters };
+    let text = status(&state, false);
+    for part in ["LOGINS\nlogins  3\n", "bytes_sent  1,500,000  1.50 MB", "UDP DROPS", "--all"] {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+    assert!(!text.contains("pings"), "{text}");
+    let text = status(&state, true);
+    assert!(text.contains("pings") && !text.contains("--all"), "{text}");
+}
+
+#[test]
+fn the_switch_says_what_is_the_case_now() {
+    let xdp = |enabled| {
+        Xdp::Active(Box::new(ActiveXdp {
+            interface: "eth0".to_owned(),
+            mode: "native".to_owned(),
+            enabled,
+            program_id: 1,
+            maps: None,
+            installed: 0,
+            drift: 0,
+            failures: 0,
+            audits: 0,
+            reasons: BTreeMap::new(),
+        }))
+    };
+    assert_eq!(switched(&xdp(true)), "XDP: forwarding; native mode on eth0\n");
+    assert!(switched(&xdp(false)).contains("turned off"));
+}

@@ -1,0 +1,118 @@
+//! `relayd status` and the other questions: from the command line to what is printed.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use serde::de::DeserializeOwned;
+
+use super::filter::Filter;
+use super::list::{ClientTotals, SessionTotals};
+use super::view::{Client, Session, Status, Xdp};
+use super::{ask, list, print, socket};
+use crate::cli::{Admin, Command, Switch};
+use crate::fastpath::{ROOT, inspect};
+
+/// Clients, of one line each, that a screen shows.
+const CLIENTS: usize = 20;
+
+/// Sessions, of two lines each.
+const SESSIONS: usize = 10;
+
+/// What a question prints.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// For standard output.
+    pub text: String,
+    /// For standard error, where `text` is for programs.
+    pub note: Option<String>,
+}
+
+/// Asks what the command asks.
+///
+/// # Errors
+/// Nobody could be asked, or the daemon or the kernel refuses; the message names the remedy.
+pub fn ask(command: Command) -> anyhow::Result<Answer> {
+    let text = match command {
+        Command::Status { all, admin } => {
+            let answer = get(&admin, "/v1/status")?;
+            if admin.json { raw(&answer) } else { print::status(&parse::<Status>(&answer.body)?, all) }
+        }
+        Command::Clients { filter, limit, admin } => {
+            let path = |limit| list::path("/v1/clients", filter.as_deref(), limit);
+            return listed(&admin, path, limit, CLIENTS, |list: &[Client], totals: &ClientTotals| {
+                (print::clients(list, totals), totals.clients)
+            });
+        }
+        Command::Sessions { filter, limit, admin } => {
+            let path = |limit| list::path("/v1/sessions", filter.as_deref(), limit);
+            return listed(&admin, path, limit, SESSIONS, |list: &[Session], totals: &SessionTotals| {
+                (print::sessions(list, totals), totals.sessions)
+            });
+        }
+        Command::Xdp { state, admin_socket } => switch(state, admin_socket)?,
+        Command::Inspect { filter, limit, verbose, bpf_dir } => {
+            let options = inspect::Options { only: only(filter.as_deref())?, limit, verbose };
+            let mut text = Vec::new();
+            let dir = bpf_dir.unwrap_or_else(|| ROOT.into());
+            inspect::dump(&dir, &options, &mut text)?;
+            String::from_utf8_lossy(&text).into_owned()
+        }
+    };
+    Ok(Answer { text, note: None })
+}
+
+fn listed<T: DeserializeOwned, S: DeserializeOwned>(
+    admin: &Admin,
+    path: impl Fn(usize) -> String,
+    limit: Option<usize>,
+    screen: usize,
+    print: impl Fn(&[T], &S) -> (String, usize),
+) -> anyhow::Result<Answer> {
+    let limit = limit.unwrap_or(if admin.json { 0 } else { screen });
+    let answer = get(admin, &path(limit))?;
+    let list: Vec<T> = parse(&answer.body)?;
+    let totals: S = parse(answer.totals.as_deref().unwrap_or_default().as_bytes())?;
+    let (text, matched) = print(&list, &totals);
+    if !admin.json {
+        return Ok(Answer { text, note: None });
+    }
+    let note = print::left_out(list.len(), matched);
+    Ok(Answer { text: raw(&answer), note })
+}
+
+fn switch(state: Switch, admin_socket: Option<PathBuf>) -> anyhow::Result<String> {
+    let socket = admin_socket.map_or_else(socket::default_path, Ok)?;
+    let enabled = state == Switch::On;
+    let answer = block_on(ask::put(&socket, "/v1/xdp", format!("{{\"enabled\":{enabled}}}")))?;
+    Ok(print::switched(&parse::<Xdp>(&answer.body)?))
+}
+
+/// Which sessions of the maps; they hold no keys.
+fn only(filter: Option<&str>) -> anyhow::Result<inspect::Only> {
+    let text = filter.unwrap_or_default();
+    match Filter::of_sessions(text)? {
+        Filter::All => Ok(inspect::Only::All),
+        Filter::Vni(vni) => Ok(inspect::Only::Vni(vni)),
+        Filter::Addr(ip, port) => Ok(inspect::Only::Addr(ip, port)),
+        _ => bail!("{text:?} is a key, and the maps hold none; name a VNI or an address, or ask sessions"),
+    }
+}
+
+fn get(admin: &Admin, path: &str) -> anyhow::Result<ask::Answer> {
+    let socket = admin.admin_socket.clone().map_or_else(socket::default_path, Ok)?;
+    block_on(ask::get(&socket, path))
+}
+
+fn raw(answer: &ask::Answer) -> String {
+    String::from_utf8_lossy(&answer.body).into_owned() + "\n"
+}
+
+fn parse<T: DeserializeOwned>(json: &[u8]) -> anyhow::Result<T> {
+    let remedy = "the daemon's answer is of another version; ask with the relayd it was started from";
+    serde_json::from_slice(json).context(remedy)
+}
+
+fn block_on<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start to ask")?.block_on(asked)
+}

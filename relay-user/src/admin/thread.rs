@@ -1,0 +1,177 @@
+//! The thread that serves the admin socket: one of its own, so that it answers however the packet workers
+//! fare, and so that no answer, however long, holds one of them.
+//!
+//! A client that asks nothing, stops half way or does not read its answer loses its connection after some
+//! seconds, and so cannot keep others from asking.
+
+use std::os::unix::net::UnixListener;
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::{Daemon, Failure, routes};
+
+/// Connections served at once; others wait in the socket's backlog.
+const CONNECTIONS: usize = 32;
+
+/// How long a client may take to send a request's head, from its connect or from the last answer.
+const HEAD: Duration = Duration::from_secs(3);
+
+/// How long a request's body and the answer to it may take to make.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// After this a connection gets no further answers, and [`REQUEST`] more to take the one it waits for.
+const LIFE: Duration = Duration::from_secs(30);
+
+/// Before the next try when no connection could be taken in.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The running thread. Dropping it ends the thread, and with it the thread's hold on the daemon's parts.
+#[derive(Debug)]
+pub struct Server {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Serves `listener` on a new thread. The future is done when that thread has ended.
+///
+/// # Errors
+/// The thread could not be started.
+pub fn start(
+    listener: UnixListener,
+    daemon: Arc<Daemon>,
+) -> anyhow::Result<(Server, impl Future<Output = ()> + Send + 'static)> {
+    listener.set_nonblocking(true).context("cannot prepare the admin socket")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the admin socket's thread")?;
+    let (stop, stopped) = oneshot::channel();
+    let (alive, ended) = oneshot::channel::<()>();
+    let run = move || {
+        let _alive = alive;
+        runtime.block_on(async {
+            tokio::select! {
+                result = serve(listener, daemon) => {
+                    if let Err(error) = result {
+                        tracing::error!(%error, "the admin socket failed");
+                    }
+                }
+                _ = stopped => {}
+            }
+        });
+    };
+    let thread = std::thread::Builder::new().name("relayd-admin".to_owned()).spawn(run);
+    let thread = thread.context("cannot start the admin socket's thread")?;
+    let ended = async {
+        // Nothing is ever sent: the other end goes with the thread.
+        let _ = ended.await;
+    };
+    Ok((Server { stop: Some(stop), thread: Some(thread) }, ended))
+}
+
+async fn serve(listener: UnixListener, daemon: Arc<Daemon>) -> std::io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let routes = routes(daemon).layer(middleware::from_fn(bounded));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut failing = false;
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                failing = false;
+                let connection = connection(stream, routes.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "the admin socket takes no connection; trying on");
+                }
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, routes: Router) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
+    // How it ends is the client's affair.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = sleep(LIFE) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = timeout(REQUEST, connection).await;
+}
+
+async fn bounded(request: Request, next: Next) -> Response {
+    match timeout(REQUEST, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let late = format!("not done within {} s; send the whole body at once", REQUEST.as_secs());
+            Failure::new(StatusCode::REQUEST_TIMEOUT, late).into_response()
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            tracing::error!("the admin socket's thread has panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use relay_common::key::NodePrivate;
+
+    use super::*;
+    use crate::observe::counters::Counters;
+    use crate::relay::Relay;
+    use crate::route::Router;
+    use crate::route::sessions::Limits;
+
+    #[test]
+    fn it_answers_without_any_worker_and_lets_go_of_the_daemon_when_dropped() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("admin.sock");
+        let router = Router::new(Limits::default(), None);
+        let server = NodePrivate::from_bytes([1; 32]);
+        let relay = Arc::new(Relay::new(router, Counters::default(), server, Duration::ZERO, u64::MAX));
+        let daemon = Arc::new(Daemon { relay, udp: None, fast: Err("none".to_owned()), started_ns: 0 });
+        let listener = UnixListener::bind(&path).expect("bound");
+        // No runtime here: nobody but the thread can be answering.
+        let (server, ended) = start(listener, Arc::clone(&daemon)).expect("started");
+        let mut stream = UnixStream::connect(&path).expect("connected");
+        stream.set_read_timeout(Some(REQUEST)).expect("a socket");
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("uptime_seconds"), "{answer}");
+        drop(server);
+        assert_eq!(Arc::strong_count(&daemon), 1, "the thread has let go");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(ended);
+    }
+}

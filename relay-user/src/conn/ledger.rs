@@ -1,0 +1,115 @@
+//! Which packets the socket has taken: one is sent when its last byte is, and not before.
+
+use std::collections::VecDeque;
+
+use super::mailbox::Batch;
+
+/// Packets and their payload bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packets {
+    /// How many.
+    pub packets: usize,
+    /// Payload bytes of those.
+    pub bytes: usize,
+}
+
+/// The packets of the batch that is on its way out. Nothing, while sockets take whole batches.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    // Boxed: most connections never need one.
+    open: Option<Box<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Plaintext bytes of the batch.
+    total: usize,
+    /// Of each packet that has not been sent: bytes of the batch up to its end, and of its payload.
+    packets: VecDeque<(u32, u32)>,
+}
+
+impl Ledger {
+    /// Notes that `batch` was handed to a stream, which then had `unsent` bytes of its plaintext left (see
+    /// [`super::stream::Stream::unsent_plaintext`]). Returns what of it has been sent.
+    pub fn begin(&mut self, batch: &Batch, unsent: usize) -> Packets {
+        self.open = None;
+        if unsent == 0 {
+            return Packets { packets: batch.packets(), bytes: batch.payload_bytes() };
+        }
+        let mut end = 0;
+        let packets = batch.frames().filter_map(|(frame, payload)| {
+            end += frame;
+            Some((end as u32, payload? as u32))
+        });
+        let open = Open { total: batch.bytes(), packets: packets.collect() };
+        self.open = Some(Box::new(open));
+        self.advance(unsent)
+    }
+
+    /// Notes that `unsent` bytes of plaintext are left. Returns what has been sent since the last look.
+    pub fn advance(&mut self, unsent: usize) -> Packets {
+        let Some(open) = &mut self.open else { return Packets::default() };
+        let mut sent = Packets::default();
+        while let Some((end, payload)) = open.packets.front()
+            && open.total - (*end as usize) >= unsent
+        {
+            sent.packets += 1;
+            sent.bytes += *payload as usize;
+            open.packets.pop_front();
+        }
+        if unsent == 0 {
+            self.open = None;
+        }
+        sent
+    }
+
+    /// The connection is over: how many packets of the batch were never sent.
+    pub fn end(&mut self) -> usize {
+        self.open.take().map_or(0, |open| open.packets.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_common::derp::frame::{FrameType, Header};
+    use relay_common::derp::message::recv_packet_header;
+    use relay_common::key::NodePublic;
+
+    use super::super::mailbox::{Lane, Mailbox};
+    use super::*;
+
+    /// A pong, and packets of 10, 20 and 30 bytes: frames of 13, 47, 57 and 67.
+    fn batch() -> Batch {
+        let mailbox = Mailbox::default();
+        let pong = Header::new(FrameType::Pong, 8).encode();
+        let _ = mailbox.push(Lane::Control, &pong, &[0; 8], false).expect("open");
+        for len in [10, 20, 30] {
+            let head = recv_packet_header(&NodePublic::from_bytes([1; 32]), len);
+            let _ = mailbox.push(Lane::Data, &head, &vec![0; len], false).expect("open");
+        }
+        mailbox.take()
+    }
+
+    #[test]
+    fn a_packet_is_sent_with_its_last_byte() {
+        let batch = batch();
+        assert_eq!(batch.bytes(), 13 + 47 + 57 + 67);
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.begin(&batch, 57 + 67 + 1), Packets::default());
+        assert_eq!(ledger.advance(57 + 67), Packets { packets: 1, bytes: 10 });
+        assert_eq!(ledger.advance(68), Packets::default());
+        assert_eq!(ledger.advance(67), Packets { packets: 1, bytes: 20 });
+        assert_eq!(ledger.end(), 1);
+        assert_eq!(ledger.end(), 0);
+    }
+
+    #[test]
+    fn a_batch_that_the_socket_takes_whole_is_sent_at_once() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.begin(&batch(), 0), Packets { packets: 3, bytes: 60 });
+        assert_eq!(ledger.end(), 0);
+        assert_eq!(ledger.begin(&batch(), 184), Packets::default());
+        assert_eq!(ledger.advance(0), Packets { packets: 3, bytes: 60 });
+        assert_eq!(ledger.end(), 0);
+    }
+}

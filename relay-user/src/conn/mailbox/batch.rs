@@ -1,0 +1,101 @@
+//! What a receiver takes out of its mailbox at once.
+
+use std::cell::Cell;
+
+use relay_common::derp::frame::FrameType;
+use relay_common::derp::{HEADER_LEN, KEY_LEN};
+
+use super::chunk::{Chunk, frame_len};
+use super::lane::{Count, Queue};
+use super::{LANES, Lane};
+
+/// Chunks that a worker's spare list keeps room for.
+const KEPT_ROOM: usize = 64;
+
+thread_local! {
+    /// The list of the worker's last batch, so that a batch needs no allocation.
+    static SPARE: Cell<Vec<Chunk>> = const { Cell::new(Vec::new()) };
+}
+
+/// Frames in the order in which they are to be written. Dropping it gives its memory back.
+#[derive(Debug, Default)]
+pub struct Batch {
+    chunks: Vec<Chunk>,
+    counts: [Count; LANES],
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        Self { chunks: SPARE.take(), counts: Default::default() }
+    }
+
+    /// Adds a chunk of the relay's own frames, before all others.
+    pub(super) fn add_owed(&mut self, chunk: Chunk) {
+        let count = &mut self.counts[Lane::Control as usize];
+        count.frames += chunk.frames();
+        count.bytes += chunk.bytes();
+        self.chunks.push(chunk);
+    }
+
+    /// Takes from the head of a lane what fits into `room` bytes together with what is here.
+    pub(super) fn add(&mut self, lane: Lane, queue: &mut Queue, room: usize) {
+        let left = room.saturating_sub(self.bytes());
+        let taken = queue.take(left, self.chunks.is_empty(), &mut self.chunks);
+        let count = &mut self.counts[lane as usize];
+        count.frames += taken.frames;
+        count.bytes += taken.bytes;
+    }
+
+    /// Runs of whole frames, in order.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.chunks.iter().map(Chunk::as_slice)
+    }
+
+    /// What came out of one lane.
+    pub fn count(&self, lane: Lane) -> Count {
+        self.counts[lane as usize]
+    }
+
+    /// Packets, of disco and of data.
+    pub fn packets(&self) -> usize {
+        self.count(Lane::Disco).frames + self.count(Lane::Data).frames
+    }
+
+    /// Payload bytes of the packets.
+    pub fn payload_bytes(&self) -> usize {
+        let bytes = self.count(Lane::Disco).bytes + self.count(Lane::Data).bytes;
+        bytes - self.packets() * (HEADER_LEN + KEY_LEN)
+    }
+
+    /// Bytes of everything.
+    pub fn bytes(&self) -> usize {
+        self.counts.iter().map(|count| count.bytes).sum()
+    }
+
+    /// Whether there was nothing to take.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Every frame: its length with its header, and the payload's where it is a packet.
+    pub fn frames(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
+        self.slices().flat_map(|mut rest| {
+            std::iter::from_fn(move || {
+                let kind = *rest.first()?;
+                let (frame, behind) = rest.split_at(frame_len(rest).min(rest.len()));
+                rest = behind;
+                let packet = kind == FrameType::RecvPacket as u8;
+                Some((frame.len(), packet.then(|| frame.len().saturating_sub(HEADER_LEN + KEY_LEN))))
+            })
+        })
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let mut chunks = std::mem::take(&mut self.chunks);
+        chunks.clear();
+        chunks.shrink_to(KEPT_ROOM);
+        SPARE.set(chunks);
+    }
+}

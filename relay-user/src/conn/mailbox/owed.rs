@@ -1,0 +1,53 @@
+//! News that a receiver is owed: of each key the latest, and none is ever dropped.
+//!
+//! A receiver that takes nothing may be owed news of as many keys as it has heard from, each once. So it
+//! costs bounded memory, however often those keys come and go (upstream keeps a list without this bound).
+
+use std::collections::BTreeMap;
+
+use relay_common::derp::message::{FromServer, PeerGoneReason};
+use relay_common::derp::{HEADER_LEN, KEY_LEN};
+use relay_common::key::NodePublic;
+
+use super::chunk::Chunk;
+
+/// Bytes of a PeerGone frame: header, key, reason.
+pub(super) const NEWS_BYTES: usize = HEADER_LEN + KEY_LEN + 1;
+
+/// News written at once: packets must not wait for a long list.
+const MAX_AT_ONCE: usize = 256;
+
+/// The pending news of one receiver, by key.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    // Boxed: most receivers are never owed anything.
+    gone: Option<Box<BTreeMap<NodePublic, PeerGoneReason>>>,
+}
+
+impl Owed {
+    /// Notes that `key` is gone; returns whether nothing was pending for it before.
+    pub(super) fn gone(&mut self, key: NodePublic, reason: PeerGoneReason) -> bool {
+        self.gone.get_or_insert_default().insert(key, reason).is_none()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.gone.as_ref().map_or(0, |gone| gone.len())
+    }
+
+    /// Some of the news, as frames.
+    pub(super) fn take(&mut self) -> Option<Chunk> {
+        let gone = self.gone.as_mut()?;
+        let mut chunk = Chunk::pooled();
+        let mut frame = Vec::with_capacity(NEWS_BYTES);
+        for _ in 0..MAX_AT_ONCE {
+            let Some((peer, reason)) = gone.pop_first() else { break };
+            frame.clear();
+            FromServer::PeerGone { peer: &peer, reason }.encode(&mut frame);
+            chunk.try_push(&frame, &[]);
+        }
+        if gone.is_empty() {
+            self.gone = None;
+        }
+        Some(chunk)
+    }
+}

@@ -1,0 +1,222 @@
+//! A connection over a stream that does as it is told: panics, half-taken batches, and who is told in which
+//! order.
+
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::task::Waker;
+use std::thread;
+use std::time::Duration;
+
+use relay_common::derp::frame::FrameType;
+use relay_common::derp::message::{FromClient, recv_packet_header};
+use relay_common::derp::{HEADER_LEN, KEY_LEN};
+use relay_common::key::{NodePrivate, NodePublic};
+
+use super::*;
+use crate::observe::counters::Counters;
+use crate::route::Router;
+use crate::route::sessions::Limits;
+use crate::route::table::ConnId;
+use crate::tls::stream::TlsStream;
+
+fn relay() -> Arc<Relay> {
+    let key = NodePrivate::from_bytes([7; KEY_LEN]);
+    let router = Router::new(Limits::default(), None);
+    Arc::new(Relay::new(router, Counters::default(), key, Duration::ZERO, u64::MAX))
+}
+
+fn login(relay: &Relay, key: u8) -> Arc<Peer> {
+    let key = NodePublic::from_bytes([key; KEY_LEN]);
+    let peer = Arc::new(Peer::new(key, relay.next_conn(), ([127, 0, 0, 1], 1).into()));
+    relay.router.login(&peer, 0).expect("a new connection");
+    peer
+}
+
+/// Brings `input` at the first look; then panics, if it is to. Takes `takes` bytes of plaintext in all.
+#[derive(Debug)]
+struct Told {
+    input: Vec<u8>,
+    panics: bool,
+    takes: usize,
+    unsent: usize,
+}
+
+impl Stream for Told {
+    fn poll_recv(
+        &mut self,
+        _cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Poll<io::Result<Received>> {
+        let input = std::mem::take(&mut self.input);
+        if !input.is_empty() {
+            let _ = sink(&input);
+            assert!(!self.panics, "as it was told");
+            return Poll::Ready(Ok(Received::Bytes));
+        }
+        Poll::Pending
+    }
+
+    fn send(&mut self, _cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
+        self.unsent = plaintext.map(<[u8]>::len).sum();
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let taken = self.takes.min(self.unsent);
+        self.takes -= taken;
+        self.unsent -= taken;
+        if self.unsent == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    fn unsent_plaintext(&self) -> usize {
+        self.unsent
+    }
+
+    fn close(&mut self, _cx: &mut Context<'_>) {}
+
+    fn poll_part(&mut self, _cx: &mut Context<'_>, _left: &mut usize) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn protocol(&self) -> &'static str {
+        "told"
+    }
+}
+
+fn connection(relay: &Arc<Relay>, peer: &Arc<Peer>, stream: Told) -> Connection<Told> {
+    Connection::new(stream, Reader::new(0), Arc::clone(peer), Arc::clone(relay))
+}
+
+fn packet(dest: &Peer) -> Vec<u8> {
+    let mut frame = Vec::new();
+    FromClient::SendPacket { dest: &dest.key, payload: b"hello" }.encode(&mut frame);
+    frame
+}
+
+#[test]
+fn an_idle_connections_task_is_small() {
+    let task = size_of::<Connection<TlsStream>>();
+    assert!(task <= 512, "{task} bytes");
+}
+
+#[test]
+fn a_task_that_panics_leaves_no_client_and_no_sleeping_receiver_behind() {
+    let relay = relay();
+    let [me, receiver] = [1, 2].map(|key| login(&relay, key));
+    let woken = Arc::new(Woken::default());
+    receiver.mailbox.register(&Waker::from(Arc::clone(&woken)));
+    let stream = Told { input: packet(&receiver), panics: true, takes: 0, unsent: 0 };
+    let mut connection = connection(&relay, &me, stream);
+    let polled = thread::spawn(move || {
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = Pin::new(&mut connection).poll(&mut cx);
+    });
+    assert!(polled.join().is_err(), "it panicked");
+    assert_eq!(relay.router.client_count(), 1);
+    assert!(relay.router.peer(&me.key).is_none());
+    assert!(woken.0.load(Ordering::SeqCst), "the receiver of its last packet was woken");
+    // The packet, and the news that its sender is gone.
+    let batch = receiver.mailbox.take();
+    assert_eq!((batch.packets(), batch.count(Lane::Control).frames), (1, 1));
+    assert_eq!(relay.counters.get(Counter::TaskPanics), 1);
+    assert_eq!(relay.counters.get(Counter::PacketsReceived), 1);
+}
+
+#[test]
+fn a_connection_that_is_dropped_leaves_the_table() {
+    let relay = relay();
+    let me = login(&relay, 1);
+    let stream = Told { input: Vec::new(), panics: false, takes: 0, unsent: 0 };
+    drop(connection(&relay, &me, stream));
+    assert_eq!(relay.router.client_count(), 0);
+    assert_eq!(relay.counters.get(Counter::TaskPanics), 0);
+}
+
+#[test]
+fn what_dies_in_an_outbox_is_a_drop_and_not_sent() {
+    let relay = relay();
+    let me = login(&relay, 1);
+    let frame = HEADER_LEN + KEY_LEN + 100;
+    // All of the first packet, most of the second.
+    let stream = Told { input: Vec::new(), panics: false, takes: 2 * frame - 1, unsent: 0 };
+    let mut connection = connection(&relay, &me, stream);
+    let push = |count: usize| {
+        for _ in 0..count {
+            let head = recv_packet_header(&NodePublic::from_bytes([9; KEY_LEN]), 100);
+            let pushed = me.mailbox.push(Lane::Data, &head, &[0; 100], false).expect("open");
+            relay.budget.add(pushed.growth);
+        }
+    };
+    push(3);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
+    assert_eq!(relay.budget.held(), frame as u64 + 1);
+    push(2);
+    assert_eq!(relay.counters.get(Counter::PacketsSent), 1);
+    assert_eq!(relay.counters.get(Counter::BytesSent), 100);
+    drop(connection);
+    assert_eq!(relay.counters.get(Counter::DropWriteError), 2);
+    assert_eq!(relay.counters.get(Counter::DropGoneDisconnected), 2);
+    assert_eq!(relay.budget.held(), 0);
+}
+
+/// A waker that remembers.
+#[derive(Debug, Default)]
+struct Woken(AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A key leaves and comes back on another thread at once: its receiver must not hear that it is gone after it
+/// has had a packet from the new connection.
+#[test]
+fn a_key_that_comes_back_is_not_followed_by_the_news_of_its_going() {
+    const TURNS: u32 = 3_000;
+    let relay = relay();
+    let receiver = login(&relay, 1);
+    let key = NodePublic::from_bytes([2; KEY_LEN]);
+    for _ in 0..TURNS {
+        let old = login(&relay, 2);
+        let mut reader = Reader::new(0);
+        let mut turn = reader.turn(&old, &relay, || 0);
+        turn.feed(&packet(&receiver)).expect("a legal frame");
+        drop(turn);
+        drop(receiver.mailbox.take());
+        let seen = thread::scope(|scope| {
+            let leaves = scope.spawn(|| relay.leave(&old, reader.take_audience(), 0));
+            let comes = scope.spawn(|| {
+                while relay.router.peer(&key).is_some() {
+                    std::hint::spin_loop();
+                }
+                let new = login(&relay, 2);
+                let mut turn_reader = Reader::new(0);
+                let mut turn = turn_reader.turn(&new, &relay, || 0);
+                turn.feed(&packet(&receiver)).expect("a legal frame");
+                drop(turn);
+                // What the receiver's task takes at this very moment.
+                let taken = kinds(&receiver);
+                (new, turn_reader, taken)
+            });
+            leaves.join().expect("left");
+            let (new, mut reader, mut seen) = comes.join().expect("came");
+            seen.extend(kinds(&receiver));
+            relay.leave(&new, reader.take_audience(), 0);
+            drop(receiver.mailbox.take());
+            seen
+        });
+        assert_eq!(seen, [FrameType::PeerGone as u8, FrameType::RecvPacket as u8]);
+    }
+    assert_eq!(receiver.id, ConnId(1));
+}
+
+fn kinds(peer: &Peer) -> Vec<u8> {
+    let batch = peer.mailbox.take();
+    batch.slices().flat_map(|slice| slice.first().copied()).collect()
+}

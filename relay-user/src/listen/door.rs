@@ -1,0 +1,216 @@
+//! Who is let in: connections that have not logged in are limited, in all and by where they come from, so
+//! that those who never mean to cannot keep out those who do.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::files::Limit;
+use crate::observe::counters::{Counter, Counters};
+use crate::observe::seldom::Seldom;
+
+/// Most connections that wait for their login where the file limit would allow more: each may hold the
+/// buffers of a TLS handshake.
+const MOST_PENDING: u64 = 16_384;
+
+/// The limits of connections that have not logged in; 0: none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// `--max-pending-logins`.
+    pub pending: usize,
+    /// `--max-pending-per-ip`, where an IPv6 /64 is one address.
+    pub per_source: usize,
+}
+
+/// Why a connection is closed as soon as it is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[repr(usize)]
+pub enum Refusal {
+    /// Only reserved files are left.
+    #[error("no open files are left for clients; raise the limit (LimitNOFILE= of the service, ulimit -n)")]
+    Files,
+    /// `--max-pending-logins` is reached.
+    #[error("too many connections have not logged in yet (--max-pending-logins)")]
+    Pending,
+    /// `--max-pending-per-ip` is reached.
+    #[error("too many connections from one address have not logged in yet (--max-pending-per-ip)")]
+    PerSource,
+}
+
+/// The door of all listeners.
+#[derive(Debug)]
+pub struct Door {
+    caps: Caps,
+    waiting: Mutex<Waiting>,
+    told: [Seldom; 3],
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    all: usize,
+    by_source: HashMap<IpAddr, usize>,
+}
+
+/// The place of a connection that has not logged in; dropped when it has, or when it ends.
+#[derive(Debug)]
+pub struct Place {
+    door: Arc<Door>,
+    source: IpAddr,
+}
+
+impl Caps {
+    /// The default of `--max-pending-logins`: a quarter of the files, and no more than memory bears.
+    pub fn default_pending(limit: Limit) -> usize {
+        usize::try_from((limit.soft / 4).clamp(1, MOST_PENDING)).unwrap_or(usize::MAX)
+    }
+}
+
+impl Refusal {
+    /// Where it is counted.
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::Files => Counter::RefusedFiles,
+            Self::Pending => Counter::RefusedPending,
+            Self::PerSource => Counter::RefusedPerSource,
+        }
+    }
+}
+
+impl Door {
+    /// A door that nobody has come to.
+    pub fn new(caps: Caps) -> Self {
+        Self { caps, waiting: Mutex::default(), told: Default::default() }
+    }
+
+    /// Gives a new connection its place; `descriptor` is its file, of as many as `limit` says.
+    ///
+    /// # Errors
+    /// Why it is to be closed.
+    pub fn admit(
+        self: &Arc<Self>,
+        descriptor: RawFd,
+        limit: Limit,
+        remote: IpAddr,
+    ) -> Result<Place, Refusal> {
+        if limit.is_reserved(descriptor) {
+            return Err(Refusal::Files);
+        }
+        let source = source(remote);
+        let mut waiting = self.lock();
+        if self.caps.pending != 0 && waiting.all >= self.caps.pending {
+            return Err(Refusal::Pending);
+        }
+        let here = waiting.by_source.get(&source).copied().unwrap_or(0);
+        if self.caps.per_source != 0 && here >= self.caps.per_source {
+            return Err(Refusal::PerSource);
+        }
+        waiting.by_source.insert(source, here + 1);
+        waiting.all += 1;
+        Ok(Place { door: Arc::clone(self), source })
+    }
+
+    /// Counts a refusal, and says so in the log from time to time.
+    pub fn tell(&self, refusal: Refusal, remote: IpAddr, counters: &Counters, now_ms: u64) {
+        counters.add(refusal.counter(), 1);
+        if let Some(left_out) = self.told[refusal as usize].note(now_ms) {
+            tracing::warn!(%remote, left_out, "connection refused: {refusal}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Numbers that are changed together cannot be left half changed.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = self.door.lock();
+        waiting.all -= 1;
+        if let Some(here) = waiting.by_source.get_mut(&self.source) {
+            *here -= 1;
+            if *here == 0 {
+                waiting.by_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// What counts as one source: an IPv4 address, or the /64 that one IPv6 host has to itself.
+fn source(remote: IpAddr) -> IpAddr {
+    match remote.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLENTY: Limit = Limit { soft: 1024, hard: 1024 };
+
+    fn door(pending: usize, per_source: usize) -> Arc<Door> {
+        Arc::new(Door::new(Caps { pending, per_source }))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn a_source_gets_its_share_and_no_more_until_one_leaves() {
+        let door = door(10, 2);
+        let admit = |from: &str| door.admit(5, PLENTY, ip(from));
+        let (first, second) =
+            (admit("192.0.2.1").expect("first"), admit("::ffff:192.0.2.1").expect("second"));
+        assert_eq!(admit("192.0.2.1").expect_err("full"), Refusal::PerSource);
+        let other = admit("192.0.2.2").expect("another source");
+        drop(first);
+        let third = admit("192.0.2.1").expect("a place is free");
+        drop((second, third, other));
+        let waiting = door.lock();
+        assert_eq!((waiting.all, waiting.by_source.len()), (0, 0), "nothing is remembered");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_source() {
+        let door = door(10, 1);
+        let _place = door.admit(5, PLENTY, ip("2001:db8::1")).expect("first");
+        assert_eq!(door.admit(5, PLENTY, ip("2001:db8::ffff:1")).expect_err("same /64"), Refusal::PerSource);
+        assert!(door.admit(5, PLENTY, ip("2001:db8:0:1::1")).is_ok(), "next /64");
+    }
+
+    #[test]
+    fn all_together_are_limited_too() {
+        let door = door(2, 0);
+        let _places = [1, 2].map(|n: u8| door.admit(5, PLENTY, [192, 0, 2, n].into()).expect("room"));
+        assert_eq!(door.admit(5, PLENTY, ip("192.0.2.3")).expect_err("full"), Refusal::Pending);
+    }
+
+    #[test]
+    fn zero_is_no_limit_except_that_of_the_files() {
+        let door = door(0, 0);
+        let places: Vec<_> = (0..1000).filter_map(|_| door.admit(5, PLENTY, ip("192.0.2.1")).ok()).collect();
+        assert_eq!(places.len(), 1000);
+        assert_eq!(door.admit(960, PLENTY, ip("192.0.2.1")).expect_err("reserved"), Refusal::Files);
+    }
+
+    #[test]
+    fn the_default_is_a_share_of_the_files() {
+        for (soft, pending) in [(0, 1), (256, 64), (1024, 256), (1 << 20, 16_384), (u64::MAX, 16_384)] {
+            assert_eq!(Caps::default_pending(Limit { soft, hard: soft }), pending, "of {soft}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_counted_by_their_reason() {
+        let (door, counters) = (door(1, 1), Counters::default());
+        for refusal in [Refusal::Files, Refusal::Pending, Refusal::PerSource] {
+            door.tell(refusal, ip("192.0.2.1"), &counters, 0);
+            door.tell(refusal, ip("192.0.2.1"), &counters, 1);
+            assert_eq!(counters.get(refusal.counter()), 2);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The pages for people and robots who come to a relay with a browser, with derper's paths and headers.
+
+use super::Answer;
+
+/// What a browser is shown on every path that is no other page's.
+const PAGE: &str = "<!DOCTYPE html>
+<html lang=\"en\">
+<head><meta charset=\"utf-8\"><title>DERP relay</title></head>
+<body>
+<h1>DERP relay</h1>
+<p>This server is a relay for Tailscale-compatible clients. Two machines that cannot reach each other directly
+send their packets through it. The packets are encrypted end to end: the relay cannot read them.</p>
+<p>There is nothing else to see here.</p>
+</body>
+</html>
+";
+
+/// The home page.
+pub(super) fn page() -> Answer {
+    browsed("text/html; charset=utf-8", PAGE)
+}
+
+/// `/robots.txt`: nothing here is for search engines.
+pub(super) fn robots() -> Answer {
+    browsed("text/plain; charset=utf-8", "User-agent: *\nDisallow: /\n")
+}
+
+/// `/bootstrap-dns`: no names are published. Clients ask several relays, so the connection is of no more use.
+pub(super) fn bootstrap_dns() -> Answer {
+    Answer { close: true, ..browsed("application/json", "{}\n") }
+}
+
+/// A page with the headers that keep browsers from doing more with it than to show it.
+fn browsed(kind: &str, body: &'static str) -> Answer {
+    let policy = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; \
+                  block-all-mixed-content; object-src 'none'";
+    let headers = [
+        ("Content-Type", kind),
+        ("Strict-Transport-Security", "max-age=63072000; includeSubDomains"),
+        ("Content-Security-Policy", policy),
+        ("X-Frame-Options", "DENY"),
+        ("X-Content-Type-Options", "nosniff"),
+    ];
+    let headers = headers.map(|(name, value)| (name, value.to_owned())).into();
+    Answer { headers, body, ..Answer::new(200, "OK") }
+}

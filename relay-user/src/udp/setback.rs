@@ -1,0 +1,60 @@
+//! A socket whose receives fail again and again must not take a core: longer and longer pauses, up to the
+//! second that upstream sleeps.
+
+use std::io;
+use std::time::Duration;
+
+use crate::clock;
+use crate::observe::counters::{Counter, Counters};
+use crate::observe::seldom::Seldom;
+
+/// After the first failure: most are of one past datagram, and the next receive works.
+const FIRST: Duration = Duration::from_millis(1);
+
+/// The longest.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The failures of one socket in a row.
+#[derive(Debug, Default)]
+pub struct Setbacks {
+    in_a_row: u32,
+    told: Seldom,
+}
+
+impl Setbacks {
+    /// The socket works.
+    pub fn over(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// Counts and logs a failed receive, and waits before the next one.
+    pub async fn pause(&mut self, error: &io::Error, what: &str, counter: Counter, counters: &Counters) {
+        counters.add(counter, 1);
+        if let Some(left_out) = self.told.note(clock::monotonic_ms()) {
+            tracing::warn!(%error, left_out, "{what}: cannot receive; trying again");
+        }
+        tokio::time::sleep(self.next()).await;
+    }
+
+    /// How long to wait after one more failure.
+    fn next(&mut self) -> Duration {
+        let pause = FIRST * 2u32.saturating_pow(self.in_a_row.min(16));
+        self.in_a_row += 1;
+        pause.min(LONGEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_second_and_are_forgotten_when_it_works() {
+        let mut setbacks = Setbacks::default();
+        let all: Vec<_> = (0..100).map(|_| setbacks.next()).collect();
+        assert_eq!(all[0], FIRST);
+        assert!(all.is_sorted() && all[20..].iter().all(|pause| *pause == LONGEST), "{all:?}");
+        setbacks.over();
+        assert_eq!(setbacks.next(), FIRST);
+    }
+}

@@ -1,0 +1,170 @@
+//! What a push into the mailbox of a blocked receiver costs, by size, with no socket and no TLS about it.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use relay_common::derp::message::recv_packet_header;
+use relay_common::key::NodePublic;
+use relay_user::conn::mailbox::{Lane, Mailbox};
+
+use crate::bench::load::SIZES;
+use crate::bench::report::{Row, Spread, number};
+use crate::bench::{Settings, keep};
+
+const NAME: &str = "slow-push";
+/// How many times what is to be expected of it a size may cost.
+const MOST: f64 = 2.0;
+/// Sizes of the sweep beside the usual ones: from the first, each a 16th longer than the one before, to the
+/// last.
+const SWEEP: (usize, usize) = (64, 65_536);
+/// Bytes of payload pushed in one measuring; at most so many pushes.
+const BYTES: usize = 16 << 20;
+const MOST_PUSHES: usize = 20_000;
+/// Measurings of a size in a sample, of which the shortest counts: others on the machine only make it longer.
+const TRIES: usize = 3;
+/// Bytes and frames pushed before the measuring: the mailbox is full then.
+const FILL: (usize, usize) = (4 << 20, 600);
+
+/// One size, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Push {
+    size: usize,
+    /// A push into a full mailbox.
+    push_ns: f64,
+    /// A copy of the same bytes into a ring as large as what the mailbox holds.
+    copy_ns: f64,
+}
+
+/// The row, if it is asked for.
+pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) {
+    if !settings.wants(NAME) {
+        return;
+    }
+    let sizes = sizes();
+    let samples: Vec<Vec<Push>> =
+        (0..settings.pairs()).map(|_| sizes.iter().map(|size| measure(*size)).collect()).collect();
+    let mut row = Row {
+        name: NAME.to_owned(),
+        load: format!(
+            "In this process: packets of one size into the data lane of a mailbox that is full and whose \
+             receiver takes nothing, so that each push drops an older frame; {} sizes from {} to {} bytes.",
+            sizes.len(),
+            SWEEP.0,
+            SWEEP.1,
+        ),
+        unit: "worst size's push by what is to be expected of it".to_owned(),
+        ours: samples.iter().filter_map(|sample| Some(worst(sample)?.1)).collect(),
+        rival_name: "bare copy into a ring".to_owned(),
+        goal: "no size above twice".to_owned(),
+        ours_at_most: Some(MOST),
+        ..Row::default()
+    };
+    row.notes.push(
+        "To be expected of a size: a bare copy of its bytes into a ring as large as what the mailbox holds, and \
+         what a push costs beyond that copy at the median size."
+            .to_owned(),
+    );
+    let medians: Vec<Push> = (0..sizes.len()).filter_map(|index| median(&samples, index)).collect();
+    if let Some((push, times)) = worst(&medians) {
+        row.notes.push(format!(
+            "Worst size: {} bytes, {} ns a push, {} times what is to be expected.",
+            push.size,
+            number(push.push_ns),
+            number(times),
+        ));
+    }
+    for push in medians.iter().filter(|push| SIZES.contains(&push.size)) {
+        row.add(&format!("{} B: ns", push.size), number(push.push_ns), number(push.copy_ns));
+    }
+    keep(rows, settings, row);
+}
+
+/// The usual sizes and a sweep, in order, each once.
+fn sizes() -> Vec<usize> {
+    let sweep = std::iter::successors(Some(SWEEP.0), |size| Some(size + size / 16));
+    let mut sizes: Vec<usize> =
+        sweep.take_while(|size| *size < SWEEP.1).chain(SIZES).chain([SWEEP.1]).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
+/// Of the size with the most, its figures and how many times what is to be expected of it a push costs.
+fn worst(all: &[Push]) -> Option<(Push, f64)> {
+    let beyond = Spread::of(all.iter().map(|push| push.push_ns - push.copy_ns))?.median.max(0.0);
+    let times = |push: &Push| push.push_ns / (push.copy_ns + beyond);
+    all.iter().map(|push| (*push, times(push))).max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// One size's medians over all samples.
+fn median(samples: &[Vec<Push>], index: usize) -> Option<Push> {
+    let of = |figure: fn(&Push) -> f64| {
+        Spread::of(samples.iter().filter_map(|sample| sample.get(index)).map(figure))
+            .map(|spread| spread.median)
+    };
+    let size = samples.first()?.get(index)?.size;
+    Some(Push { size, push_ns: of(|push| push.push_ns)?, copy_ns: of(|push| push.copy_ns)? })
+}
+
+fn measure(size: usize) -> Push {
+    let head = recv_packet_header(NodePublic::from_ref(&[7; 32]), size);
+    let body = vec![0x5a; size];
+    let mailbox = Mailbox::default();
+    // What makes it a blocked receiver's.
+    mailbox.settle();
+    let push = || {
+        // Nobody closes it.
+        let _ = black_box(mailbox.push(Lane::Data, &head, black_box(&body), false));
+    };
+    (0..FILL.1.max(FILL.0 / size)).for_each(|_| push());
+    let held = mailbox.depth().bytes;
+    let mut ring = vec![0; held.max(head.len() + size)];
+    let mut at = 0;
+    let copy = || {
+        if ring.len() - at < head.len() + size {
+            at = 0;
+        }
+        let (first, rest) = ring[at..].split_at_mut(head.len());
+        first.copy_from_slice(&head);
+        rest[..size].copy_from_slice(black_box(&body));
+        at += head.len() + size;
+        black_box(&mut ring);
+    };
+    let pushes = MOST_PUSHES.min(BYTES / size);
+    Push { size, push_ns: least_ns(pushes, push), copy_ns: least_ns(pushes, copy) }
+}
+
+/// Nanoseconds a call, of the fastest of some rounds.
+fn least_ns(calls: usize, mut call: impl FnMut()) -> f64 {
+    let round = |_| {
+        let start = Instant::now();
+        (0..calls).for_each(|_| call());
+        start.elapsed().as_secs_f64() * 1e9 / calls as f64
+    };
+    (0..TRIES).map(round).fold(f64::INFINITY, f64::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_packet_may_cost_its_copy_and_none_more_than_the_others_beside_it() {
+        let push = |size, push_ns, copy_ns| Push { size, push_ns, copy_ns };
+        let even = [push(64, 30.0, 5.0), push(1200, 75.0, 50.0), push(60_000, 3025.0, 3000.0)];
+        let (_, times) = worst(&even).expect("there are sizes");
+        assert!((times - 1.0).abs() < 1e-9, "{times}");
+        let odd = [even[0], even[1], push(3740, 700.0, 150.0), even[2]];
+        let (at, times) = worst(&odd).expect("there are sizes");
+        assert_eq!(at.size, 3740);
+        assert!((times - 4.0).abs() < 1e-9, "{times}");
+    }
+
+    #[test]
+    fn the_sweep_holds_every_usual_size_once_and_in_order() {
+        let sizes = sizes();
+        assert!(sizes.is_sorted_by(|a, b| a < b) && sizes.len() > 100, "{sizes:?}");
+        assert!(SIZES.iter().all(|size| sizes.contains(size)));
+        assert_eq!((sizes.first(), sizes.last()), (Some(&SWEEP.0), Some(&SWEEP.1)));
+    }
+}

@@ -1,0 +1,156 @@
+//! Where the stock programs run: the relay's host and three others on one Ethernet, that can reach the relay
+//! and not one another.
+//!
+//! ```text
+//!   relay: br0 10.77.0.1, fd77::1 -+- p0 (isolated) -- e0 :dual  10.77.0.2, fd77::2
+//!                                  +- p1 (isolated) -- e0 :ipv4  10.77.0.3
+//!                                  +- p2 (isolated) -- e0 :ipv6             fd77::4
+//! ```
+//! Isolated ports of a bridge pass frames to the bridge's own host only, so two nodes that talk, talk through
+//! the relay.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use crate::lab::{End, Netns, veth};
+use crate::skip;
+
+/// The relay's addresses.
+pub(super) const RELAY_IPV4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(super) const RELAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+
+/// One of the hosts beside the relay, by the families it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// IPv4 and IPv6.
+    Dual,
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+}
+
+impl Host {
+    const ALL: [Self; 3] = [Self::Dual, Self::Ipv4, Self::Ipv6];
+
+    /// Its addresses.
+    pub fn addresses(self) -> Vec<IpAddr> {
+        let ipv6 = |last| Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last).into();
+        match self {
+            Self::Dual => vec![Ipv4Addr::new(10, 77, 0, 2).into(), ipv6(2)],
+            Self::Ipv4 => vec![Ipv4Addr::new(10, 77, 0, 3).into()],
+            Self::Ipv6 => vec![ipv6(4)],
+        }
+    }
+
+    /// The relay's addresses that it can reach.
+    pub(super) fn relay(self) -> Vec<IpAddr> {
+        match self {
+            Self::Dual => vec![RELAY_IPV4.into(), RELAY_IPV6.into()],
+            Self::Ipv4 => vec![RELAY_IPV4.into()],
+            Self::Ipv6 => vec![RELAY_IPV6.into()],
+        }
+    }
+}
+
+/// The hosts, and a directory for files.
+#[derive(Debug)]
+pub struct Place {
+    relay: Netns,
+    hosts: [Netns; 3],
+    dir: PathBuf,
+}
+
+impl Place {
+    /// Builds it, or skips `test` where that cannot be done.
+    pub fn or_skip(test: &str) -> Result<Option<Self>> {
+        let missing = if !nix::unistd::geteuid().is_root() {
+            Some("network namespaces need root")
+        } else if !Path::new("/proc/net/if_inet6").exists() {
+            Some("this kernel has no IPv6")
+        } else {
+            None
+        };
+        match missing {
+            Some(reason) => {
+                skip(test, reason);
+                Ok(None)
+            }
+            None => Self::new().map(Some),
+        }
+    }
+
+    fn new() -> Result<Self> {
+        let relay = dual_stack("stock")?;
+        relay.ip(&["link", "add", "br0", "type", "bridge"])?;
+        relay.ip(&["link", "set", "br0", "up"])?;
+        for address in Host::Dual.relay() {
+            add_address(&relay, "br0", address)?;
+        }
+        let hosts = [dual_stack("dual")?, dual_stack("ipv4")?, dual_stack("ipv6")?];
+        for ((number, host), netns) in (0..).zip(Host::ALL).zip(&hosts) {
+            let port = format!("p{number}");
+            let mac = |side| [0x02, 0, 0, 0x77, side, number];
+            veth(End { netns, name: "e0", mac: mac(0) }, End { netns: &relay, name: &port, mac: mac(1) })?;
+            relay.ip(&["link", "set", &port, "master", "br0"])?;
+            relay.ip(&["link", "set", &port, "type", "bridge_slave", "isolated", "on"])?;
+            for address in host.addresses() {
+                add_address(netns, "e0", address)?;
+            }
+            for gateway in host.relay() {
+                let family = if gateway.is_ipv4() { "-4" } else { "-6" };
+                netns.ip(&[family, "route", "add", "default", "via", &gateway.to_string()])?;
+            }
+        }
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Short, as a socket's path must be.
+        let dir = std::env::temp_dir().join(format!("relayd-stock-{}-{number}", std::process::id()));
+        fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        Ok(Self { relay, hosts, dir })
+    }
+
+    /// The relay's host.
+    pub(super) fn relay(&self) -> &Netns {
+        &self.relay
+    }
+
+    /// One of the other hosts.
+    pub(super) fn host(&self, host: Host) -> &Netns {
+        &self.hosts[host as usize]
+    }
+
+    /// Where files of the test go; they are removed with this value.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A lab's namespace has no IPv6 of itself.
+fn dual_stack(label: &str) -> Result<Netns> {
+    let netns = Netns::new(label)?;
+    netns.enter(|| {
+        ["default", "all"]
+            .iter()
+            .try_for_each(|which| fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "0"))
+    })??;
+    Ok(netns)
+}
+
+fn add_address(netns: &Netns, interface: &str, address: IpAddr) -> Result<()> {
+    match address {
+        IpAddr::V4(_) => netns.ip(&["address", "add", &format!("{address}/24"), "dev", interface]),
+        // Nobody else has it, and looking for one takes a second.
+        IpAddr::V6(_) => netns.ip(&["address", "add", &format!("{address}/64"), "dev", interface, "nodad"]),
+    }
+}

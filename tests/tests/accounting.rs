@@ -1,0 +1,115 @@
+//! Every packet is accounted for: what was received is what was sent and what was dropped, each once.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use rand_core::OsRng;
+use relay_common::key::{NodePrivate, NodePublic};
+use relay_tests::{
+    client::{Client, Start},
+    daemon::{Daemon, Setup},
+    lab::Netns,
+    skip,
+};
+use serde_json::Value;
+
+/// What can become of a packet.
+const ENDS: &[&str] = &[
+    "packets_sent",
+    "drop_unknown_dest",
+    "drop_gone_disconnected",
+    "drop_queue_head",
+    "drop_write_error",
+    "drop_queue_memory",
+];
+/// Packets that each sender sends to each receiver.
+const EACH: usize = 400;
+/// Their lengths, used in turn: less than a record, several records.
+const LENGTHS: &[usize] = &[40, 1_200, 9_000, 200, 60_000, 3_740];
+
+fn count(status: &Value, label: &str) -> Result<u64> {
+    status["counters"][label].as_u64().with_context(|| format!("no counter {label}"))
+}
+
+/// One receiver is slow, one never reads and is cut, one leaves in the middle, one key is held twice, one is
+/// nobody's, and one behaves.
+#[test]
+fn a_hostile_mix_loses_no_packet_without_a_reason() -> Result<()> {
+    let name = "a_hostile_mix_loses_no_packet_without_a_reason";
+    if !nix::unistd::geteuid().is_root() {
+        skip(name, "not root: no network namespaces");
+        return Ok(());
+    }
+    let netns = Netns::narrow("mix")?;
+    let daemon = Daemon::start(Setup::in_netns(netns.name(), [127, 0, 0, 1].into()))?;
+    let dial = daemon.dial(Start::Fast)?;
+    let connect = || netns.enter(|| Client::connect(&dial))?;
+    let (mut good, mut slow, stuck, leaving) = (connect()?, connect()?, connect()?, connect()?);
+    let twice = NodePrivate::generate(&mut OsRng);
+    let twin = |_| netns.enter(|| Client::connect_as(&dial, twice.clone()))?;
+    let mut twins: Vec<Client> = (0..2).map(twin).collect::<Result<_>>()?;
+    let nobody = NodePrivate::generate(&mut OsRng).public();
+    let dests = [good.key(), slow.key(), stuck.key(), leaving.key(), twice.public(), nobody];
+    let senders: Vec<Client> = (0..2).map(|_| connect()).collect::<Result<_>>()?;
+
+    let (good_done, slow_done) = (good.key(), slow.key());
+    thread::scope(|scope| -> Result<()> {
+        let flood = |mut sender: Client| -> Result<Client> {
+            for number in 0..EACH {
+                let payload = vec![number as u8; LENGTHS[number % LENGTHS.len()]];
+                dests.iter().try_for_each(|dest| sender.send(dest, &payload))?;
+            }
+            sender.ping()?;
+            Ok(sender)
+        };
+        let senders: Vec<_> = senders.into_iter().map(|sender| scope.spawn(move || flood(sender))).collect();
+        // Reads as fast as it can until nothing has come for a while.
+        scope.spawn(move || while let Ok(Some(_)) = good.recv_within(Duration::from_secs(3)) {});
+        // Reads, but slowly; in the end it closes in the middle of what waits.
+        scope.spawn(move || {
+            for _ in 0..60 {
+                if slow.recv_within(Duration::from_secs(3)).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        // The twins take turns at being the active one.
+        scope.spawn(move || {
+            for turn in 0..40 {
+                if twins[turn % 2].ping().is_err() {
+                    return;
+                }
+            }
+        });
+        scope.spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(leaving);
+        });
+        for sender in senders {
+            drop(sender.join().ok().context("a sender panicked")??);
+        }
+        Ok(())
+    })?;
+    let gone = |status: &Value, key: &NodePublic| !status.to_string().contains(&key.to_string());
+    assert!(gone(&daemon.admin().get("/v1/clients")?, &slow_done), "{good_done} and the slow one have left");
+    // Neither reads nor leaves: cut by the write deadline, with what waits for it.
+    daemon.wait("the stuck one to be cut", |status| {
+        status["derp"]["clients"] == 0 || status["derp"]["clients"] == 1
+    })?;
+    drop(stuck);
+    let status = daemon.wait("everybody to have left", |status| status["derp"]["clients"] == 0)?;
+
+    let received = count(&status, "packets_received")?;
+    let ends: Vec<(&str, u64)> =
+        ENDS.iter().map(|label| Ok((*label, count(&status, label)?))).collect::<Result<_>>()?;
+    println!("packets_received {received}; {ends:?}");
+    assert_eq!(received, (2 * EACH * dests.len()) as u64);
+    assert_eq!(ends.iter().map(|(_, count)| count).sum::<u64>(), received, "{ends:?}");
+    for label in ["packets_sent", "drop_unknown_dest", "drop_queue_head", "drop_gone_disconnected"] {
+        assert!(count(&status, label)? > 0, "the mix makes some {label}: {ends:?}");
+    }
+    assert_eq!(status["derp"]["queued_bytes"], 0);
+    assert_eq!(count(&status, "task_panics")?, 0);
+    Ok(())
+}

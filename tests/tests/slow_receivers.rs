@@ -1,0 +1,179 @@
+//! Receivers that are slow, beside others that are not: what they get, what they lose, what they cost. In a
+//! network namespace with small socket buffers, as hosts on the Internet have them.
+
+use std::{collections::HashSet, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use relay_common::{
+    derp::{MAX_PACKET, message::PeerGoneReason},
+    key::NodePublic,
+};
+use relay_tests::{
+    client::{Client, Dial, Message, Start},
+    daemon::{Daemon, Setup},
+    lab::Netns,
+    skip,
+};
+
+/// What derper's queues hold, of any size.
+const LANE_FRAMES: usize = 32;
+/// Bytes of a usual packet of the flood that blocks a receiver.
+const USUAL: usize = 2_000;
+/// More of them than sockets, outbox and lane can hold.
+const FLOOD: usize = 600;
+
+/// A daemon on the loopback address of a namespace of its own, with small socket buffers.
+struct Narrow {
+    // Before the namespace: it is stopped first.
+    daemon: Daemon,
+    netns: Netns,
+}
+
+impl Narrow {
+    fn or_skip(test: &str, args: &[&str]) -> Result<Option<Self>> {
+        if !nix::unistd::geteuid().is_root() {
+            skip(test, "not root: no network namespaces");
+            return Ok(None);
+        }
+        let netns = Netns::narrow("narrow")?;
+        let setup = Setup::in_netns(netns.name(), [127, 0, 0, 1].into()).with(args);
+        Ok(Some(Self { daemon: Daemon::start(setup)?, netns }))
+    }
+
+    fn client(&self, dial: &Dial) -> Result<Client> {
+        self.netns.enter(|| Client::connect(dial))?
+    }
+
+    fn clients<const N: usize>(&self) -> Result<[Client; N]> {
+        let dial = self.daemon.dial(Start::Fast)?;
+        let all: Vec<_> = (0..N).map(|_| self.client(&dial)).collect::<Result<_>>()?;
+        all.try_into().ok().context("as many as asked for")
+    }
+
+    fn wait(&self, counter: &str, count: u64) -> Result<()> {
+        let what = format!("{counter} to be {count}");
+        self.daemon.wait(&what, |status| status["counters"][counter].as_u64() >= Some(count)).map(drop)
+    }
+}
+
+/// As many packets as it takes until the receiver can take no more, numbered; the relay has read all of them.
+fn block(narrow: &Narrow, sender: &mut Client, receiver: &NodePublic, received_before: u64) -> Result<u64> {
+    for number in 0..FLOOD as u32 {
+        sender.send(receiver, &payload(number, USUAL))?;
+    }
+    let received = received_before + FLOOD as u64;
+    narrow.wait("packets_received", received)?;
+    ensure!(narrow.daemon.counter("drop_queue_head")? > 0, "the receiver is not blocked");
+    Ok(received)
+}
+
+fn payload(number: u32, len: usize) -> Vec<u8> {
+    let mut payload = vec![0x11; len];
+    payload[..4].copy_from_slice(&number.to_be_bytes());
+    payload
+}
+
+#[test]
+fn thirty_packets_of_64_kib_wait_for_a_reader_that_pauses() -> Result<()> {
+    let name = "thirty_packets_of_64_kib_wait_for_a_reader_that_pauses";
+    let Some(narrow) = Narrow::or_skip(name, &["-tcp-write-timeout", "0"])? else { return Ok(()) };
+    let [mut sender, mut receiver] = narrow.clients()?;
+    for number in 0..30 {
+        sender.send(&receiver.key(), &payload(number, MAX_PACKET))?;
+    }
+    // Only now does the reader begin to read.
+    narrow.wait("packets_received", 30)?;
+    for number in 0..30 {
+        let (source, packet) = receiver.recv_packet()?;
+        assert_eq!(source, sender.key());
+        assert!(packet == payload(number, MAX_PACKET), "packet {number}, in order and unchanged");
+    }
+    assert_eq!(narrow.daemon.counter("drop_queue_head")?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_blocked_receiver_gets_its_pong_before_what_waits() -> Result<()> {
+    let name = "a_blocked_receiver_gets_its_pong_before_what_waits";
+    let Some(narrow) = Narrow::or_skip(name, &["-tcp-write-timeout", "0"])? else { return Ok(()) };
+    let [mut sender, mut receiver] = narrow.clients()?;
+    block(&narrow, &mut sender, &receiver.key(), 0)?;
+    let (_, before) = receiver.ping()?;
+    let mut behind = Vec::new();
+    while behind.last() != Some(&(FLOOD as u32 - 1)) {
+        let (_, packet) = receiver.recv_packet()?;
+        behind.push(u32::from_be_bytes(*packet.first_chunk().context("a number")?));
+    }
+    // What stands before the pong: the sockets' buffers, and at most 64 KiB that were sealed ahead of them.
+    let most = (128 + 64 + 64) * 1024 / USUAL;
+    assert!(before.len() <= most, "{} packets stood before the pong", before.len());
+    let newest: Vec<_> = (FLOOD as u32 - LANE_FRAMES as u32..FLOOD as u32).collect();
+    assert!(behind.ends_with(&newest), "the lane holds the newest {LANE_FRAMES}: {behind:?}");
+    Ok(())
+}
+
+#[test]
+fn a_blocked_receiver_hears_of_everybody_who_left() -> Result<()> {
+    let name = "a_blocked_receiver_hears_of_everybody_who_left";
+    let Some(narrow) = Narrow::or_skip(name, &["-tcp-write-timeout", "0"])? else { return Ok(()) };
+    let [mut sender, mut receiver] = narrow.clients()?;
+    let received = block(&narrow, &mut sender, &receiver.key(), 0)?;
+    let dial = narrow.daemon.dial(Start::Fast)?;
+    let mut left = HashSet::new();
+    for _ in 0..400 {
+        let mut short = narrow.client(&dial)?;
+        short.send(&receiver.key(), b"hello")?;
+        left.insert(short.key());
+        // The packet has been relayed, and so the relay knows who must hear.
+        short.ping()?;
+    }
+    narrow.wait("packets_received", received + 400)?;
+    narrow.daemon.wait("all to have left", |status| status["derp"]["clients"] == 2)?;
+    let mut told = HashSet::new();
+    while told.len() < left.len()
+        && let Some(message) = receiver.recv_within(Duration::from_secs(3))?
+    {
+        if let Message::PeerGone { peer, reason } = message {
+            assert_eq!(reason, PeerGoneReason::Disconnected);
+            assert!(told.insert(peer), "told twice of {peer}");
+        }
+    }
+    let (_, behind) = receiver.ping()?;
+    assert!(!behind.iter().any(|message| matches!(message, Message::PeerGone { .. })), "told twice");
+    assert_eq!(told.len(), 400, "of all that left");
+    assert_eq!(told, left);
+    Ok(())
+}
+
+#[test]
+fn slow_receivers_stay_inside_the_budget_and_others_lose_nothing() -> Result<()> {
+    const RECEIVERS: usize = 1_000;
+    const BUDGET: u64 = 16 << 20;
+    let name = "slow_receivers_stay_inside_the_budget_and_others_lose_nothing";
+    let args = ["-tcp-write-timeout", "0", "--queue-memory", "16MiB", "--relay-max-sessions", "16"];
+    let Some(narrow) = Narrow::or_skip(name, &args)? else { return Ok(()) };
+    let [mut sender, mut alice, mut bob] = narrow.clients()?;
+    let dial = narrow.daemon.dial(Start::Fast)?;
+    let slow: Vec<_> = (0..RECEIVERS).map(|_| narrow.client(&dial)).collect::<Result<_>>()?;
+    let (mut held, mut exchanged) = (0, 0);
+    for receiver in &slow {
+        for number in 0..FLOOD as u32 / 4 {
+            sender.send(&receiver.key(), &payload(number, USUAL))?;
+        }
+        // The uninvolved pair, meanwhile.
+        alice.send(&bob.key(), b"over")?;
+        bob.send(&alice.key(), b"back")?;
+        assert_eq!(bob.recv_packet()?.1, b"over");
+        assert_eq!(alice.recv_packet()?.1, b"back");
+        exchanged += 2;
+        let queues = narrow.daemon.admin().status()?["derp"].clone();
+        held = held.max(queues["queued_bytes"].as_u64().with_context(|| format!("no bytes in {queues}"))?);
+        assert_eq!(queues["queue_memory_bytes"], BUDGET);
+    }
+    assert_eq!(exchanged, 2 * RECEIVERS);
+    assert!(held <= BUDGET, "{held} bytes waited");
+    assert!(held > BUDGET / 2, "{held} bytes are no test of a budget of {BUDGET}");
+    assert!(narrow.daemon.counter("queue_memory_cuts")? > 0);
+    assert!(narrow.daemon.counter("drop_queue_memory")? > 0);
+    Ok(())
+}
