@@ -86,7 +86,7 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let fast = fast.map(Arc::new);
     let mut tasks = JoinSet::new();
 
-    let derp::Served { service, certificate } = derp::secure(plan, &bound, &relay)?;
+    let derp::Served { service, certificate } = derp::secure(plan, serve.tls_records, &bound, &relay)?;
     let udp = match pairs {
         Some(pairs) => {
             Some(udp::start(pairs, &serve, disco, limits, &relay, fast.as_ref().ok(), &mut tasks).await?)

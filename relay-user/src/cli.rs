@@ -136,6 +136,15 @@ pub enum CertMode {
     Gcp,
 }
 
+/// Who opens and seals the records of a TLS 1.3 connection after its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsRecords {
+    /// relayd, in place.
+    Own,
+    /// rustls, to the end.
+    Rustls,
+}
+
 /// Flags of the daemon.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
@@ -209,6 +218,9 @@ pub struct Serve {
     /// How long a busy worker waits for more packets before it sleeps, 1ms at most; saves CPU; 0s: not at all
     #[arg(long, value_name = "DURATION", default_value = "50us", value_parser = duration::pause)]
     pub busy_pause: Duration,
+    /// Who opens and seals TLS 1.3 records after the handshake; rustls costs more CPU
+    #[arg(long, value_enum, value_name = "LAYER", default_value_t = TlsRecords::Own)]
+    pub tls_records: TlsRecords,
     /// What may wait for all slow clients together, such as 512MiB; default: an eighth of the memory. Beyond
     /// it, the client that has taken nothing for longest is cut
     #[arg(long, value_name = "SIZE")]

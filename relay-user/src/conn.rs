@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod ledger;
 pub mod login;
 pub mod mailbox;
+pub mod parting;
 pub mod pause;
 pub mod pool;
 pub mod reader;
@@ -22,10 +23,11 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use self::ledger::{Ledger, Packets};
 use self::mailbox::Lane;
+use self::parting::Parting;
 use self::reader::{Fault, Reader};
 use self::stream::{Received, Stream};
 use crate::clock;
@@ -58,6 +60,17 @@ pub enum End {
     Ending(Ending),
 }
 
+impl End {
+    /// Whether the client did wrong, which we tell it while it may still be sending.
+    fn is_fault(&self) -> bool {
+        match self {
+            Self::Fault(_) => true,
+            Self::Io(error) => error.kind() == ErrorKind::InvalidData,
+            Self::Closed | Self::Ending(_) => false,
+        }
+    }
+}
+
 /// A logged-in connection. As a future, it resolves when the connection is over and everybody knows. However
 /// it ends, by a panic too, dropping it takes the client out of the table.
 #[derive(Debug)]
@@ -70,12 +83,15 @@ pub struct Connection<S> {
     /// Bytes left to flush at the last look; they are part of the budget.
     unsent: usize,
     has_left: bool,
+    /// It is over and nobody knows it any more, but its client shall hear why.
+    parting: Option<Box<Parting>>,
 }
 
 impl<S: Stream> Connection<S> {
     /// A connection whose login is done and whose peer is in the table.
     pub fn new(stream: S, reader: Reader, peer: Arc<Peer>, relay: Arc<Relay>) -> Self {
-        Self { stream, reader, peer, relay, ledger: Ledger::default(), unsent: 0, has_left: false }
+        let ledger = Ledger::default();
+        Self { stream, reader, peer, relay, ledger, unsent: 0, has_left: false, parting: None }
     }
 
     /// Counts and says why the connection is over.
@@ -197,19 +213,18 @@ impl<S: Stream> Connection<S> {
 }
 
 impl<S> Connection<S> {
-    /// Takes the connection out of the table, once; whoever must hear of it, will. Every packet that it still
-    /// had is counted.
+    /// Takes the connection out of the table, once; whoever must hear of it, will. Every packet that waited for
+    /// it is counted; what the socket still has to take may go on leaving.
     fn leave(&mut self) {
         if std::mem::replace(&mut self.has_left, true) {
             return;
         }
         let Self { reader, peer, relay, .. } = self;
         let left = peer.mailbox.close();
-        relay.budget.add(-((left.bytes() + self.unsent) as i64));
+        relay.budget.add(-(left.bytes() as i64));
         let shard = relay.counters.shard();
         shard.add(Counter::DropGoneDisconnected, left.packets() as u64);
         shard.add(Counter::DropControl, left.count(Lane::Control).frames as u64);
-        shard.add(Counter::DropWriteError, self.ledger.end() as u64);
         // When the daemon stops, everybody leaves: there is no use in telling each of all others.
         let stopping = peer.ending() == Some(Ending::Shutdown);
         let audience = if stopping { Audience::default() } else { reader.take_audience() };
@@ -226,6 +241,8 @@ impl<S> Drop for Connection<S> {
             tracing::error!(remote = %self.peer.remote, "the task of a connection panicked; this is a bug");
         }
         self.leave();
+        self.relay.budget.add(-(self.unsent as i64));
+        self.relay.counters.add(Counter::DropWriteError, self.ledger.end() as u64);
     }
 }
 
@@ -234,9 +251,20 @@ impl<S: Stream> Future for Connection<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // Registered before the mailbox is looked into, so that no push falls in between.
-        self.peer.mailbox.register(cx.waker());
-        self.turn(cx).map(|end| self.finish(&end))
+        let this = &mut *self;
+        if this.parting.is_none() {
+            // Registered before the mailbox is looked into, so that no push falls in between.
+            this.peer.mailbox.register(cx.waker());
+            let end = ready!(this.turn(cx));
+            this.finish(&end);
+            if end.is_fault() {
+                this.parting = Parting::begin().map(Box::new);
+            }
+        }
+        let Some(parting) = &mut this.parting else { return Poll::Ready(()) };
+        let parted = parting.poll(cx, &mut this.stream);
+        this.note_unsent();
+        parted
     }
 }
 

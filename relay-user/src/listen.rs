@@ -23,6 +23,7 @@ use self::http::{Head, HeadError};
 use self::pages::Route;
 use crate::clock;
 use crate::conn::login::login;
+use crate::conn::parting::part;
 use crate::conn::stream::plain::PlainStream;
 use crate::conn::stream::{Stream, recv_into, send_all};
 use crate::log::brief;
@@ -153,11 +154,7 @@ async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, plac
             }
         }
     }
-    std::future::poll_fn(|cx| {
-        stream.close(cx);
-        std::task::Poll::Ready(())
-    })
-    .await;
+    part(&mut stream).await;
 }
 
 /// Whether an error is how a client that needs nothing more leaves.
@@ -196,12 +193,15 @@ async fn read_head<S: Stream>(stream: &mut S, read: &mut Vec<u8>) -> Result<Head
 
 async fn refuse<S: Stream>(mut stream: S, error: HeadError, deadline: Instant, relay: &Relay) {
     let Some(answer) = pages::refusal(&error) else {
-        return relay.counters.add(Counter::HttpTransport, 1);
+        relay.counters.add(Counter::HttpTransport, 1);
+        // If it was the client who broke the rules of TLS, an alert tells it so.
+        return part(&mut stream).await;
     };
     relay.counters.add(Counter::HttpMalformed, 1);
     // The peer spoke nonsense; whether it hears the answer is its business.
     let bytes = answer.encode(false, false, SystemTime::now());
     let _ = timeout_at(deadline, send_all(&mut stream, &bytes)).await;
+    part(&mut stream).await;
 }
 
 #[cfg(test)]

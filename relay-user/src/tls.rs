@@ -21,7 +21,10 @@ use rustls::{InconsistentKeys, ServerConfig};
 
 use self::certificate::Facts;
 
-/// The server configuration: TLS 1.2 and 1.3, one certificate, `meta` as the last of its chain.
+use crate::cli::TlsRecords;
+
+/// The server configuration: TLS 1.2 and 1.3, one certificate, `meta` as the last of its chain, and whose
+/// record layer carries TLS 1.3.
 ///
 /// # Errors
 /// The key cannot sign or is another certificate's, or the provider lacks a protocol version. Names the files.
@@ -29,6 +32,7 @@ pub fn server_config(
     certificate: files::Certificate,
     meta: CertificateDer<'static>,
     hostname: &str,
+    records: TlsRecords,
 ) -> anyhow::Result<Arc<ServerConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut certified = certified(&provider, &certificate)?;
@@ -47,8 +51,8 @@ pub fn server_config(
     // nothing.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    // For the record layer, which takes the connection over after the handshake.
-    config.enable_secret_extraction = true;
+    // Our record layer takes a connection over after its handshake; without its secrets, rustls keeps it.
+    config.enable_secret_extraction = records == TlsRecords::Own;
     Ok(Arc::new(config))
 }
 

@@ -4,6 +4,7 @@
 //! and names the key the greeting promised, that ServerInfo comes second and opens. Every wait ends after
 //! [`DEADLINE`].
 
+pub mod forger;
 pub mod tls;
 pub mod wire;
 
@@ -174,6 +175,11 @@ impl Client {
     /// Sends bytes that need not be a frame.
     pub fn write_raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.wire.write(bytes)
+    }
+
+    /// The stream alone, for tests that go on below the frames.
+    pub fn into_wire(self) -> Wire {
+        self.wire
     }
 
     /// The stream, for tests of what carries the frames.

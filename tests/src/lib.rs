@@ -14,6 +14,7 @@ pub mod demo;
 pub mod fastpath;
 pub mod interop;
 pub mod lab;
+pub mod oracle;
 pub mod packet;
 pub mod raw;
 mod skip;

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::cli::{CertMode, Serve, address};
+use crate::cli::{CertMode, Serve, TlsRecords, address};
 use crate::listen::door::{Caps, Door};
 use crate::listen::files::Limit;
 use crate::listen::{self, Service, tcp};
@@ -123,7 +123,12 @@ pub(super) struct Served {
 }
 
 /// Makes the certificate where there is none, and the TLS configuration.
-pub(super) fn secure(plan: Plan, bound: &Bound, relay: &Relay) -> anyhow::Result<Served> {
+pub(super) fn secure(
+    plan: Plan,
+    records: TlsRecords,
+    bound: &Bound,
+    relay: &Relay,
+) -> anyhow::Result<Served> {
     let Some(tls) = plan.tls else { return Ok(Served { service: Service::Plain, certificate: None }) };
     let now = OffsetDateTime::now_utc();
     let (certificate, facts) = match tls.found {
@@ -135,8 +140,8 @@ pub(super) fn secure(plan: Plan, bound: &Bound, relay: &Relay) -> anyhow::Result
         }
     };
     let fresh = certificate.fresh;
-    let config: Arc<ServerConfig> =
-        tls::server_config(certificate, meta::certificate(&relay.public, now)?, &tls.hostname)?;
+    let meta = meta::certificate(&relay.public, now)?;
+    let config: Arc<ServerConfig> = tls::server_config(certificate, meta, &tls.hostname, records)?;
     let port = |listener: &TcpListener| listener.local_addr().ok().map(|addr| addr.port());
     let place = Place {
         derp: bound.derp.local_addr().context("the DERP listener has no address")?,

@@ -16,6 +16,7 @@ use relay_common::derp::login::{self, ExpectInfo, LoginError, Ready};
 use relay_common::key::NONCE_LEN;
 
 use super::Connection;
+use super::parting::part;
 use super::reader::Reader;
 use super::stream::{Stream, recv_into, send_all};
 use super::sweep;
@@ -64,7 +65,14 @@ pub async fn login<S: Stream>(
         Ok(result) => result,
         Err(_) => Err(LoginFailure::Timeout),
     };
-    let (ready, rest) = result.inspect_err(|failure| count(relay, failure))?;
+    let (ready, rest) = match result {
+        Ok(done) => done,
+        Err(failure) => {
+            count(relay, &failure);
+            part(&mut stream).await;
+            return Err(failure);
+        }
+    };
     let mut peer = Peer::new(ready.key, relay.next_conn(), remote);
     peer.about = About { protocol: stream.protocol(), app_name: ready.info.app_name.clone() };
     let peer = Arc::new(peer);
@@ -82,6 +90,8 @@ pub async fn login<S: Stream>(
         Ok(()) => Ok(connection),
         Err(failure) => {
             count(relay, &failure);
+            connection.leave();
+            part(&mut connection.stream).await;
             Err(failure)
         }
     }

@@ -53,6 +53,10 @@ pub trait Stream: Send + Unpin + 'static {
     /// Says goodbye, as far as the socket takes it without waiting.
     fn close(&mut self, cx: &mut Context<'_>);
 
+    /// After [`Stream::close`]: sends what is left and the end of the stream, and drops what the peer still sends,
+    /// which `left` counts down. Ready when the peer has closed too, nothing is left, or it is of no use.
+    fn poll_part(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()>;
+
     /// The protocol under it, for `relayd clients`.
     fn protocol(&self) -> &'static str;
 }

@@ -68,6 +68,10 @@ impl Stream for Client {
 
     fn close(&mut self, _cx: &mut Context<'_>) {}
 
+    fn poll_part(&mut self, _cx: &mut Context<'_>, _left: &mut usize) -> Poll<()> {
+        Poll::Ready(())
+    }
+
     fn protocol(&self) -> &'static str {
         "test"
     }

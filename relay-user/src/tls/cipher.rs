@@ -5,12 +5,16 @@
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::{ConnectionTrafficSecrets, Error};
+use zeroize::Zeroizing;
 
 /// Bytes of a record's header.
 pub const HEADER: usize = 5;
 
 /// Plaintext bytes of a full record.
 pub const MAX_PLAINTEXT: usize = 16 * 1024;
+
+/// Bytes that may be sealed in one record: a full plaintext and its content type, or less and padding.
+const MAX_INNER: usize = MAX_PLAINTEXT + 1;
 
 /// Bytes that sealing adds to a record: header, inner content type, tag.
 pub const OVERHEAD: usize = HEADER + 1 + TAG;
@@ -31,7 +35,7 @@ pub enum Broken {
     /// It is not protected.
     #[error("a record of type {0} that is not encrypted")]
     Type(u8),
-    /// It, or its plaintext, is longer than allowed.
+    /// It, or what was sealed in it, padding included, is longer than allowed.
     #[error("a record of {0} bytes")]
     TooLong(usize),
     /// It was not sealed with this key and sequence number.
@@ -56,7 +60,8 @@ pub struct Record<'a> {
 /// One direction of a connection.
 pub struct Cipher {
     key: LessSafeKey,
-    iv: [u8; NONCE_LEN],
+    /// Wiped on drop, as the key is by its crate.
+    iv: Zeroizing<[u8; NONCE_LEN]>,
     sequence: u64,
 }
 
@@ -80,7 +85,7 @@ impl Cipher {
         };
         let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| Error::EncryptError)?;
         let iv = iv.as_ref().try_into().map_err(|_| Error::EncryptError)?;
-        Ok(Self { key: LessSafeKey::new(key), iv, sequence })
+        Ok(Self { key: LessSafeKey::new(key), iv: Zeroizing::new(iv), sequence })
     }
 
     /// Records sealed or opened so far.
@@ -109,11 +114,12 @@ impl Cipher {
         let (nonce, aad) = (self.nonce(), Aad::from(*header));
         let text = self.key.open_in_place_separate_tag(nonce, aad, tag, text).map_err(|_| Broken::Seal)?;
         self.sequence += 1;
+        // Padding counts (RFC 8446, 5.4): the content may be short, the whole must not be too long.
+        if text.len() > MAX_INNER {
+            return Err(Broken::TooLong(text.len()));
+        }
         // Zeros behind the content type are padding.
         let end = text.iter().rposition(|&byte| byte != 0).ok_or(Broken::NoType)?;
-        if end > MAX_PLAINTEXT {
-            return Err(Broken::TooLong(end));
-        }
         Ok(Some(Record { kind: text[end], plaintext: &text[..end], len: HEADER + len }))
     }
 
@@ -139,7 +145,7 @@ impl Cipher {
 
     /// RFC 8446, 5.3. Of 64 bits, no sequence number comes twice.
     fn nonce(&self) -> Nonce {
-        let mut nonce = self.iv;
+        let mut nonce = *self.iv;
         let (_, low) = nonce.split_at_mut(NONCE_LEN - 8);
         low.iter_mut().zip(self.sequence.to_be_bytes()).for_each(|(byte, number)| *byte ^= number);
         Nonce::assume_unique_for_key(nonce)

@@ -3,6 +3,8 @@
 //! rustls hands a connection over as it does to a kernel that speaks TLS. What is left of the protocol then
 //! is three kinds of records: data, alerts, and key updates.
 
+mod update;
+
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -10,17 +12,15 @@ use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::{Error, SupportedCipherSuite};
 
+use self::update::{KEY_UPDATE, KeyUpdate};
 use super::cipher::{APPLICATION_DATA, Broken, Cipher, MAX_PLAINTEXT, OVERHEAD, Record};
 
 /// Inner content types beside data.
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 
-/// The one handshake message that a client may still send (RFC 8446, 4.6.3): type, length, and whether we
-/// shall update too.
-const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
-
 /// Alerts (RFC 8446, 6): level and description.
+const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
 const USER_CANCELED: u8 = 90;
@@ -44,6 +44,9 @@ pub enum Fault {
     /// A message that is not what its type says.
     #[error("a malformed record of type {0}")]
     Malformed(u8),
+    /// A message with a value that its field does not have.
+    #[error("an illegal value in a record of type {0}")]
+    Illegal(u8),
     /// Too many records in a row without data.
     #[error("nothing but records without data")]
     Fruitless,
@@ -61,6 +64,7 @@ impl Fault {
             Self::Broken(Broken::TooLong(_)) => Some(22),
             Self::Broken(_) | Self::Unexpected(_) | Self::Fruitless => Some(10),
             Self::Malformed(_) => Some(50),
+            Self::Illegal(_) => Some(47),
             Self::Keys => Some(80),
         }
     }
@@ -83,6 +87,7 @@ pub struct Records {
     /// Records that may be sealed with one key.
     most: u64,
     fruitless: u8,
+    update: KeyUpdate,
     owes_update: bool,
 }
 
@@ -109,6 +114,7 @@ impl Records {
             secrets: Box::new(connection),
             most,
             fruitless: 0,
+            update: KeyUpdate::default(),
             owes_update: false,
         })
     }
@@ -127,6 +133,10 @@ impl Records {
         while !closed && let Some(record) = self.rx.open(&mut data[used..])? {
             let Record { kind, plaintext, len } = record;
             used += len;
+            if kind != HANDSHAKE && self.update.is_begun() {
+                // RFC 8446, 5.1: nothing comes between the pieces of a handshake message.
+                return Err(Fault::Unexpected(kind));
+            }
             if kind == APPLICATION_DATA && !plaintext.is_empty() {
                 self.fruitless = 0;
                 closed = sink(plaintext).is_break();
@@ -136,19 +146,14 @@ impl Records {
             if self.fruitless > MAX_FRUITLESS {
                 return Err(Fault::Fruitless);
             }
-            match (kind, plaintext) {
-                (APPLICATION_DATA, _) => {}
-                (ALERT, &[_, CLOSE_NOTIFY]) => closed = true,
-                (ALERT, &[_, USER_CANCELED]) => {}
-                (ALERT, &[_, alert]) => return Err(Fault::Alert(alert)),
-                (HANDSHAKE, &[a, b, c, d, asked]) if [a, b, c, d] == KEY_UPDATE && asked <= 1 => {
-                    self.rx = new_cipher(self.secrets.update_rx_secret())?;
-                    self.owes_update |= asked == 1;
-                }
-                (ALERT, _) => return Err(Fault::Malformed(kind)),
-                // A key update in pieces, which no client sends, ends here too.
-                (HANDSHAKE, message) if message.first() == Some(&KEY_UPDATE[0]) => {
-                    return Err(Fault::Malformed(kind));
+            match kind {
+                APPLICATION_DATA => {}
+                ALERT => closed = is_goodbye(plaintext)?,
+                HANDSHAKE => {
+                    if let Some(asked) = self.update.push(plaintext)? {
+                        self.rx = new_cipher(self.secrets.update_rx_secret())?;
+                        self.owes_update |= asked;
+                    }
                 }
                 _ => return Err(Fault::Unexpected(kind)),
             }
@@ -192,7 +197,7 @@ impl Records {
     /// There is no room for two bytes and [`OVERHEAD`].
     pub fn seal_alert(&mut self, fault: Option<Fault>, out: &mut [u8]) -> Result<usize, Error> {
         let alert = match fault {
-            None => [1, CLOSE_NOTIFY],
+            None => [WARNING, CLOSE_NOTIFY],
             Some(fault) => match fault.alert() {
                 Some(alert) => [FATAL, alert],
                 None => return Ok(0),
@@ -207,6 +212,22 @@ impl Records {
         self.tx = Cipher::new(self.secrets.update_tx_secret()?)?;
         self.owes_update = false;
         Ok(end)
+    }
+}
+
+/// Whether an alert is the peer's goodbye; one that has no consequence is none.
+fn is_goodbye(content: &[u8]) -> Result<bool, Fault> {
+    match *content {
+        // RFC 8446, 5.4: no empty alerts, whatever their padding.
+        [] => Err(Fault::Unexpected(ALERT)),
+        // Section 6 lets the level be ignored where it is one.
+        [WARNING | FATAL, CLOSE_NOTIFY] => Ok(true),
+        [WARNING | FATAL, USER_CANCELED] => Ok(false),
+        // Section 6.2: every other alert is an error, whatever its level.
+        [WARNING | FATAL, alert] => Err(Fault::Alert(alert)),
+        [_, _] => Err(Fault::Illegal(ALERT)),
+        // Section 5.1: one alert a record, and all of it.
+        _ => Err(Fault::Malformed(ALERT)),
     }
 }
 

@@ -17,10 +17,10 @@ use tokio::net::TcpStream;
 use super::cipher::MAX_PLAINTEXT;
 use super::handshake::Handshake;
 use super::records::{Fault, Opened, Records};
-use crate::conn::pool;
 use crate::conn::stream::gather::pieces;
 use crate::conn::stream::outbox::{Mark, Outbox};
 use crate::conn::stream::{Received, Stream};
+use crate::conn::{parting, pool};
 
 /// Bytes of a worker's seal buffer to begin with: what is sealed at once fits.
 const SEAL_BYTES: usize = 68 * 1024;
@@ -76,10 +76,15 @@ impl TlsStream {
             let mut replies = Vec::new();
             let opened = handshake.open(data, &mut replies, sink);
             self.outbox.push(&replies, &[]);
-            let opened = opened.map_err(invalid)?;
+            let is_over = handshake.is_over();
+            let opened = opened.map_err(|error| {
+                // Its last word is in the outbox.
+                self.layer = Layer::None;
+                refused(error)
+            })?;
             used = opened.used;
             self.closed = opened.closed;
-            if !self.closed && handshake.is_over() {
+            if !self.closed && is_over {
                 self.hand_over()?;
             }
         }
@@ -94,7 +99,7 @@ impl TlsStream {
                 Err(fault) => {
                     self.seal_last(Some(fault));
                     return Err(match fault {
-                        Fault::Alert(_) => io::Error::new(io::ErrorKind::ConnectionAborted, fault),
+                        Fault::Alert(_) => given_up(fault),
                         _ => invalid(fault),
                     });
                 }
@@ -125,7 +130,7 @@ impl TlsStream {
                 Layer::Records(records) => records.seal(plaintext, out).map_err(io::Error::other)?,
                 Layer::Handshake(handshake) => {
                     let mut replies = Vec::new();
-                    let sealed = handshake.seal(plaintext, out, &mut replies);
+                    let sealed = handshake.seal(&mut self.tail, plaintext, out, &mut replies);
                     self.outbox.push(&replies, &[]);
                     sealed?
                 }
@@ -138,7 +143,7 @@ impl TlsStream {
         let mut room = [0; MESSAGE_BYTES];
         let len = match std::mem::replace(&mut self.layer, Layer::None) {
             Layer::Records(mut records) => records.seal_alert(fault, &mut room).unwrap_or(0),
-            Layer::Handshake(mut handshake) => handshake.seal_goodbye(&mut room),
+            Layer::Handshake(mut handshake) => handshake.seal_goodbye(&mut self.tail, &mut room),
             Layer::None => 0,
         };
         self.outbox.push(&room[..len], &[]);
@@ -239,6 +244,10 @@ impl Stream for TlsStream {
         let _ = self.poll_flush(cx);
     }
 
+    fn poll_part(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        parting::poll_part(cx, &mut self.tcp, &mut self.outbox, left)
+    }
+
     fn protocol(&self) -> &'static str {
         match &self.layer {
             Layer::Records(_) => "tls1.3",
@@ -246,6 +255,19 @@ impl Stream for TlsStream {
             Layer::None => "tls",
         }
     }
+}
+
+/// What rustls says of a connection that it does not carry on.
+fn refused(error: rustls::Error) -> io::Error {
+    match error {
+        rustls::Error::AlertReceived(_) => given_up(error),
+        _ => invalid(error),
+    }
+}
+
+/// The peer ended it by an alert.
+fn given_up(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, error)
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use crumbs::Crumbs;
 use relay_common::derp::message::FromClient;
 use relay_common::key::{NodePrivate, NodePublic};
+use relay_user::cli::TlsRecords;
 use relay_user::conn::Connection;
 use relay_user::conn::reader::Reader;
 use relay_user::conn::stream::Stream;
@@ -305,7 +306,8 @@ fn identity(relay: &Relay) -> anyhow::Result<(Arc<ServerConfig>, Arc<ClientConfi
     let certificate = files::load_or_make(dir.path(), HOST, now.into())?;
     let mut roots = RootCertStore::empty();
     certificate.chain.iter().try_for_each(|certificate| roots.add(certificate.clone()))?;
-    let server = tls::server_config(certificate, meta::certificate(&relay.public, now.into())?, HOST)?;
+    let meta = meta::certificate(&relay.public, now.into())?;
+    let server = tls::server_config(certificate, meta, HOST, TlsRecords::Own)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok((server, Arc::new(client.with_root_certificates(roots).with_no_client_auth())))

@@ -15,7 +15,7 @@ use relay_common::{
 };
 use rustls::{ClientConnection, StreamOwned, pki_types::ServerName, version};
 
-use super::{DEADLINE, Dial, Transport, tls};
+use super::{DEADLINE, Dial, Transport, forger::Forger, tls};
 
 /// Longest HTTP head a relay may answer.
 const MAX_HEAD: usize = 4096;
@@ -104,6 +104,13 @@ impl Wire {
         tls.conn.write_tls(&mut record)?;
         *record.last_mut().context("a record")? ^= 1;
         Ok(tls.sock.write_all(&record)?)
+    }
+
+    /// Goes on below TLS, with the keys of this connection and without what rustls does for them. Only with TLS
+    /// 1.3.
+    pub fn into_forger(self) -> Result<Forger> {
+        let Stream::Tls(tls) = self.stream else { bail!("no TLS, no records") };
+        Forger::new(tls.sock, tls.conn.dangerous_extract_secrets()?)
     }
 
     /// Reads the answer to the upgrade request, which must be exactly as upstream writes it; returns its key.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::gather::pieces;
 use super::outbox::Outbox;
 use super::{Received, Stream};
-use crate::conn::pool;
+use crate::conn::{parting, pool};
 
 /// Bytes of a write that is put together from short runs.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -67,6 +67,10 @@ impl Stream for PlainStream {
     }
 
     fn close(&mut self, _cx: &mut Context<'_>) {}
+
+    fn poll_part(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        parting::poll_part(cx, &mut self.tcp, &mut self.outbox, left)
+    }
 
     fn protocol(&self) -> &'static str {
         "tcp"

@@ -84,8 +84,16 @@ fn what_cannot_be_a_record_is_said_at_once() {
     assert_eq!(opener.open(&mut sealed(&mut sealer, 0, &[0; 9])), Err(Broken::NoType));
     assert_eq!(
         opener.open(&mut sealed(&mut sealer, 23, &[1; MAX_PLAINTEXT + 1])),
-        Err(Broken::TooLong(MAX_PLAINTEXT + 1))
+        Err(Broken::TooLong(MAX_PLAINTEXT + 2)),
+        "with its content type"
     );
+}
+
+#[test]
+fn secrets_do_not_outlive_their_cipher() {
+    fn is_wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+    let [cipher, _] = pair(6);
+    is_wiped(&cipher.iv);
 }
 
 #[test]
