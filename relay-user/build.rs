@@ -38,8 +38,8 @@ fn main() {
     }
 }
 
-/// The commit that is checked out, and what to watch for another one. `None` without git, and where the sources
-/// lie in somebody else's repository, as an unpacked archive may.
+/// The commit that is checked out, and what to watch for another one. `None` without git, and where the
+/// sources lie in somebody else's repository, as an unpacked archive may.
 fn commit() -> Option<String> {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
     let git = |args: &[&str]| git(&package, args);

@@ -59,8 +59,8 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
 async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let started_ns = clock::monotonic_ns();
     Limit::raise().context("cannot read the limit of open files (ulimit -n)")?;
-    // First everything is judged that can be without a trace, then bound what goes with the process; only when
-    // nothing more can fail for the operator's doing are files written and clients let in.
+    // First everything is judged that can be without a trace, then bound what goes with the process; only
+    // when nothing more can fail for the operator's doing are files written and clients let in.
     let plan = derp::judge(&serve)?;
     udp::judge(&serve)?;
     let admin_path = serve.admin_socket.clone().map_or_else(admin::socket::default_path, Ok)?;

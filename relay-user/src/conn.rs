@@ -213,8 +213,8 @@ impl<S: Stream> Connection<S> {
 }
 
 impl<S> Connection<S> {
-    /// Takes the connection out of the table, once; whoever must hear of it, will. Every packet that waited for
-    /// it is counted; what the socket still has to take may go on leaving.
+    /// Takes the connection out of the table, once; whoever must hear of it, will. Every packet that waited
+    /// for it is counted; what the socket still has to take may go on leaving.
     fn leave(&mut self) {
         if std::mem::replace(&mut self.has_left, true) {
             return;

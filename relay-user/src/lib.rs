@@ -24,6 +24,7 @@ pub mod conn;
 pub mod fastpath;
 pub mod keyfile;
 pub mod listen;
+pub mod lockfile;
 pub mod log;
 pub mod newfile;
 pub mod observe;

@@ -1,8 +1,8 @@
 //! New files that are there whole or not at all: keys and certificates.
 //!
-//! The content is written under a random name in the same directory, with its mode from birth, and synced; then
-//! it gets its name, if nobody has it, and the directory is synced. A daemon that is killed, a full disk, a
-//! symbolic link that somebody put there or a second daemon cannot make it otherwise.
+//! The content is written under a random name in the same directory, with its mode from birth, and synced;
+//! then it gets its name, if nobody has it, and the directory is synced. A daemon that is killed, a full
+//! disk, a symbolic link that somebody put there or a second daemon cannot make it otherwise.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Permissions};

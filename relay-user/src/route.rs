@@ -108,8 +108,8 @@ impl Router {
     }
 
     /// Forgets a connection. When its key left with it, everybody in its audience is owed the news before the
-    /// table's lock is let go: the key may come back at once, and its packets must not be followed by the news
-    /// of its going. The caller wakes those who are named, and keeps the budget.
+    /// table's lock is let go: the key may come back at once, and its packets must not be followed by the
+    /// news of its going. The caller wakes those who are named, and keeps the budget.
     pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) -> Told {
         let mut inner = self.lock();
         let mut told = Told::default();

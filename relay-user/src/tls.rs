@@ -27,7 +27,8 @@ use crate::cli::TlsRecords;
 /// record layer carries TLS 1.3.
 ///
 /// # Errors
-/// The key cannot sign or is another certificate's, or the provider lacks a protocol version. Names the files.
+/// The key cannot sign or is another certificate's, or the provider lacks a protocol version. Names the
+/// files.
 pub fn server_config(
     certificate: files::Certificate,
     meta: CertificateDer<'static>,

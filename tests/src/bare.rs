@@ -62,8 +62,8 @@ fn files(dir: &Path) -> Vec<String> {
 }
 
 impl Bare {
-    /// Starts a daemon whose admin socket is `dir`'s, with `log` as its `RELAYD_LOG` and `stderr` as its standard
-    /// error, and waits until it answers.
+    /// Starts a daemon whose admin socket is `dir`'s, with `log` as its `RELAYD_LOG` and `stderr` as its
+    /// standard error, and waits until it answers.
     pub fn start<A: AsRef<OsStr>>(dir: &Path, args: &[A], log: &str, stderr: Stdio) -> Result<Self> {
         let mut command = Command::new(binary()?);
         command.args(args).env("RELAYD_LOG", log).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   cargo xtask bench ─► bin/bench ─┬─ lookup, mux          code against code, in this process or in Go's
-//!                                   ├─ derp, scale, slow    relayd and derper as processes; load from a third
+//!                                   ├─ derp, scale, slow    relayd and derper as processes; load: a third
 //!                                   └─ workers              relayd against itself, likewise
 //! ```
 //!

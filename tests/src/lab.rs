@@ -35,8 +35,8 @@ impl Netns {
         Ok(netns)
     }
 
-    /// A namespace whose TCP sockets have small buffers, 128 KiB to send and 64 KiB to receive: loopback's 4 MiB
-    /// hide every slow reader.
+    /// A namespace whose TCP sockets have small buffers, 128 KiB to send and 64 KiB to receive: loopback's 4
+    /// MiB hide every slow reader.
     pub fn narrow(label: &str) -> Result<Self> {
         let netns = Self::new(label)?;
         netns.enter(|| -> Result<()> {

@@ -1,9 +1,9 @@
 //! Our TLS 1.3 record layer beside rustls': the same records in, the same plaintext and the same alert out.
 //!
-//! Any bytes make a script of records. Each record is sealed with the true keys of either connection, so that what
-//! is made up gets past the authentication; some are damaged afterwards, or were never sealed. Both sides get one
-//! record after the other and are compared after each. Where they differ on purpose, `intended` has the section of
-//! RFC 8446 that says who is right. A fuzzer and a seeded test run this.
+//! Any bytes make a script of records. Each record is sealed with the true keys of either connection, so that
+//! what is made up gets past the authentication; some are damaged afterwards, or were never sealed. Both
+//! sides get one record after the other and are compared after each. Where they differ on purpose, `intended`
+//! has the section of RFC 8446 that says who is right. A fuzzer and a seeded test run this.
 
 mod intended;
 mod script;

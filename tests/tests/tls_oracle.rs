@@ -1,5 +1,5 @@
-//! Our record layer beside rustls', on scripts from a seeded generator. The fuzz target `tls_records` does the same
-//! with scripts that a fuzzer finds.
+//! Our record layer beside rustls', on scripts from a seeded generator. The fuzz target `tls_records` does
+//! the same with scripts that a fuzzer finds.
 
 use std::sync::atomic::Ordering;
 

@@ -1,5 +1,5 @@
-//! TLS beyond the handshake, between a real client and a real daemon, with either record layer: new keys while
-//! packets flow, and what happens to who sends records that are none.
+//! TLS beyond the handshake, between a real client and a real daemon, with either record layer: new keys
+//! while packets flow, and what happens to who sends records that are none.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,8 +17,8 @@ use relay_tests::{
 const PACKETS: u32 = 300;
 /// What opens and seals: each test runs with both.
 const LAYERS: [&str; 2] = ["own", "rustls"];
-/// Bytes that a client sends behind its fault and that nobody reads: more than the daemon reads at once, less than
-/// it drops.
+/// Bytes that a client sends behind its fault and that nobody reads: more than the daemon reads at once, less
+/// than it drops.
 const UNREAD: usize = 150_000;
 /// Content types of TLS.
 const CHANGE_CIPHER_SPEC: u8 = 20;
@@ -86,8 +86,8 @@ fn a_handshake_that_is_none_is_answered_with_an_alert() -> Result<()> {
 
 #[test]
 fn a_client_that_still_sends_reads_the_alert_and_not_a_reset() -> Result<()> {
-    // Section of RFC 8446, the record that breaks it, and the alert. The unit tests of the record layer have many
-    // more; these are the ones in which rustls is of our opinion.
+    // Section of RFC 8446, the record that breaks it, and the alert. The unit tests of the record layer have
+    // many more; these are the ones in which rustls is of our opinion.
     let cases: [(&str, u8, &[u8], usize, u8); 8] = [
         ("4.6.3: an update is requested or not", HANDSHAKE, &[24, 0, 0, 1, 2], 0, 47),
         ("5.1: keys change at the end of a record", HANDSHAKE, &[24, 0, 0, 1, 0, 24], 0, 10),

@@ -1,15 +1,17 @@
 //! The admin socket's place, and who may own it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::lockfile::{Lock, LockError};
 
 /// The owner's, and nobody else's.
 const MODE: u32 = 0o600;
@@ -38,14 +40,13 @@ pub struct Bound {
     path: PathBuf,
     // Device and inode of the file.
     made: (u64, u64),
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Binds the socket for its owner only. Replaces one that nobody serves, and refuses one that somebody does.
 ///
 /// Of daemons that start together one gets it: all is done under the lock of a file beside the socket, which
-/// is held as long as the socket. That file stays when the daemon ends: to remove it would let two daemons
-/// hold the locks of two files of one name.
+/// is held as long as the socket.
 ///
 /// # Errors
 /// Names the path, `--admin-socket` and the remedy.
@@ -73,25 +74,15 @@ pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, Bound)> {
     Ok((listener, Bound { path: path.to_owned(), made: (meta.dev(), meta.ino()), _lock: lock }))
 }
 
-/// Takes the lock beside the socket without waiting, and leaves this process's id in its file.
-fn lock(path: &Path, cannot: impl Fn() -> String) -> anyhow::Result<File> {
+/// Takes the lock beside the socket without waiting.
+fn lock(path: &Path, cannot: impl Fn() -> String) -> anyhow::Result<Lock> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(MODE);
-    let mut file = options.open(&name).with_context(&cannot)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let holder = file.read_to_string(&mut holder).ok().and_then(|_| holder.trim().parse().ok());
-            return Err(taken(path, holder));
-        }
-        Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+    match Lock::take(Path::new(&name)) {
+        Ok(lock) => Ok(lock),
+        Err(LockError::Held(holder)) => Err(taken(path, holder)),
+        Err(LockError::Io(error)) => Err(error).with_context(cannot),
     }
-    file.set_len(0).with_context(&cannot)?;
-    writeln!(file, "{}", std::process::id()).with_context(cannot)?;
-    Ok(file)
 }
 
 fn taken(path: &Path, holder: Option<u32>) -> anyhow::Error {
@@ -197,6 +188,9 @@ mod tests {
             });
             assert_eq!(got.iter().filter(|got| got.is_ok()).count(), 1, "round {round}");
             assert!(UnixStream::connect(&path).is_ok(), "round {round}: the winner's socket is there");
+            drop(got);
+            let left: Vec<_> = fs::read_dir(dir.path()).expect("directory").collect();
+            assert!(left.is_empty(), "round {round}: {left:?}");
         }
     }
 }

@@ -82,7 +82,8 @@ pub(super) fn bind(serve: &Serve, plan: &Plan) -> anyhow::Result<Bound> {
     Ok(Bound { derp, companion: companion.transpose()?, stun, door })
 }
 
-/// DERP is served without STUN if that cannot be bound, as derper does; it is counted once there are counters.
+/// DERP is served without STUN if that cannot be bound, as derper does; it is counted once there are
+/// counters.
 fn stun_socket(addr: SocketAddr) -> Option<UdpSocket> {
     let failed = |error: &std::io::Error| {
         tracing::warn!(%addr, %error, "no STUN: name another port with -stun-port, or turn it off with -stun=false");

@@ -11,8 +11,8 @@ const LEAST_QUEUE: u64 = 16 << 20;
 /// Where cgroups of version 2 say how much a container may use.
 const CGROUP_LIMIT: &str = "/sys/fs/cgroup/memory.max";
 
-/// Bytes that may wait for all clients together, unless the operator says otherwise: an eighth of the memory of
-/// the machine, or of the container.
+/// Bytes that may wait for all clients together, unless the operator says otherwise: an eighth of the memory
+/// of the machine, or of the container.
 pub(super) fn queue_default() -> u64 {
     let machine = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
     let container = fs::read_to_string(CGROUP_LIMIT).ok();

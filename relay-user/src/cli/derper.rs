@@ -1,8 +1,8 @@
 //! Go's flag syntax, as derper's command lines use it, turned into clap's.
 //!
-//! Go takes `-flag`, `--flag`, `-flag=value` and `-flag value`; a switch takes its value only behind an equals
-//! sign; of a flag that is given twice the last one counts. Everything is written as `--flag=value` for clap,
-//! which then cannot take a value for a flag or a flag for a value.
+//! Go takes `-flag`, `--flag`, `-flag=value` and `-flag value`; a switch takes its value only behind an
+//! equals sign; of a flag that is given twice the last one counts. Everything is written as `--flag=value`
+//! for clap, which then cannot take a value for a flag or a flag for a value.
 
 use std::collections::BTreeMap;
 

@@ -21,8 +21,8 @@ pub enum Keepalive {
     After(Duration),
 }
 
-/// Parses the flag. 0 is Go's 15 s; less is off; parts of a second are rounded up. More than Linux takes leaves
-/// the system's own times, because Go enables the option first and ignores that the time is refused.
+/// Parses the flag. 0 is Go's 15 s; less is off; parts of a second are rounded up. More than Linux takes
+/// leaves the system's own times, because Go enables the option first and ignores that the time is refused.
 ///
 /// # Errors
 /// A sentence for the command line.

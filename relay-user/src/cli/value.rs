@@ -12,7 +12,8 @@ pub fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Go's whole numbers: decimal, or with the prefix `0x`, `0o`, `0` or `0b`; single underscores between digits.
+/// Go's whole numbers: decimal, or with the prefix `0x`, `0o`, `0` or `0b`; single underscores between
+/// digits.
 ///
 /// # Errors
 /// A sentence for the command line.

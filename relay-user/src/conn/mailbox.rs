@@ -80,8 +80,8 @@ struct Lanes {
 }
 
 impl Mailbox {
-    /// Appends the frame `head` followed by `body`. `tight`: memory is short, and each lane holds no more than
-    /// it must.
+    /// Appends the frame `head` followed by `body`. `tight`: memory is short, and each lane holds no more
+    /// than it must.
     ///
     /// # Errors
     /// The connection has ended; nobody will read the frame.

@@ -128,8 +128,8 @@ impl Turn<'_> {
     }
 }
 
-/// The end of a read, however it comes (a receiver that is not woken would wait for ever): wakes each receiver
-/// once and adds up the counters.
+/// The end of a read, however it comes (a receiver that is not woken would wait for ever): wakes each
+/// receiver once and adds up the counters.
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let Some(Begun { mut touched, tally, growth, .. }) = self.begun.take() else { return };

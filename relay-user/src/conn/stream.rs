@@ -1,7 +1,8 @@
 //! The byte stream under a connection, as small as the relay needs it.
 //!
-//! Reading hands each run of plaintext to a sink where it lies, in the worker's scratch; writing takes a batch
-//! out of the mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no buffer.
+//! Reading hands each run of plaintext to a sink where it lies, in the worker's scratch; writing takes a
+//! batch out of the mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no
+//! buffer.
 
 pub mod gather;
 pub mod outbox;
@@ -53,8 +54,9 @@ pub trait Stream: Send + Unpin + 'static {
     /// Says goodbye, as far as the socket takes it without waiting.
     fn close(&mut self, cx: &mut Context<'_>);
 
-    /// After [`Stream::close`]: sends what is left and the end of the stream, and drops what the peer still sends,
-    /// which `left` counts down. Ready when the peer has closed too, nothing is left, or it is of no use.
+    /// After [`Stream::close`]: sends what is left and the end of the stream, and drops what the peer still
+    /// sends, which `left` counts down. Ready when the peer has closed too, nothing is left, or it is of no
+    /// use.
     fn poll_part(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()>;
 
     /// The protocol under it, for `relayd clients`.

@@ -19,8 +19,9 @@ use relay_common::fastpath::{SCHEMA, map};
 
 use super::{
     error::StartError,
-    lock::{Lock, LockError, lock_path, mount_lock},
+    lock::{self, lock_path, mount_lock},
 };
+use crate::lockfile::{Lock, LockError};
 
 /// The BPF file system of the host.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -61,7 +62,7 @@ impl Pins {
             move |cause| StartError::Directory { dir, doing, cause }
         };
         let path = lock_path(dir).map_err(|cause| StartError::Lock { dir: dir.to_owned(), cause })?;
-        let lock = Lock::take(&path).map_err(|error| match error {
+        let lock = lock::take(&path).map_err(|error| match error {
             LockError::Held(pid) => StartError::Locked { dir: dir.to_owned(), pid, lock: path.clone() },
             LockError::Io(cause) => {
                 let cause = io::Error::new(cause.kind(), format!("{}: {cause}", path.display()));

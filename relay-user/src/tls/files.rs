@@ -42,7 +42,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// `<dir>/<hostname>.crt` and `.key`; of the name only letters, digits, dots and dashes, as derper has it.
+    /// `<dir>/<hostname>.crt` and `.key`; of the name only letters, digits, dots and dashes, as derper has
+    /// it.
     pub fn new(dir: &Path, hostname: &str) -> Self {
         let keep = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
         let name: String = hostname.chars().filter(keep).collect();

@@ -1,5 +1,5 @@
-//! The head of a request, by any bytes: nothing behind it changes what is read of it, and what is not whole waits
-//! or is refused, but is never taken for another request.
+//! The head of a request, by any bytes: nothing behind it changes what is read of it, and what is not whole
+//! waits or is refused, but is never taken for another request.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -106,8 +106,8 @@ impl Wire {
         Ok(tls.sock.write_all(&record)?)
     }
 
-    /// Goes on below TLS, with the keys of this connection and without what rustls does for them. Only with TLS
-    /// 1.3.
+    /// Goes on below TLS, with the keys of this connection and without what rustls does for them. Only with
+    /// TLS 1.3.
     pub fn into_forger(self) -> Result<Forger> {
         let Stream::Tls(tls) = self.stream else { bail!("no TLS, no records") };
         Forger::new(tls.sock, tls.conn.dangerous_extract_secrets()?)

@@ -17,8 +17,8 @@ const SILENT: State = State::Ended(None);
 /// The longest body that RFC 8446, 5.2, allows.
 const MAX_BODY: u16 = (1 << 14) + 256;
 
-/// Why `ours` is right where `theirs` is otherwise; nothing if nobody wanted that. `front` is the header of the
-/// record that was opened.
+/// Why `ours` is right where `theirs` is otherwise; nothing if nobody wanted that. `front` is the header of
+/// the record that was opened.
 pub(super) fn intended(
     context: &Context,
     front: Option<[u8; HEADER]>,

@@ -23,7 +23,8 @@ const MESSAGE_ROOM: usize = 4096;
 /// Turns of a handshake at most.
 const MAX_TURNS: usize = 64;
 
-/// Configurations that differ in whether the secrets may be taken, by which a connection changes over to ours.
+/// Configurations that differ in whether the secrets may be taken, by which a connection changes over to
+/// ours.
 pub(super) struct Configs {
     ours: Arc<ServerConfig>,
     theirs: Arc<ServerConfig>,

@@ -20,33 +20,31 @@ const MAX_AT_ONCE: usize = 256;
 /// The pending news of one receiver, by key.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
-    // Boxed: most receivers are never owed anything.
-    gone: Option<Box<BTreeMap<NodePublic, PeerGoneReason>>>,
+    gone: BTreeMap<NodePublic, PeerGoneReason>,
 }
 
 impl Owed {
     /// Notes that `key` is gone; returns whether nothing was pending for it before.
     pub(super) fn gone(&mut self, key: NodePublic, reason: PeerGoneReason) -> bool {
-        self.gone.get_or_insert_default().insert(key, reason).is_none()
+        self.gone.insert(key, reason).is_none()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.gone.as_ref().map_or(0, |gone| gone.len())
+        self.gone.len()
     }
 
     /// Some of the news, as frames.
     pub(super) fn take(&mut self) -> Option<Chunk> {
-        let gone = self.gone.as_mut()?;
+        if self.gone.is_empty() {
+            return None;
+        }
         let mut chunk = Chunk::pooled();
         let mut frame = Vec::with_capacity(NEWS_BYTES);
         for _ in 0..MAX_AT_ONCE {
-            let Some((peer, reason)) = gone.pop_first() else { break };
+            let Some((peer, reason)) = self.gone.pop_first() else { break };
             frame.clear();
             FromServer::PeerGone { peer: &peer, reason }.encode(&mut frame);
             chunk.try_push(&frame, &[]);
-        }
-        if gone.is_empty() {
-            self.gone = None;
         }
         Some(chunk)
     }

@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// Hands `seal` all of `runs`, in order, in pieces of `full` bytes and a last one of at most that. Pieces that
-/// lie in one run are handed on where they lie; short runs are put together in `scratch` first.
+/// Hands `seal` all of `runs`, in order, in pieces of `full` bytes and a last one of at most that. Pieces
+/// that lie in one run are handed on where they lie; short runs are put together in `scratch` first.
 ///
 /// # Errors
 /// The first of `seal`'s.

@@ -13,8 +13,8 @@ use crate::bench::usage;
 /// Bytes of the packet that each of them sends itself.
 const GREETING: usize = 64;
 
-/// The server's memory before the clients came, and when it had kept for them what it keeps. All threads send,
-/// each to a share of the clients, a packet to each of these in turn.
+/// The server's memory before the clients came, and when it had kept for them what it keeps. All threads
+/// send, each to a share of the clients, a packet to each of these in turn.
 pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     login::first(plan)?;
     let resident_before = usage::resident_bytes(plan.pid)?;
@@ -45,8 +45,8 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
 fn send(plan: &Plan, dialer: &Dialer, blocked: &mut [Client]) -> anyhow::Result<u64> {
     let mut sender = dialer.dial()?;
     let (mut got, mut scratch) = (Vec::new(), vec![0; SCRATCH_BYTES]);
-    // And little comes back to it: a client that got much right after its login and did not read it was, in 2 of
-    // 8 runs, never read from again by derper.
+    // And little comes back to it: a client that got much right after its login and did not read it was, in 2
+    // of 8 runs, never read from again by derper.
     sender.barrier(&mut got, &mut scratch, |_| ())?;
     let mut frames = Vec::new();
     for client in blocked {

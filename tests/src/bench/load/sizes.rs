@@ -1,4 +1,5 @@
-//! Packets of every size, to a client that reads nothing and to nobody: what does keeping one cost the server?
+//! Packets of every size, to a client that reads nothing and to nobody: what does keeping one cost the
+//! server?
 //!
 //! What is for nobody is read, opened and looked up like any other packet, and then it is gone. The bytes are
 //! sealed before the clock starts, so that the server never waits for them.

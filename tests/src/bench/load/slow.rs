@@ -23,7 +23,8 @@ use super::steady::{Schedule, histogram};
 use super::{Outcome, Plan};
 use crate::bench::usage;
 
-/// Receive buffer that the slow client asks for, in bytes; the kernel takes twice that, half of it for itself.
+/// Receive buffer that the slow client asks for, in bytes; the kernel takes twice that, half of it for
+/// itself.
 const RECEIVE_BUFFER: usize = 16 * 1024;
 /// Between two looks at the clock, for reader and sender.
 const TICK: Duration = Duration::from_millis(2);

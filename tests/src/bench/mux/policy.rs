@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::{Buf as _, Bytes, BytesMut};
 use relay_common::derp::message::recv_packet_header;
 use relay_common::key::NodePublic;
-use relay_user::conn::mailbox::{Lane, MAX_LANE_BYTES, MAX_LANE_FRAMES, Mailbox};
+use relay_user::conn::mailbox::{Lane, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES, Mailbox};
 
 use super::traffic::{RECEIVERS, Traffic};
 
@@ -99,6 +99,7 @@ struct Item {
 struct Queue {
     items: VecDeque<Item>,
     bytes: usize,
+    blocked: bool,
 }
 
 fn through_handles(policy: Policy, traffic: &Traffic, track: bool) -> Outcome {
@@ -141,6 +142,7 @@ fn through_handles(policy: Policy, traffic: &Traffic, track: bool) -> Outcome {
                 queue.items.iter().for_each(|item| held.remove(item));
             }
         }
+        traffic.slow(turn).for_each(|receiver| queues[receiver].blocked = true);
         if track {
             outcome.look(held.bytes, held.queued);
         }
@@ -152,9 +154,9 @@ impl Queue {
     /// Bounded as relayd's lanes are, and dropped from the head as they are.
     fn push(&mut self, item: Item, mut dropped: impl FnMut(&Item)) {
         let length = item.payload.len();
-        while self.items.len() >= MAX_LANE_FRAMES
-            || (!self.items.is_empty() && self.bytes + length > MAX_LANE_BYTES)
-        {
+        let blocked = self.blocked;
+        let over = |frames, bytes| blocked || frames >= MAX_LANE_FRAMES || bytes + length > MAX_LANE_BYTES;
+        while self.items.len() >= MIN_LANE_FRAMES && over(self.items.len(), self.bytes) {
             let Some(old) = self.items.pop_front() else { break };
             self.bytes -= old.payload.len();
             dropped(&old);

@@ -1,5 +1,5 @@
-//! One receiver that reads 80 kB a second while it is flooded: how old are its pongs, the disco packets and the
-//! data that it reads?
+//! One receiver that reads 80 kB a second while it is flooded: how old are its pongs, the disco packets and
+//! the data that it reads?
 
 use super::{FIELD, pairs};
 use crate::bench::load::{Outcome, Plan, Shape};

@@ -1,4 +1,5 @@
-//! What a packet to a receiver that reads nothing costs the server, by size: no size may cost out of proportion.
+//! What a packet to a receiver that reads nothing costs the server, by size: no size may cost out of
+//! proportion.
 
 use super::{FIELD, ages, pairs};
 use crate::bench::load::{Cost, Outcome, Plan, SIZES, Shape};
@@ -38,8 +39,8 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<(
     let mut row = samples.judge(row, |seen| worst(&seen.costs).map_or(f64::NAN, |worst| worst.by_median));
     table(&mut row, &samples);
     row.notes.push(
-        "A long packet costs more by itself: it is read, opened and copied. So each size's cost is first \
-         divided by what a packet of that size costs that nobody gets, which is read and opened just so; what \
+        "A long packet costs more by itself: it is read, opened, copied. So each size's cost is first \
+         divided by what a packet of that size costs that nobody gets, which is read and opened so; what \
          is left is how many times as much it is to keep it. The goal is about that number, from size to size."
             .to_owned(),
     );

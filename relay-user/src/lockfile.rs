@@ -1,0 +1,129 @@
+//! Lock files: of the processes that want a place, one has it.
+//!
+//! The lock is `flock` on a regular file, so it goes with the process, however that ends. A clean end removes
+//! the file too, while it is still locked; who takes the lock therefore looks whether the file it locked is
+//! still the one of that name.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Files locked and found removed in the meantime before giving up.
+const PATIENCE: usize = 8;
+
+/// A held lock; dropping it removes the file and lets go.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _file: Flock<File>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Left where it is, the file does no harm.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Why a lock was not had.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another process has it: its id, if the file says.
+    Held(Option<u32>),
+    /// The file could not be opened or locked.
+    Io(io::Error),
+}
+
+impl From<io::Error> for LockError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Lock {
+    /// Takes the lock at `path` without waiting and leaves this process's id in it.
+    ///
+    /// # Errors
+    /// Another process holds it, or the file cannot be opened.
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        for _ in 0..PATIENCE {
+            let file = open(path)?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut file) => {
+                    let ours = file.metadata()?;
+                    let still = fs::metadata(path)
+                        .is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino()));
+                    if !still {
+                        continue;
+                    }
+                    // For people only: on a full disk, the lock is as good without.
+                    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+                    return Ok(Self { path: path.to_owned(), _file: file });
+                }
+                Err((mut file, Errno::EWOULDBLOCK)) => {
+                    let mut text = String::new();
+                    let read = file.read_to_string(&mut text);
+                    return Err(LockError::Held(read.ok().and_then(|_| text.trim().parse().ok())));
+                }
+                Err((_, errno)) => return Err(LockError::Io(errno.into())),
+            }
+        }
+        Err(LockError::Io(io::Error::other("the lock file is removed again and again")))
+    }
+}
+
+/// Opens a lock file, for its owner alone and through no symbolic link.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits()).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_is_refused_with_the_holder_and_free_after_drop() {
+        let dir = tempfile::tempdir().expect("a directory of one's own");
+        let path = dir.path().join("lock");
+        let held = Lock::take(&path).expect("nobody has it");
+        match Lock::take(&path) {
+            Err(LockError::Held(pid)) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("a second lock gave {other:?}"),
+        }
+        let mode = fs::metadata(&path).expect("a file").mode();
+        assert_eq!(mode & 0o777, 0o600, "who can open it can lock it");
+        drop(held);
+        drop(Lock::take(&path).expect("free again"));
+        assert!(!path.exists(), "nothing is left");
+        fs::write(&path, "4711\n").expect("what a killed process leaves");
+        drop(Lock::take(&path).expect("a file is not a lock"));
+    }
+
+    #[test]
+    fn of_many_takers_one_at_a_time_has_the_lock() {
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        let dir = tempfile::tempdir().expect("a directory of one's own");
+        let path = dir.path().join("lock");
+        let (inside, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let Ok(lock) = Lock::take(&path) else { continue };
+                        assert_eq!(inside.fetch_add(1, SeqCst), 0, "two have the lock");
+                        taken.fetch_add(1, SeqCst);
+                        inside.fetch_sub(1, SeqCst);
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        assert!(taken.into_inner() > 0);
+    }
+}
