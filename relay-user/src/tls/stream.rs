@@ -80,7 +80,11 @@ impl TlsStream {
             let opened = opened.map_err(|error| {
                 // Its last word is in the outbox.
                 self.layer = Layer::None;
-                refused(error)
+                match error {
+                    // The peer ended it, unless its alert was such that it gets one back.
+                    rustls::Error::AlertReceived(_) if replies.is_empty() => given_up(error),
+                    _ => invalid(error),
+                }
             })?;
             used = opened.used;
             self.closed = opened.closed;
@@ -254,14 +258,6 @@ impl Stream for TlsStream {
             Layer::Handshake(handshake) => handshake.protocol(),
             Layer::None => "tls",
         }
-    }
-}
-
-/// What rustls says of a connection that it does not carry on.
-fn refused(error: rustls::Error) -> io::Error {
-    match error {
-        rustls::Error::AlertReceived(_) => given_up(error),
-        _ => invalid(error),
     }
 }
 
