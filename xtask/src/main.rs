@@ -5,6 +5,7 @@ mod bench;
 mod cargo;
 mod daemon;
 mod ebpf;
+mod fuzz;
 mod host;
 mod lint;
 mod process;
@@ -78,6 +79,8 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         bpf_dir: Option<PathBuf>,
     },
+    /// Feed every parser and the TLS record layer with what libFuzzer makes up; not part of the tests
+    Fuzz(fuzz::Fuzz),
     /// Check formatting, clippy with warnings as errors, and the house rules about files
     Lint,
 }
@@ -107,6 +110,7 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Test { which, args } => test::test(which, &args),
         Verb::Bench(bench) => bench::bench(&bench),
         Verb::Inspect { bpf_dir } => daemon::inspect(bpf_dir),
+        Verb::Fuzz(fuzz) => fuzz::fuzz(&fuzz),
         Verb::Lint => lint::lint(),
     }
 }
