@@ -36,6 +36,7 @@ use crate::tls::certificate::Facts;
 use crate::tls::map_node::MapNode;
 use crate::udp::endpoints::Endpoints;
 use crate::udp::relay::UdpRelay;
+use crate::workers::Pool;
 
 /// What the answers are made from.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub struct Daemon {
     pub fast: Result<Arc<FastPath>, String>,
     /// What the listener's TLS is served with, where there is TLS.
     pub certificate: Option<Arc<Certificate>>,
+    /// The threads that relay.
+    pub pool: Arc<Pool>,
     /// CLOCK_MONOTONIC nanoseconds of the start.
     pub started_ns: u64,
 }

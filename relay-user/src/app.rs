@@ -16,13 +16,13 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Daemon};
 use crate::cli::Serve;
-use crate::conn;
 use crate::listen::files::Limit;
 use crate::observe::counters::Counters;
 use crate::relay::Relay;
 use crate::route::Router;
 use crate::route::peer::Ending;
 use crate::route::sessions::Limits;
+use crate::workers::Workers;
 use crate::{clock, keyfile, upkeep};
 
 /// Nanoseconds of a second.
@@ -43,20 +43,12 @@ const ROOT_KEY_FILE: &str = "/var/lib/derper/derper.key";
 /// # Errors
 /// It could not start; the message names the flag, file or key, and the remedy.
 pub fn run(serve: Serve) -> anyhow::Result<()> {
-    let workers = serve.workers.map_or_else(default_workers, usize::from);
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(workers).thread_name("relayd-worker").enable_all();
-    let pause = serve.busy_pause;
-    if !pause.is_zero() {
-        builder
-            .on_thread_start(conn::pause::precise)
-            .on_thread_park(move || conn::pause::before_sleep(pause));
-    }
-    let runtime = builder.build().context("cannot start the worker threads")?;
-    runtime.block_on(start(serve, workers))
+    // Beside the workers: for what is not about packets.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the main thread's event loop")?.block_on(start(serve))
 }
 
-async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
+async fn start(serve: Serve) -> anyhow::Result<()> {
     let started_ns = clock::monotonic_ns();
     Limit::raise().context("cannot read the limit of open files (ulimit -n)")?;
     // First everything is judged that can be without a trace, then bound what goes with the process; only
@@ -65,6 +57,7 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     udp::judge(&serve)?;
     let admin_path = serve.admin_socket.clone().map_or_else(admin::socket::default_path, Ok)?;
     let key = ServerKey::judge(&serve)?;
+    let workers = serve.workers.map_or_else(default_workers, usize::from);
     let pairs = udp::bind(&serve, workers)?;
     let bound = derp::bind(&serve, &plan)?;
     let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
@@ -84,26 +77,40 @@ async fn start(serve: Serve, workers: usize) -> anyhow::Result<()> {
     let relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
     let relay = Arc::new(relay);
     let fast = fast.map(Arc::new);
+    let workers =
+        Workers::start(workers, serve.busy_pause).context("cannot start the workers (--workers)")?;
     let mut tasks = JoinSet::new();
 
     let derp::Served { service, certificate } = derp::secure(plan, serve.tls_records, &bound, &relay)?;
     let udp = match pairs {
         Some(pairs) => {
-            Some(udp::start(pairs, &serve, disco, limits, &relay, fast.as_ref().ok(), &mut tasks).await?)
+            let port = pairs.first().map_or(0, |pair| pair.v4.local().port());
+            let fast = fast.as_ref().ok();
+            let (service, about) = udp::start(port, &serve, disco, limits, &relay, fast, &mut tasks).await?;
+            udp::serve(pairs, &service, &workers.pool, &mut tasks)?;
+            Some(about)
         }
         None => None,
     };
-    derp::start(bound, service, &relay, &mut tasks);
+    derp::start(bound, service, &relay, &workers.pool, &mut tasks);
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
+    tasks.spawn(upkeep::spread(Arc::clone(&relay), Arc::clone(&workers.pool)));
     tasks.spawn(upkeep::queue_memory(Arc::clone(&relay)));
     if let Some(certificate) = &certificate {
         tasks.spawn(watch_certificate(Arc::clone(certificate)));
     }
-    let daemon = Arc::new(Daemon { relay: Arc::clone(&relay), udp, fast, certificate, started_ns });
+    let daemon = Arc::new(Daemon {
+        relay: Arc::clone(&relay),
+        udp,
+        fast,
+        certificate,
+        pool: Arc::clone(&workers.pool),
+        started_ns,
+    });
     let (_admin, admin_ended) = admin::thread::start(admin_listener, daemon)?;
     tasks.spawn(admin_ended);
     tracing::info!(path = %admin_path.display(), "admin socket");
-    tracing::info!(workers, key = %relay.public, "ready");
+    tracing::info!(workers = workers.pool.count(), key = %relay.public, "ready");
 
     let why = tokio::select! {
         why = stopped() => why?,

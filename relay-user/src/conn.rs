@@ -94,6 +94,24 @@ impl<S: Stream> Connection<S> {
         Self { stream, reader, peer, relay, ledger, unsent: 0, has_left: false, parting: None }
     }
 
+    /// How others see it.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Whether it has ended, and only its last word is still on its way.
+    pub fn is_over(&self) -> bool {
+        self.has_left
+    }
+
+    /// Lets this thread's event loop wait for the socket, instead of another's.
+    ///
+    /// # Errors
+    /// The system's; the other one goes on waiting for it.
+    pub fn rehome(&mut self) -> std::io::Result<()> {
+        self.stream.rehome()
+    }
+
     /// Counts and says why the connection is over.
     fn finish(&mut self, end: &End) {
         match end {

@@ -33,3 +33,4 @@ pub mod route;
 pub mod tls;
 pub mod udp;
 pub mod upkeep;
+pub mod workers;

@@ -31,6 +31,8 @@ use crate::observe::counters::Counter;
 use crate::observe::seldom::Seldom;
 use crate::relay::Relay;
 use crate::tls::stream::TlsStream;
+use crate::workers::Pool;
+use crate::workers::task::Task;
 
 /// How long a client may take for its TLS handshake and first request, for each further one, and to take an
 /// answer (upstream's HTTP read and write timeouts).
@@ -57,11 +59,17 @@ pub enum Service {
 }
 
 /// Accepts connections for ever; each that the door admits gets a task of its own.
-pub async fn serve(listener: TcpListener, service: Service, door: Arc<Door>, relay: Arc<Relay>) {
+pub async fn serve(
+    listener: TcpListener,
+    service: Service,
+    door: Arc<Door>,
+    relay: Arc<Relay>,
+    pool: Arc<Pool>,
+) {
     let failures = Seldom::default();
     loop {
         match listener.accept().await {
-            Ok((tcp, remote)) => admit(tcp, tcp::unmapped(remote), &service, &door, &relay),
+            Ok((tcp, remote)) => admit(tcp, tcp::unmapped(remote), &service, &door, &relay, &pool),
             Err(error) => {
                 relay.counters.add(Counter::AcceptFailed, 1);
                 if is_of_one_connection(&error) {
@@ -85,37 +93,62 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     kinds.contains(&error.kind())
 }
 
-fn admit(tcp: TcpStream, remote: SocketAddr, service: &Service, door: &Arc<Door>, relay: &Arc<Relay>) {
+fn admit(
+    tcp: TcpStream,
+    remote: SocketAddr,
+    service: &Service,
+    door: &Arc<Door>,
+    relay: &Arc<Relay>,
+    pool: &Arc<Pool>,
+) {
     relay.counters.add(Counter::Accepts, 1);
     let limit = Limit::get().unwrap_or(Limit::UNKNOWN);
     match door.admit(tcp.as_raw_fd(), limit, remote.ip()) {
         Ok(place) => {
-            tokio::spawn(connection(tcp, remote, service.clone(), place, Arc::clone(relay)));
+            let served = Arc::clone(pool);
+            pool.least().spawn(connection(tcp, remote, service.clone(), place, Arc::clone(relay), served));
         }
         Err(refusal) => door.tell(refusal, remote.ip(), &relay.counters, clock::monotonic_ms()),
     }
 }
 
-async fn connection(tcp: TcpStream, remote: SocketAddr, service: Service, place: Place, relay: Arc<Relay>) {
-    if let Err(error) = tcp::tune(&tcp) {
-        relay.counters.add(Counter::AcceptFailed, 1);
-        return tracing::debug!(%remote, %error, "cannot set socket options; connection closed");
-    }
+async fn connection(
+    tcp: TcpStream,
+    remote: SocketAddr,
+    service: Service,
+    place: Place,
+    relay: Arc<Relay>,
+    pool: Arc<Pool>,
+) {
+    let tcp = match tcp::take_over(tcp) {
+        Ok(tcp) => tcp,
+        Err(error) => {
+            relay.counters.add(Counter::AcceptFailed, 1);
+            return tracing::debug!(%remote, %error, "cannot take a connection over; it is closed");
+        }
+    };
     match service {
         Service::Tls(config) => match TlsStream::new(tcp, config) {
-            Ok(stream) => requests(stream, remote, true, place, relay).await,
+            Ok(stream) => requests(stream, remote, true, place, relay, pool).await,
             Err(error) => {
                 relay.counters.add(Counter::HttpTransport, 1);
                 tracing::debug!(%remote, %error, "TLS cannot serve");
             }
         },
-        Service::Plain => requests(PlainStream::new(tcp), remote, true, place, relay).await,
-        Service::Companion => requests(PlainStream::new(tcp), remote, false, place, relay).await,
+        Service::Plain => requests(PlainStream::new(tcp), remote, true, place, relay, pool).await,
+        Service::Companion => requests(PlainStream::new(tcp), remote, false, place, relay, pool).await,
     }
 }
 
 /// Answers requests until one of them turns the connection into DERP.
-async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, place: Place, relay: Arc<Relay>) {
+async fn requests<S: Stream + Unpin + Send + 'static>(
+    mut stream: S,
+    remote: SocketAddr,
+    derp: bool,
+    place: Place,
+    relay: Arc<Relay>,
+    pool: Arc<Pool>,
+) {
     let end = Instant::now() + PENDING_DEADLINE;
     let deadline = || end.min(Instant::now() + REQUEST_DEADLINE);
     let mut read = Vec::new();
@@ -140,7 +173,7 @@ async fn requests<S: Stream>(mut stream: S, remote: SocketAddr, derp: bool, plac
         match route {
             Route::Derp { fast_start } => {
                 let preamble = if fast_start { Vec::new() } else { pages::switching(&relay.public) };
-                return run(stream, preamble, read, remote, place, relay).await;
+                return run(stream, preamble, read, remote, place, relay, pool).await;
             }
             Route::Page(answer) => {
                 relay.counters.add(Counter::HttpRequests, 1);
@@ -163,13 +196,14 @@ fn is_goodbye(error: &io::Error) -> bool {
     kinds.contains(&error.kind())
 }
 
-async fn run<S: Stream>(
+async fn run<S: Stream + Unpin + Send + 'static>(
     stream: S,
     preamble: Vec<u8>,
     read: Vec<u8>,
     remote: SocketAddr,
     place: Place,
     relay: Arc<Relay>,
+    pool: Arc<Pool>,
 ) {
     let connection = match login(stream, preamble, read, remote, &relay).await {
         Ok(connection) => connection,
@@ -177,7 +211,7 @@ async fn run<S: Stream>(
     };
     drop(place);
     // A task of its own: the one that this is part of has grown to what a handshake needs.
-    tokio::spawn(connection);
+    Task::start(connection, pool);
 }
 
 /// Reads one request head and leaves in `read` what came behind it.

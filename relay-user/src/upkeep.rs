@@ -3,7 +3,8 @@
 //! The packet paths keep no timers; these few tasks look at everything in turn.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rand_core::{OsRng, RngCore};
 use tokio::sync::mpsc;
@@ -17,9 +18,17 @@ use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::udp::relay::UdpRelay;
 use crate::udp::service::Bound;
+use crate::workers::Pool;
+use crate::workers::spread::{self, Spread};
 
 /// Keep-alives and write deadlines are looked at this often.
 const CONNECTION_SWEEP: Duration = Duration::from_millis(500);
+
+/// Between two looks at how many workers the load needs.
+const SPREAD_LOOK: Duration = Duration::from_millis(100);
+
+/// Every how many of those looks there is one for connections that logged in while their worker was let go.
+const STRAYS_LOOK: u64 = 50;
 
 /// Between two looks at queues that hold too much.
 const QUEUE_PAUSE: Duration = Duration::from_millis(20);
@@ -42,6 +51,44 @@ pub async fn connections(relay: Arc<Relay>) {
     loop {
         ticks.tick().await;
         conn::sweep::sweep(&relay, clock::monotonic_ms());
+    }
+}
+
+/// Gives the connections as many workers as their load needs.
+pub async fn spread(relay: Arc<Relay>, pool: Arc<Pool>) {
+    let mut before = match pool.cpu() {
+        _ if pool.count() == 1 => return std::future::pending().await,
+        Ok(cpu) => (Instant::now(), cpu),
+        Err(error) => {
+            tracing::info!(%error, "the system does not say what each thread uses; all workers are used");
+            pool.set_active(pool.count());
+            return std::future::pending().await;
+        }
+    };
+    let (mut spread, mut ticks) = (Spread::new(pool.count()), ticks(SPREAD_LOOK));
+    for look in 0_u64.. {
+        ticks.tick().await;
+        let Ok(cpu) = pool.cpu() else { continue };
+        let now = Instant::now();
+        let used = cpu.saturating_sub(before.1).as_secs_f64() / (now - before.0).as_secs_f64();
+        before = (now, cpu);
+        let (was, active) = (pool.active(), spread.look(used));
+        pool.set_active(active);
+        if active != was {
+            tracing::debug!(was, active, used, "workers in use");
+        } else if active == pool.count() || look % STRAYS_LOOK != 0 {
+            continue;
+        }
+        let mut nth = 0;
+        relay.router.for_each_peer(|peer| {
+            let at = peer.worker.load(Ordering::Relaxed) as usize;
+            let to = spread::place(nth, at, was, active);
+            nth += 1;
+            if to != at {
+                peer.worker.store(to as u32, Ordering::Relaxed);
+                peer.mailbox.wake();
+            }
+        });
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use self::counters::groups;
 use super::list::{ClientTotals, SessionTotals};
-use super::view::{ActiveXdp, Client, Leg, Session, Status, Xdp};
+use super::view::{ActiveXdp, Client, Derp, Leg, Session, Status, Xdp};
 use crate::columns::Align::{Left, Right};
 use crate::columns::{age, bytes, count, plural, table};
 
@@ -19,7 +19,9 @@ pub fn status(status: &Status, all: bool) -> String {
     let up = status.uptime_seconds;
     line(&mut out, "relayd", format!("{}, up {}", status.version, age(up)));
     let clients = plural(status.derp.clients, "client");
-    line(&mut out, "derp", format!("{clients}, key {}", status.derp.key));
+    let Derp { key, workers, workers_in_use, .. } = &status.derp;
+    let workers = plural(*workers, "worker");
+    line(&mut out, "derp", format!("{clients} on {workers_in_use} of {workers}, key {key}"));
     if let Some(certificate) = &status.certificate {
         let (names, state, days) = (certificate.names.join(", "), &certificate.state, certificate.days_left);
         let text = format!("{state}, {days} days left, for {names}, {}", certificate.file);

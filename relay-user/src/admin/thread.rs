@@ -151,6 +151,7 @@ mod tests {
     use crate::relay::Relay;
     use crate::route::Router;
     use crate::route::sessions::Limits;
+    use crate::workers::Workers;
 
     #[test]
     fn it_answers_without_any_worker_and_lets_go_of_the_daemon_when_dropped() {
@@ -159,11 +160,13 @@ mod tests {
         let router = Router::new(Limits::default(), None);
         let server = NodePrivate::from_bytes([1; 32]);
         let relay = Arc::new(Relay::new(router, Counters::default(), server, Duration::ZERO, u64::MAX));
+        let workers = Workers::start(1, Duration::ZERO).expect("a thread");
         let daemon = Arc::new(Daemon {
             relay,
             udp: None,
             fast: Err("none".to_owned()),
             certificate: None,
+            pool: Arc::clone(&workers.pool),
             started_ns: 0,
         });
         let listener = UnixListener::bind(&path).expect("bound");

@@ -55,6 +55,10 @@ pub struct Derp {
     pub queued_bytes: u64,
     /// Bytes that may (`--queue-memory`).
     pub queue_memory_bytes: u64,
+    /// Worker threads (`--workers`).
+    pub workers: usize,
+    /// Those that the load needs now.
+    pub workers_in_use: usize,
 }
 
 /// The certificate in use.
@@ -228,6 +232,8 @@ impl Status {
                 clients: relay.router.client_count(),
                 queued_bytes: relay.budget.held(),
                 queue_memory_bytes: relay.budget.most(),
+                workers: daemon.pool.count(),
+                workers_in_use: daemon.pool.active(),
             },
             certificate: daemon.certificate.as_deref().map(Certificate::of),
             udp,

@@ -23,6 +23,7 @@ use crate::tls::map_node::{MapNode, Place};
 use crate::tls::{self, meta};
 use crate::udp::socket::UdpSocket;
 use crate::udp::stun;
+use crate::workers::Pool;
 
 /// derper's port in development mode.
 const DEV_ADDR: &str = ":3340";
@@ -165,7 +166,13 @@ pub(super) fn secure(
 }
 
 /// Starts accepting and answering.
-pub(super) fn start(bound: Bound, service: Service, relay: &Arc<Relay>, tasks: &mut JoinSet<()>) {
+pub(super) fn start(
+    bound: Bound,
+    service: Service,
+    relay: &Arc<Relay>,
+    pool: &Arc<Pool>,
+    tasks: &mut JoinSet<()>,
+) {
     let companion = bound.companion.map(|listener| (listener, Service::Companion));
     for (listener, service) in [(bound.derp, service)].into_iter().chain(companion) {
         let what = match &service {
@@ -177,7 +184,7 @@ pub(super) fn start(bound: Bound, service: Service, relay: &Arc<Relay>, tasks: &
             tracing::info!(%addr, what, "listening");
         }
         let door = Arc::clone(&bound.door);
-        tasks.spawn(listen::serve(listener, service, door, Arc::clone(relay)));
+        tasks.spawn(listen::serve(listener, service, door, Arc::clone(relay), Arc::clone(pool)));
     }
     if let Some(None) = &bound.stun {
         relay.counters.add(Counter::StunBindFailed, 1);

@@ -18,6 +18,7 @@ use crate::udp::endpoints::Endpoints;
 use crate::udp::relay::UdpRelay;
 use crate::udp::service::{Family, UdpService};
 use crate::udp::socket::Pair;
+use crate::workers::Pool;
 use crate::{clock, upkeep};
 
 /// Bound legs that may wait for their next hop; beyond that the refresh timer comes to them.
@@ -64,20 +65,19 @@ pub(super) fn fast_path(serve: &Serve, pairs: Option<&[Pair]>) -> anyhow::Result
     Ok(Ok(fast))
 }
 
-/// Starts the socket tasks and their upkeep.
+/// Starts the upkeep; returns what [`serve`] needs, and what the admin socket does.
 pub(super) async fn start(
-    pairs: Vec<Pair>,
+    port: u16,
     serve: &Serve,
     disco: DiscoPrivate,
     limits: Limits,
     relay: &Arc<Relay>,
     fast: Option<&Arc<FastPath>>,
     tasks: &mut JoinSet<()>,
-) -> anyhow::Result<admin::Udp> {
+) -> anyhow::Result<(Arc<UdpService>, admin::Udp)> {
     let mut secret = [0; 32];
     OsRng.fill_bytes(&mut secret);
     let udp = Arc::new(UdpRelay::new(disco, secret, clock::monotonic_ns()));
-    let port = pairs.first().map_or(0, |pair| pair.v4.local().port());
     let mut bound = None;
     match fast {
         Some(fast) => {
@@ -93,13 +93,29 @@ pub(super) async fn start(
     }
     tasks.spawn(upkeep::sessions(Arc::clone(relay), Arc::clone(&udp)));
     let service = Arc::new(UdpService { udp: Arc::clone(&udp), relay: Arc::clone(relay), bound });
+    let endpoints = Endpoints { fixed: serve.relay_server_static_endpoints.clone(), port };
+    Ok((service, admin::Udp { relay: udp, endpoints, limits }))
+}
+
+/// Serves the sockets, each worker a pair of them.
+pub(super) fn serve(
+    pairs: Vec<Pair>,
+    service: &Arc<UdpService>,
+    pool: &Pool,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let port = pairs.first().map_or(0, |pair| pair.v4.local().port());
     tracing::info!(port, sockets = pairs.len(), what = "UDP relay", "listening");
-    for pair in pairs.into_iter().map(Arc::new) {
+    for (number, pair) in pairs.into_iter().enumerate() {
+        let worker = pool.nth(number);
+        let pair = {
+            let _entered = worker.enter();
+            Arc::new(pair.rehome().context("cannot give the relay's UDP sockets to a worker")?)
+        };
         let families = [Some(Family::V4), pair.v6.as_ref().map(|_| Family::V6)];
         for family in families.into_iter().flatten() {
-            tasks.spawn(Arc::clone(&service).serve(Arc::clone(&pair), family));
+            tasks.spawn_on(Arc::clone(service).serve(Arc::clone(&pair), family), worker);
         }
     }
-    let endpoints = Endpoints { fixed: serve.relay_server_static_endpoints.clone(), port };
-    Ok(admin::Udp { relay: udp, endpoints, limits })
+    Ok(())
 }

@@ -11,7 +11,10 @@ pub mod plain;
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
+
+use tokio::net::TcpStream;
 
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +62,22 @@ pub trait Stream: Send + Unpin + 'static {
     /// use.
     fn poll_part(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()>;
 
+    /// Lets this thread's event loop wait for the socket, instead of another's.
+    ///
+    /// # Errors
+    /// The system's; the other one goes on waiting for it.
+    fn rehome(&mut self) -> io::Result<()>;
+
     /// The protocol under it, for `relayd clients`.
     fn protocol(&self) -> &'static str;
+}
+
+/// The same connection in the event loop that this is called in, instead of another's.
+///
+/// # Errors
+/// The system's, such as that no file is left for the moment in which both have it.
+pub fn rehome(tcp: &TcpStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())
 }
 
 /// Waits for the next bytes and appends them to `into`; flushes meanwhile. For the phases before the frames.

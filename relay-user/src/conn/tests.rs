@@ -82,6 +82,10 @@ impl Stream for Told {
         Poll::Ready(())
     }
 
+    fn rehome(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn protocol(&self) -> &'static str {
         "told"
     }

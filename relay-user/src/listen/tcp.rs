@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive, Type};
+use socket2::{TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::wildcard;
@@ -58,12 +58,15 @@ pub fn listen(addr: SocketAddr, options: &Options) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Sets what an accepted socket does not inherit.
+/// Takes an accepted socket over into the event loop that this is called in, and sets what it does not
+/// inherit.
 ///
 /// # Errors
 /// The system's.
-pub fn tune(tcp: &TcpStream) -> io::Result<()> {
-    SockRef::from(tcp).set_tcp_nodelay(true)
+pub fn take_over(tcp: TcpStream) -> io::Result<TcpStream> {
+    let tcp = tcp.into_std()?;
+    tcp.set_nodelay(true)?;
+    TcpStream::from_std(tcp)
 }
 
 /// An IPv4 client of a dual-stack socket, as the IPv4 address it is.

@@ -15,6 +15,7 @@ use crate::conn::stream::Received;
 use crate::observe::counters::Counters;
 use crate::route::Router;
 use crate::route::sessions::Limits;
+use crate::workers::Workers;
 
 const REMOTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
@@ -72,6 +73,10 @@ impl Stream for Client {
         Poll::Ready(())
     }
 
+    fn rehome(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn protocol(&self) -> &'static str {
         "test"
     }
@@ -88,10 +93,11 @@ async fn served(client: Client) -> (u64, Counters) {
     let key = NodePrivate::generate(&mut OsRng);
     let relay = Relay::new(Router::new(limits, None), Counters::default(), key, Duration::ZERO, u64::MAX);
     let (relay, door) = (Arc::new(relay), Arc::new(Door::new(Caps { pending: 1, per_source: 1 })));
+    let workers = Workers::start(1, Duration::ZERO).expect("a thread");
     let admit = || door.admit(5, Limit::UNKNOWN, REMOTE);
     let (place, start) = (admit().expect("the first"), Instant::now());
     assert_eq!(admit().expect_err("the place is taken"), Refusal::Pending);
-    requests(client, (REMOTE, 1).into(), true, place, Arc::clone(&relay)).await;
+    requests(client, (REMOTE, 1).into(), true, place, Arc::clone(&relay), Arc::clone(&workers.pool)).await;
     admit().expect("the place is free");
     let counters = Arc::into_inner(relay).expect("nobody else has it").counters;
     (start.elapsed().as_secs(), counters)

@@ -34,6 +34,8 @@ pub struct Peer {
     pub timers: PeerTimers,
     /// How it came and what it calls itself.
     pub about: About,
+    /// The number of the worker that its task is to run on; the task moves there.
+    pub worker: AtomicU32,
 }
 
 /// What `relayd clients` says of a connection besides its numbers.
@@ -98,6 +100,7 @@ impl Peer {
             counters: PeerCounters::default(),
             timers: PeerTimers::default(),
             about: About::default(),
+            worker: AtomicU32::new(0),
         }
     }
 

@@ -19,7 +19,7 @@ use super::handshake::Handshake;
 use super::records::{Fault, Opened, Records};
 use crate::conn::stream::gather::pieces;
 use crate::conn::stream::outbox::{Mark, Outbox};
-use crate::conn::stream::{Received, Stream};
+use crate::conn::stream::{Received, Stream, rehome};
 use crate::conn::{parting, pool};
 
 /// Bytes of a worker's seal buffer to begin with: what is sealed at once fits.
@@ -250,6 +250,11 @@ impl Stream for TlsStream {
 
     fn poll_part(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
         parting::poll_part(cx, &mut self.tcp, &mut self.outbox, left)
+    }
+
+    fn rehome(&mut self) -> io::Result<()> {
+        self.tcp = rehome(&self.tcp)?;
+        Ok(())
     }
 
     fn protocol(&self) -> &'static str {

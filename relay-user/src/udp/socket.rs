@@ -64,6 +64,15 @@ impl UdpSocket {
         Ok(Self { inner: tokio::net::UdpSocket::from_std(socket.into())?, local })
     }
 
+    /// Lets the event loop that this is called in wait for the socket, instead of the one it was made in.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn rehome(self) -> io::Result<Self> {
+        let inner = tokio::net::UdpSocket::from_std(self.inner.into_std()?)?;
+        Ok(Self { inner, ..self })
+    }
+
     /// The bound address.
     pub fn local(&self) -> SocketAddr {
         self.local
@@ -119,6 +128,14 @@ impl Pair {
                 }
             }
         }
+    }
+
+    /// [`UdpSocket::rehome`] for both.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn rehome(self) -> io::Result<Self> {
+        Ok(Self { v4: self.v4.rehome()?, v6: self.v6.map(UdpSocket::rehome).transpose()? })
     }
 
     /// The socket of an address' family.

@@ -11,7 +11,7 @@ use super::{Settings, keep};
 /// What the rows call relayd with one worker.
 const ONE: &str = "relayd, one worker";
 /// The fixed rate, as a share of what one worker carried with closed windows.
-const SHARE: f64 = 0.6;
+const SHARE: f64 = 0.3;
 /// The rows' load: name, bytes of a packet, pairs, window of a pair.
 const CASES: [(&str, usize, usize, u64); 3] = [
     ("workers-2-by-1-1200", 1200, 10, 64),

@@ -87,7 +87,8 @@ fn status_shows_what_was_counted_and_all_when_asked() {
     let counters = [("bytes_sent", 1_500_000), ("logins", 3), ("pings", 0), ("udp_drop_short", 1)];
     let counters: BTreeMap<String, u64> = counters.map(|(label, n)| (label.to_owned(), n)).into();
     let key = NodePublic::from_bytes([1; KEY_LEN]);
-    let derp = Derp { key, clients: 1, queued_bytes: 0, queue_memory_bytes: 1 << 20 };
+    let queue_memory_bytes = 1 << 20;
+    let derp = Derp { key, clients: 1, queued_bytes: 0, queue_memory_bytes, workers: 4, workers_in_use: 1 };
     let xdp = Xdp::Unavailable { unavailable: "no --xdp".to_owned() };
     let state = Status {
         version: "1".to_owned(),
@@ -99,7 +100,13 @@ fn status_shows_what_was_counted_and_all_when_asked() {
         counters,
     };
     let text = status(&state, false);
-    for part in ["LOGINS\nlogins  3\n", "bytes_sent  1,500,000  1.50 MB", "UDP DROPS", "--all"] {
+    for part in [
+        "1 client on 1 of 4 workers, key",
+        "LOGINS\nlogins  3\n",
+        "bytes_sent  1,500,000  1.50 MB",
+        "UDP DROPS",
+        "--all",
+    ] {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }
     assert!(!text.contains("pings"), "{text}");

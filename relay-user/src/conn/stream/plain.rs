@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::gather::pieces;
 use super::outbox::Outbox;
-use super::{Received, Stream};
+use super::{Received, Stream, rehome};
 use crate::conn::{parting, pool};
 
 /// Bytes of a write that is put together from short runs.
@@ -70,6 +70,11 @@ impl Stream for PlainStream {
 
     fn poll_part(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
         parting::poll_part(cx, &mut self.tcp, &mut self.outbox, left)
+    }
+
+    fn rehome(&mut self) -> io::Result<()> {
+        self.tcp = rehome(&self.tcp)?;
+        Ok(())
     }
 
     fn protocol(&self) -> &'static str {
