@@ -89,7 +89,7 @@ fn status_hides_what_is_zero_until_asked() -> Result<()> {
     let _client = Client::connect(&daemon.dial(Start::Fast)?)?;
     let text = ask(&daemon, &["status"])?;
     assert!(text.contains("\nLOGINS\nlogins") && !text.contains("login_bad_box"), "{text}");
-    assert!(text.contains("1 client, key nodekey:"), "{text}");
+    assert!(text.contains("1 client on 1 of 1 worker, key nodekey:"), "{text}");
     let all = ask(&daemon, &["status", "--all"])?;
     assert!(all.contains("login_bad_box"), "{all}");
     let json: serde_json::Value = serde_json::from_str(&ask(&daemon, &["status", "--json"])?)?;

@@ -26,7 +26,8 @@ pub(super) fn intended(
     ours: &Outcome,
     theirs: &Outcome,
 ) -> Option<&'static str> {
-    // rustls opens a record whose header was changed on the way: it authenticates what should have been there.
+    // rustls opens a record whose header was changed on the way: it authenticates what should have been
+    // there.
     match (front, ours.state) {
         (Some([kind, ..]), UNEXPECTED_MESSAGE) if kind != APPLICATION_DATA => {
             return Some(
