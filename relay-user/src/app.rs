@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Daemon};
 use crate::cli::Serve;
-use crate::listen::files::Limit;
+use crate::files::Limit;
 use crate::observe::counters::Counters;
 use crate::relay::Relay;
 use crate::route::Router;

@@ -188,10 +188,10 @@ pub struct Serve {
     pub tcp_write_timeout: Duration,
 
     /// UDP port of the peer relay; absent: no UDP relay, 0: any port
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = value::port)]
     pub relay_server_port: Option<u16>,
     /// Addresses to advertise for the UDP relay, in this order, instead of the host's own
-    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', value_parser = value::endpoint)]
     pub relay_server_static_endpoints: Vec<SocketAddr>,
     /// Sessions at most; sizes the table and the BPF maps
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_SESSIONS,
@@ -223,7 +223,7 @@ pub struct Serve {
     pub tls_records: TlsRecords,
     /// What may wait for all slow clients together, such as 512MiB; default: an eighth of the memory. Beyond
     /// it, the client that has taken nothing for longest is cut
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = value::queue_memory)]
     pub queue_memory: Option<ByteSize>,
     /// Unix socket for allocations and questions; default: /run/relayd/admin.sock, or the user's runtime
     /// directory

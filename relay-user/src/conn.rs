@@ -127,12 +127,12 @@ impl<S: Stream> Connection<S> {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Some(ending) = self.peer.ending() {
-            self.stream.close(cx);
+            self.close(cx);
             return Poll::Ready(End::Ending(ending));
         }
         let read = match self.read(cx) {
             Poll::Ready(Err(end)) => {
-                self.stream.close(cx);
+                self.close(cx);
                 return Poll::Ready(end);
             }
             other => other,
@@ -146,6 +146,11 @@ impl<S: Stream> Connection<S> {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    fn close(&mut self, cx: &mut Context<'_>) {
+        self.stream.close(cx);
+        self.note_unsent();
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -189,7 +194,9 @@ impl<S: Stream> Connection<S> {
             let sent = self.stream.send(cx, &mut batch.slices());
             self.relay.budget.add(-(batch.bytes() as i64));
             if let Err(error) = sent {
-                self.relay.counters.add(Counter::DropWriteError, batch.packets() as u64);
+                let shard = self.relay.counters.shard();
+                shard.add(Counter::DropWriteError, batch.packets() as u64);
+                shard.add(Counter::DropControl, batch.count(Lane::Control).frames as u64);
                 return Poll::Ready(Err(error.into()));
             }
             let sent = self.ledger.begin(&batch, self.stream.unsent_plaintext());
@@ -203,7 +210,8 @@ impl<S: Stream> Connection<S> {
     fn note_unsent(&mut self) {
         let unsent = self.stream.unsent();
         let before = std::mem::replace(&mut self.unsent, unsent);
-        if before == 0 && unsent == 0 {
+        // A batch whose rest left between two looks is still to be counted.
+        if before == 0 && unsent == 0 && !self.ledger.is_open() {
             return;
         }
         self.relay.budget.add(unsent as i64 - before as i64);
@@ -260,7 +268,10 @@ impl<S> Drop for Connection<S> {
         }
         self.leave();
         self.relay.budget.add(-(self.unsent as i64));
-        self.relay.counters.add(Counter::DropWriteError, self.ledger.end() as u64);
+        let unsent = self.ledger.end();
+        let shard = self.relay.counters.shard();
+        shard.add(Counter::DropWriteError, unsent.packets as u64);
+        shard.add(Counter::DropControl, unsent.control as u64);
     }
 }
 

@@ -22,6 +22,7 @@ pub mod clock;
 mod columns;
 pub mod conn;
 pub mod fastpath;
+pub mod files;
 pub mod keyfile;
 pub mod listen;
 pub mod lockfile;

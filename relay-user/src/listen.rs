@@ -1,7 +1,6 @@
 //! From an accepted socket to a login: transport, first request, and where it leads.
 
 pub mod door;
-pub mod files;
 pub mod http;
 pub mod pages;
 pub mod tcp;
@@ -18,7 +17,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
 use self::door::{Door, Place};
-use self::files::Limit;
 use self::http::{Head, HeadError};
 use self::pages::Route;
 use crate::clock;
@@ -26,6 +24,7 @@ use crate::conn::login::login;
 use crate::conn::parting::part;
 use crate::conn::stream::plain::PlainStream;
 use crate::conn::stream::{Stream, recv_into, send_all};
+use crate::files::Limit;
 use crate::log::brief;
 use crate::observe::counters::Counter;
 use crate::observe::seldom::Seldom;

@@ -19,13 +19,15 @@ const PATIENCE: usize = 8;
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Left where it is, the file does no harm.
-        let _ = fs::remove_file(&self.path);
+        // Left where it is, the file does no harm; and if somebody removed it, there may be another's.
+        if is_named(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -54,15 +56,12 @@ impl Lock {
             let file = open(path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut file) => {
-                    let ours = file.metadata()?;
-                    let still = fs::metadata(path)
-                        .is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino()));
-                    if !still {
+                    if !is_named(&file, path) {
                         continue;
                     }
                     // For people only: on a full disk, the lock is as good without.
                     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-                    return Ok(Self { path: path.to_owned(), _file: file });
+                    return Ok(Self { path: path.to_owned(), file });
                 }
                 Err((mut file, Errno::EWOULDBLOCK)) => {
                     let mut text = String::new();
@@ -74,6 +73,12 @@ impl Lock {
         }
         Err(LockError::Io(io::Error::other("the lock file is removed again and again")))
     }
+}
+
+/// Whether `file` is still what `path` names.
+fn is_named(file: &File, path: &Path) -> bool {
+    let (Ok(ours), Ok(named)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
+    (named.dev(), named.ino()) == (ours.dev(), ours.ino())
 }
 
 /// Opens a lock file, for its owner alone and through no symbolic link.
@@ -125,5 +130,16 @@ mod tests {
             }
         });
         assert!(taken.into_inner() > 0);
+    }
+
+    #[test]
+    fn a_lock_that_lost_its_file_leaves_anothers_alone() {
+        let dir = tempfile::tempdir().expect("a directory of one's own");
+        let path = dir.path().join("lock");
+        let first = Lock::take(&path).expect("nobody has it");
+        fs::remove_file(&path).expect("somebody tidies up");
+        let _second = Lock::take(&path).expect("a new file");
+        drop(first);
+        assert!(matches!(Lock::take(&path), Err(LockError::Held(_))));
     }
 }

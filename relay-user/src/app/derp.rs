@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::cli::{CertMode, Serve, TlsRecords, address};
+use crate::files::Limit;
 use crate::listen::door::{Caps, Door};
-use crate::listen::files::Limit;
 use crate::listen::{self, Service, tcp};
 use crate::observe::counters::Counter;
 use crate::relay::Relay;

@@ -1,5 +1,12 @@
 //! Values as Go's `flag` package reads them: truth values and whole numbers.
 
+use std::net::SocketAddr;
+
+use bytesize::ByteSize;
+
+/// The smallest `--queue-memory`: below it, every client that is busy for a moment would be cut.
+const LEAST_QUEUE_MEMORY: ByteSize = ByteSize::mib(1);
+
 /// Go's truth values; upstream: `strconv.ParseBool`.
 ///
 /// # Errors
@@ -67,6 +74,23 @@ pub fn port_or_none(text: &str) -> Result<OptionalPort, String> {
     }
 }
 
+/// An address that clients can send to.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write IP:PORT, such as 203.0.113.7:40000 or [2001:db8::7]:40000".to_owned())
+}
+
+/// `--queue-memory`.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn queue_memory(text: &str) -> Result<ByteSize, String> {
+    let size = text.parse::<ByteSize>().ok().filter(|size| *size >= LEAST_QUEUE_MEMORY);
+    size.ok_or_else(|| format!("write a size of at least {LEAST_QUEUE_MEMORY}, such as 512MiB or 2GiB"))
+}
+
 /// A port that a negative number turns off. A type of its own, since clap takes an `Option` for a flag that
 /// may be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,5 +134,17 @@ mod tests {
         assert_eq!(port_or_none("0"), Ok(OptionalPort(Some(0))));
         assert!(port_or_none("65536").is_err());
         assert!(port("-1").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_a_size_or_an_endpoint_is_told_what_can() {
+        assert_eq!(queue_memory("1MiB"), Ok(ByteSize::mib(1)));
+        for text in ["-1", "0", "1KiB", "much", ""] {
+            assert!(queue_memory(text).expect_err(text).contains("512MiB"), "{text}");
+        }
+        assert_eq!(endpoint("[::1]:7"), Ok(([0, 0, 0, 0, 0, 0, 0, 1], 7).into()));
+        for text in ["1.2.3.4", "::1", "host:1", ""] {
+            assert!(endpoint(text).expect_err(text).contains("IP:PORT"), "{text}");
+        }
     }
 }

@@ -13,7 +13,16 @@ pub struct Packets {
     pub bytes: usize,
 }
 
-/// The packets of the batch that is on its way out. Nothing, while sockets take whole batches.
+/// Frames that were never sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// Packets.
+    pub packets: usize,
+    /// The relay's own frames.
+    pub control: usize,
+}
+
+/// The frames of the batch that is on its way out. Nothing, while sockets take whole batches.
 #[derive(Debug, Default)]
 pub struct Ledger {
     // Boxed: most connections never need one.
@@ -24,24 +33,24 @@ pub struct Ledger {
 struct Open {
     /// Plaintext bytes of the batch.
     total: usize,
-    /// Of each packet that has not been sent: bytes of the batch up to its end, and of its payload.
-    packets: VecDeque<(u32, u32)>,
+    /// Of each frame that has not been sent: bytes of the batch up to its end; of a packet, its payload's.
+    frames: VecDeque<(u32, Option<u32>)>,
 }
 
 impl Ledger {
     /// Notes that `batch` was handed to a stream, which then had `unsent` bytes of its plaintext left (see
     /// [`super::stream::Stream::unsent_plaintext`]). Returns what of it has been sent.
     pub fn begin(&mut self, batch: &Batch, unsent: usize) -> Packets {
-        self.open = None;
+        debug_assert!(self.open.is_none(), "the batch before has been looked at to its end");
         if unsent == 0 {
             return Packets { packets: batch.packets(), bytes: batch.payload_bytes() };
         }
         let mut end = 0;
-        let packets = batch.frames().filter_map(|(frame, payload)| {
+        let frames = batch.frames().map(|(frame, payload)| {
             end += frame;
-            Some((end as u32, payload? as u32))
+            (end as u32, payload.map(|bytes| bytes as u32))
         });
-        let open = Open { total: batch.bytes(), packets: packets.collect() };
+        let open = Open { total: batch.bytes(), frames: frames.collect() };
         self.open = Some(Box::new(open));
         self.advance(unsent)
     }
@@ -50,12 +59,12 @@ impl Ledger {
     pub fn advance(&mut self, unsent: usize) -> Packets {
         let Some(open) = &mut self.open else { return Packets::default() };
         let mut sent = Packets::default();
-        while let Some((end, payload)) = open.packets.front()
+        while let Some((end, payload)) = open.frames.front()
             && open.total - (*end as usize) >= unsent
         {
-            sent.packets += 1;
-            sent.bytes += *payload as usize;
-            open.packets.pop_front();
+            sent.packets += usize::from(payload.is_some());
+            sent.bytes += payload.unwrap_or(0) as usize;
+            open.frames.pop_front();
         }
         if unsent == 0 {
             self.open = None;
@@ -63,9 +72,16 @@ impl Ledger {
         sent
     }
 
-    /// The connection is over: how many packets of the batch were never sent.
-    pub fn end(&mut self) -> usize {
-        self.open.take().map_or(0, |open| open.packets.len())
+    /// Whether a batch has not been seen to have left.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The connection is over: what of the batch was never sent.
+    pub fn end(&mut self) -> Unsent {
+        let Some(open) = self.open.take() else { return Unsent::default() };
+        let packets = open.frames.iter().filter(|(_, payload)| payload.is_some()).count();
+        Unsent { packets, control: open.frames.len() - packets }
     }
 }
 
@@ -99,17 +115,19 @@ mod tests {
         assert_eq!(ledger.advance(57 + 67), Packets { packets: 1, bytes: 10 });
         assert_eq!(ledger.advance(68), Packets::default());
         assert_eq!(ledger.advance(67), Packets { packets: 1, bytes: 20 });
-        assert_eq!(ledger.end(), 1);
-        assert_eq!(ledger.end(), 0);
+        assert_eq!(ledger.end(), Unsent { packets: 1, control: 0 });
+        assert_eq!(ledger.end(), Unsent::default());
+        let _ = ledger.begin(&batch, batch.bytes());
+        assert_eq!(ledger.end(), Unsent { packets: 3, control: 1 });
     }
 
     #[test]
     fn a_batch_that_the_socket_takes_whole_is_sent_at_once() {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.begin(&batch(), 0), Packets { packets: 3, bytes: 60 });
-        assert_eq!(ledger.end(), 0);
+        assert_eq!(ledger.end(), Unsent::default());
         assert_eq!(ledger.begin(&batch(), 184), Packets::default());
         assert_eq!(ledger.advance(0), Packets { packets: 3, bytes: 60 });
-        assert_eq!(ledger.end(), 0);
+        assert_eq!(ledger.end(), Unsent::default());
     }
 }

@@ -183,8 +183,11 @@ impl Lanes {
             batch.add_owed(news);
         }
         let [control, disco, data] = &mut self.queues;
-        for (lane, queue) in [(Lane::Control, control), (Lane::Disco, disco), (Lane::Data, data)] {
-            batch.add(lane, queue, room);
+        batch.add(Lane::Control, control, room);
+        // A key whose going is still to be told may be back: its packets must not come first.
+        if self.owed.len() == 0 {
+            batch.add(Lane::Disco, disco, room);
+            batch.add(Lane::Data, data, room);
         }
         batch
     }

@@ -11,10 +11,12 @@ pub mod plain;
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
+
+use crate::files::Limit;
 
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +77,14 @@ pub trait Stream: Send + Unpin + 'static {
 /// The same connection in the event loop that this is called in, instead of another's.
 ///
 /// # Errors
-/// The system's, such as that no file is left for the moment in which both have it.
+/// The system's; and that no file is left for the moment in which both have it but those that clients do not
+/// get.
 pub fn rehome(tcp: &TcpStream) -> io::Result<TcpStream> {
-    TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())
+    let again = tcp.as_fd().try_clone_to_owned()?;
+    if Limit::get().unwrap_or(Limit::UNKNOWN).is_reserved(again.as_raw_fd()) {
+        return Err(io::Error::other("only reserved files are left"));
+    }
+    TcpStream::from_std(again.into())
 }
 
 /// Waits for the next bytes and appends them to `into`; flushes meanwhile. For the phases before the frames.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::files::Limit;
+use crate::files::Limit;
 use crate::observe::counters::{Counter, Counters};
 use crate::observe::seldom::Seldom;
 

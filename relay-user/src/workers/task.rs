@@ -49,7 +49,12 @@ impl<S: Stream + Unpin + Send + 'static> Future for Task<S> {
             }
             this.at = wanted;
         }
-        Pin::new(connection).poll(cx)
+        let polled = Pin::new(&mut *connection).poll(cx);
+        // It may have been told to move before it could be woken for it.
+        if polled.is_pending() && connection.peer().worker.load(Ordering::Relaxed) as usize != wanted {
+            cx.waker().wake_by_ref();
+        }
+        polled
     }
 }
 

@@ -30,19 +30,26 @@ impl Budget {
         if growth == 0 {
             return;
         }
-        let held = self.held.fetch_add(growth, Ordering::Relaxed) + growth;
+        let held = self.held.fetch_add(growth, Ordering::SeqCst) + growth;
+        if growth < 0 && held <= self.calm() && self.is_tight() {
+            self.tight.store(false, Ordering::SeqCst);
+            // Somebody may have passed the alarm since, and found it given already.
+            self.alert(self.held.load(Ordering::SeqCst));
+        }
         if growth > 0 {
-            if held > self.alarm() && !self.tight.swap(true, Ordering::Relaxed) {
-                self.exceeded.notify_one();
-            }
-        } else if held <= self.calm() && self.is_tight() {
-            self.tight.store(false, Ordering::Relaxed);
+            self.alert(held);
+        }
+    }
+
+    fn alert(&self, held: i64) {
+        if held > self.alarm() && !self.tight.swap(true, Ordering::SeqCst) {
+            self.exceeded.notify_one();
         }
     }
 
     /// Whether memory is short: no lane should hold more than it must.
     pub fn is_tight(&self) -> bool {
-        self.tight.load(Ordering::Relaxed)
+        self.tight.load(Ordering::SeqCst)
     }
 
     /// Bytes that wait.
@@ -82,6 +89,8 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[test]
@@ -97,5 +106,33 @@ mod tests {
         budget.add(-1);
         assert!(!budget.is_tight());
         assert_eq!((budget.held(), budget.excess()), (600, 0));
+    }
+
+    #[test]
+    fn an_alarm_beside_an_all_clear_is_not_lost() {
+        const ROUNDS: usize = 20_000;
+        let budgets: Vec<Budget> = (0..ROUNDS).map(|_| Budget::new(800)).collect();
+        for budget in &budgets {
+            budget.add(710);
+            budget.add(-100);
+        }
+        // Each budget is changed by both threads at the same moment, as near as they can.
+        let turn = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for growth in [-10, 200] {
+                let (turn, budgets) = (&turn, &budgets);
+                scope.spawn(move || {
+                    for (round, budget) in budgets.iter().enumerate() {
+                        turn.fetch_add(1, Ordering::SeqCst);
+                        while turn.load(Ordering::SeqCst) < 2 * (round + 1) {
+                            std::thread::yield_now();
+                        }
+                        budget.add(growth);
+                    }
+                });
+            }
+        });
+        let lost = budgets.iter().filter(|budget| budget.held() == 800 && !budget.is_tight()).count();
+        assert_eq!(lost, 0, "budgets that are full, and nobody knows");
     }
 }
