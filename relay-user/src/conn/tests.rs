@@ -34,8 +34,8 @@ fn login(relay: &Relay, key: u8) -> Arc<Peer> {
     peer
 }
 
-/// Brings `input` at the first look; then panics, if it is to. Takes `takes` bytes of plaintext in all, unless
-/// it fails.
+/// Brings `input` at the first look; then panics, if it is to. Takes `takes` bytes of plaintext in all,
+/// unless it fails.
 #[derive(Debug, Default)]
 struct Told {
     input: Vec<u8>,
