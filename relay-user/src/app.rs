@@ -4,6 +4,7 @@ mod derp;
 mod memory;
 mod udp;
 
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,6 +25,9 @@ use crate::route::peer::Ending;
 use crate::route::sessions::Limits;
 use crate::workers::Workers;
 use crate::{clock, keyfile, upkeep};
+
+/// The hang-up signal's number, on every Linux.
+const SIGHUP: i32 = 1;
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
@@ -55,13 +59,12 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
     // when nothing more can fail for the operator's doing are files written and clients let in.
     let plan = derp::judge(&serve)?;
     udp::judge(&serve)?;
-    let admin_path = serve.admin_socket.clone().map_or_else(admin::socket::default_path, Ok)?;
     let key = ServerKey::judge(&serve)?;
     let workers = serve.workers.map_or_else(default_workers, usize::from);
     let pairs = udp::bind(&serve, workers)?;
     let bound = derp::bind(&serve, &plan)?;
     let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
-    let (admin_listener, _admin_file) = admin::socket::bind(&admin_path)?;
+    let admin_socket = admin_socket(&serve)?;
     let key = key.or_make()?;
 
     let disco = DiscoPrivate::generate(&mut OsRng);
@@ -77,8 +80,9 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
     let relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
     let relay = Arc::new(relay);
     let fast = fast.map(Arc::new);
-    let workers =
-        Workers::start(workers, serve.busy_pause).context("cannot start the workers (--workers)")?;
+    let workers = Workers::start(workers, serve.busy_pause).context(
+        "cannot start the workers (--workers); is the limit of open files high enough (ulimit -n)?",
+    )?;
     let mut tasks = JoinSet::new();
 
     let derp::Served { service, certificate } = derp::secure(plan, serve.tls_records, &bound, &relay)?;
@@ -107,9 +111,15 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
         pool: Arc::clone(&workers.pool),
         started_ns,
     });
-    let (_admin, admin_ended) = admin::thread::start(admin_listener, daemon)?;
-    tasks.spawn(admin_ended);
-    tracing::info!(path = %admin_path.display(), "admin socket");
+    let _admin = match admin_socket {
+        Some((path, listener, file)) => {
+            let (thread, ended) = admin::thread::start(listener, daemon)?;
+            tasks.spawn(ended);
+            tracing::info!(path = %path.display(), "admin socket");
+            Some((thread, file))
+        }
+        None => None,
+    };
     tracing::info!(workers = workers.pool.count(), key = %relay.public, "ready");
 
     let why = tokio::select! {
@@ -126,17 +136,54 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The admin socket. Where nobody asked for a place and the default is none for this user (a service without
+/// `RuntimeDirectory=`, a read-only `/run`), the relay serves without: derper's services have none of it.
+fn admin_socket(serve: &Serve) -> anyhow::Result<Option<(PathBuf, UnixListener, admin::socket::Bound)>> {
+    let bind = |path: PathBuf| {
+        let (listener, file) = admin::socket::bind(&path)?;
+        Ok((path, listener, file))
+    };
+    let failed = match serve.admin_socket.clone() {
+        Some(path) => return bind(path).map(Some),
+        None => match admin::socket::default_path().and_then(bind) {
+            Ok(bound) => return Ok(Some(bound)),
+            Err(taken) if taken.is::<admin::socket::Taken>() => return Err(taken),
+            Err(error) => error,
+        },
+    };
+    tracing::warn!(
+        "no admin socket, so no status and no UDP sessions: {failed:#} (in a systemd unit, RuntimeDirectory=relayd \
+         makes a place)"
+    );
+    Ok(None)
+}
+
 /// SIGTERM and SIGINT end the daemon; derper without `-rate-config` dies of SIGHUP, and so do we, but
-/// cleanly.
+/// cleanly, and not under `nohup`. As in Go's programs, SIGUSR1 and SIGUSR2 mean nothing.
 async fn stopped() -> anyhow::Result<&'static str> {
+    let _user = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+    let hup = if is_ignored(SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let mut hup = signal(SignalKind::hangup())?;
+    let hung_up = async {
+        match hup {
+            Some(mut hup) => hup.recv().await,
+            None => std::future::pending().await,
+        }
+    };
     Ok(tokio::select! {
         _ = term.recv() => "SIGTERM",
         _ = int.recv() => "SIGINT",
-        _ = hup.recv() => "SIGHUP",
+        _ = hung_up => "SIGHUP",
     })
+}
+
+/// Whether this process was started with a signal ignored (proc(5): the mask `SigIgn`).
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }
 
 /// The server's key: found, or where it is to be kept.

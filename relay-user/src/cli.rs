@@ -213,7 +213,7 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_pending_per_ip: usize,
     /// Worker threads at most; only as many are used as the load needs. Default: half the cores, at least one
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = value::workers)]
     pub workers: Option<u16>,
     /// How long a busy worker waits for more packets before it sleeps, 1ms at most; saves CPU; 0s: not at all
     #[arg(long, value_name = "DURATION", default_value = "50us", value_parser = duration::pause)]

@@ -8,6 +8,7 @@ pub mod filter;
 mod text;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
@@ -26,6 +27,13 @@ pub struct Log {
     dropped: ErrorCounter,
 }
 
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped so far because they were not read fast enough.
+pub fn dropped_lines() -> usize {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
+}
+
 /// Starts the log on standard error; `wanted` is the text of [`filter::VARIABLE`].
 ///
 /// # Errors
@@ -38,6 +46,7 @@ pub fn start(wanted: Option<&str>) -> anyhow::Result<Log> {
         .thread_name("relayd-log")
         .finish(io::stderr());
     let dropped = writer.error_counter();
+    let _ = DROPPED.set(dropped.clone());
     let lines = tracing_subscriber::fmt::layer()
         .fmt_fields(fields::Plain)
         .with_ansi(io::stderr().is_terminal())

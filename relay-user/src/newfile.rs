@@ -5,12 +5,17 @@
 //! disk, a symbolic link that somebody put there or a second daemon cannot make it otherwise.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
+
+/// A file without its name that is older than this belongs to nobody any more.
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// A written file that has not got its name yet. Dropped, it is gone.
 #[derive(Debug)]
@@ -25,9 +30,14 @@ impl Staged {
     /// # Errors
     /// The system's; nothing is left behind.
     pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
-        let mut prefix = OsString::from(".");
-        prefix.push(path.file_name().ok_or(io::ErrorKind::IsADirectory)?);
-        prefix.push(".");
+        let prefix = prefix(path)?;
+        for old in staged(path)? {
+            let age = fs::symlink_metadata(&old).and_then(|meta| meta.modified()).map(|time| time.elapsed());
+            // A killed daemon's, and not one that is being written at this moment.
+            if age.is_ok_and(|age| age.is_ok_and(|age| age > LEFT_BEHIND)) {
+                let _ = fs::remove_file(old);
+            }
+        }
         let mut file = tempfile::Builder::new()
             .prefix(&prefix)
             .permissions(Permissions::from_mode(mode))
@@ -47,12 +57,45 @@ impl Staged {
     }
 }
 
+/// Files that were written for `path` and have not got its name: as a daemon that was killed leaves them.
+///
+/// # Errors
+/// The system's.
+pub fn staged(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let prefix = prefix(path)?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory(path))? {
+        let entry = entry?;
+        if entry.file_name().as_bytes().starts_with(prefix.as_bytes()) && entry.file_type()?.is_file() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Gives a file of [`staged`] the name it was written for.
+///
+/// # Errors
+/// As [`Staged::publish`].
+pub fn finish(staged: PathBuf, path: &Path) -> io::Result<()> {
+    TempPath::try_from_path(staged)?.persist_noclobber(path).map_err(|error| error.error)?;
+    File::open(directory(path))?.sync_all()
+}
+
 /// Makes the directory that `path` is to be in, and those above it, with this mode where they are missing.
 ///
 /// # Errors
 /// The system's.
 pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(directory(path))
+}
+
+/// What the names of files begin with that are written for `path`.
+fn prefix(path: &Path) -> io::Result<OsString> {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().ok_or(io::ErrorKind::IsADirectory)?);
+    prefix.push(".");
+    Ok(prefix)
 }
 
 fn directory(path: &Path) -> &Path {
@@ -64,8 +107,6 @@ fn directory(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn names(dir: &Path) -> Vec<OsString> {
@@ -87,6 +128,22 @@ mod tests {
         assert_eq!(fs::read(&path).expect("there"), b"whole");
         drop(Staged::write(&path, b"other", 0o600).expect("written"));
         assert_eq!(names(&dir.path().join("a")), ["b"], "what is not published is gone");
+    }
+
+    #[test]
+    fn what_killed_daemons_left_is_removed_when_it_is_old() {
+        let dir = tempfile::tempdir().expect("directory");
+        let [old, new, other] =
+            [".key.aaaaaa", ".key.bbbbbb", ".crt.aaaaaa"].map(|name| dir.path().join(name));
+        for path in [&old, &new, &other] {
+            let file = File::create(path).expect("made");
+            if path != &new {
+                let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+                file.set_modified(hour_ago).expect("dated");
+            }
+        }
+        drop(Staged::write(&dir.path().join("key"), b"x", 0o600).expect("written"));
+        assert_eq!((old.exists(), new.exists(), other.exists()), (false, true, true));
     }
 
     #[test]

@@ -66,6 +66,12 @@ pub fn judge(certificate: &files::Certificate, hostname: &str) -> anyhow::Result
     Facts::of(certificate, hostname)
 }
 
+/// Whether certificate and key belong together.
+fn is_one(certificate: &files::Certificate) -> bool {
+    !certificate.chain.is_empty()
+        && certified(&rustls::crypto::aws_lc_rs::default_provider(), certificate).is_ok()
+}
+
 /// Certificate and key as rustls serves them.
 ///
 /// # Errors

@@ -22,6 +22,10 @@ pub fn status(status: &Status, all: bool) -> String {
     let Derp { key, workers, workers_in_use, .. } = &status.derp;
     let workers = plural(*workers, "worker");
     line(&mut out, "derp", format!("{clients} on {workers_in_use} of {workers}, key {key}"));
+    if status.log_lines_dropped > 0 {
+        let lines = plural(status.log_lines_dropped, "line");
+        line(&mut out, "log", format!("{lines} dropped: standard error was not read fast enough"));
+    }
     if let Some(certificate) = &status.certificate {
         let (names, state, days) = (certificate.names.join(", "), &certificate.state, certificate.days_left);
         let text = format!("{state}, {days} days left, for {names}, {}", certificate.file);

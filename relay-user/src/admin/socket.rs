@@ -1,13 +1,15 @@
 //! The admin socket's place, and who may own it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -19,11 +21,17 @@ const MODE: u32 = 0o600;
 /// Connections that may wait to be taken in.
 const BACKLOG: i32 = 128;
 
-/// `/run/relayd/admin.sock` for root, `relayd/admin.sock` under the user's runtime directory for others.
+/// `admin.sock` in systemd's `RuntimeDirectory=`, where the service has one; else `/run/relayd/admin.sock`
+/// for root, and `relayd/admin.sock` under the user's runtime directory for others.
 ///
 /// # Errors
 /// Not root, and no runtime directory.
 pub fn default_path() -> anyhow::Result<PathBuf> {
+    if let Some(dirs) = std::env::var_os("RUNTIME_DIRECTORY")
+        && let Some(dir) = dirs.as_bytes().split(|byte| *byte == b':').find(|dir| !dir.is_empty())
+    {
+        return Ok(Path::new(OsStr::from_bytes(dir)).join("admin.sock"));
+    }
     if nix::unistd::geteuid().is_root() {
         return Ok("/run/relayd/admin.sock".into());
     }
@@ -43,13 +51,21 @@ pub struct Bound {
     _lock: Lock,
 }
 
+/// The place is another daemon's.
+#[derive(Debug, thiserror::Error)]
+#[error("another relayd serves {}{holder}; stop it, or name another place with --admin-socket", path.display())]
+pub struct Taken {
+    path: PathBuf,
+    holder: String,
+}
+
 /// Binds the socket for its owner only. Replaces one that nobody serves, and refuses one that somebody does.
 ///
 /// Of daemons that start together one gets it: all is done under the lock of a file beside the socket, which
 /// is held as long as the socket.
 ///
 /// # Errors
-/// Names the path, `--admin-socket` and the remedy.
+/// Names the path, `--admin-socket` and the remedy; [`Taken`] where a daemon serves it.
 pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, Bound)> {
     let cannot = || {
         let path = path.display();
@@ -87,10 +103,7 @@ fn lock(path: &Path, cannot: impl Fn() -> String) -> anyhow::Result<Lock> {
 
 fn taken(path: &Path, holder: Option<u32>) -> anyhow::Error {
     let holder = holder.map_or_else(String::new, |pid| format!(" (process {pid})"));
-    anyhow!(
-        "another relayd serves {}{holder}; stop it, or name another place with --admin-socket",
-        path.display()
-    )
+    Taken { path: path.to_owned(), holder }.into()
 }
 
 /// Listens on a socket whose file is born with the mode it keeps, so that nobody else may connect in

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Daemon;
+use crate::log;
 use crate::route::peer::Peer;
 use crate::route::session::SessionRoute;
 use crate::tls::map_node::MapNode;
@@ -40,6 +41,8 @@ pub struct Status {
     pub udp: Option<Udp>,
     /// The fast path.
     pub xdp: Xdp,
+    /// Lines of the log that nobody took in time.
+    pub log_lines_dropped: usize,
     /// Everything userspace has counted, by label.
     pub counters: BTreeMap<String, u64>,
 }
@@ -238,6 +241,7 @@ impl Status {
             certificate: daemon.certificate.as_deref().map(Certificate::of),
             udp,
             xdp: Xdp::of(daemon),
+            log_lines_dropped: log::dropped_lines(),
             counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),
         }
     }

@@ -134,7 +134,10 @@ pub(super) fn secure(
     let Some(tls) = plan.tls else { return Ok(Served { service: Service::Plain, certificate: None }) };
     let now = OffsetDateTime::now_utc();
     let (certificate, facts) = match tls.found {
-        Some(found) => found,
+        Some((mut certificate, facts)) => {
+            files::finish(&mut certificate)?;
+            (certificate, facts)
+        }
         None => {
             let made = files::make(&tls.files, &tls.hostname, now)?;
             let facts = tls::judge(&made, &tls.hostname)?;

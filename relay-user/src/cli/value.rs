@@ -82,6 +82,17 @@ pub fn endpoint(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write IP:PORT, such as 203.0.113.7:40000 or [2001:db8::7]:40000".to_owned())
 }
 
+/// `--workers`.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn workers(text: &str) -> Result<u16, String> {
+    let number = integer(text).ok().and_then(|number| u16::try_from(number).ok());
+    number
+        .filter(|number| (1..=1024).contains(number))
+        .ok_or_else(|| "write a number from 1 to 1024, or leave the flag out for half the cores".to_owned())
+}
+
 /// `--queue-memory`.
 ///
 /// # Errors

@@ -93,7 +93,6 @@ pub fn companion_route(head: &Head) -> Route {
     Route::Page(match head.path.as_str() {
         "/generate_204" => generate_204(head),
         _ if head.method != "GET" && !head.is_head() => Answer::text(400, "Bad Request", "Use HTTPS\n"),
-        _ if head.host.is_empty() => Answer::text(400, "Bad Request", "missing Host header\n"),
         _ => {
             let mut answer = Answer::new(302, "Found");
             answer.headers.push(("Location", format!("https://{}{}", head.host, head.target)));

@@ -115,10 +115,13 @@ impl Facts {
     /// Says in the log how it stands, if there is something to do.
     pub fn report(&self, now: OffsetDateTime) {
         let (crt, end, days) = (self.files.crt.display(), self.not_after.date(), self.days_left(now));
-        let remedy = if self.pinned {
-            "move it and its key away, restart relayd, and give the DERP map the new CertName"
-        } else {
-            "renew it, and restart relayd"
+        let is_made_here = self.names.iter().all(|name| name.parse::<IpAddr>().is_ok());
+        let remedy = match (self.pinned, is_made_here) {
+            (true, true) => {
+                "move it and its key away, restart relayd, and give the DERP map the new CertName"
+            }
+            (true, false) => "put a new one there, restart relayd, and give the DERP map the new CertName",
+            (false, _) => "renew it, and restart relayd",
         };
         match self.state(now) {
             State::Valid => {}
@@ -180,6 +183,7 @@ mod tests {
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("key"),
             files: Pair::new("/certs".as_ref(), "relay.example"),
             fresh: false,
+            unfinished: None,
         }
     }
 

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
 
-use crate::newfile::{Staged, make_directory};
+use crate::newfile::{self, Staged, make_directory};
 
 /// How long a certificate that was made for an address is valid.
 const SELF_SIGNED: Duration = Duration::days(365);
@@ -30,6 +30,8 @@ pub struct Certificate {
     pub files: Pair,
     /// They were made just now.
     pub fresh: bool,
+    /// The file with the certificate, where it has not got its name yet; see [`finish`].
+    pub unfinished: Option<PathBuf>,
 }
 
 /// Where a certificate and its key are, or are to be.
@@ -58,7 +60,7 @@ impl Pair {
 pub fn load_or_make(dir: &Path, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
     let files = Pair::new(dir, hostname);
     match load(&files, hostname)? {
-        Some(certificate) => Ok(certificate),
+        Some(mut certificate) => finish(&mut certificate).map(|()| certificate),
         None => make(&files, hostname, now),
     }
 }
@@ -77,6 +79,8 @@ pub fn load(files: &Pair, hostname: &str) -> anyhow::Result<Option<Certificate>>
             "no certificate: put {crt} and {key} there, or change -certdir or -hostname (for a host name \
              that is an IP address, relayd makes a self-signed one)"
         ),
+        // A daemon that was killed between the two: the certificate only lacks its name.
+        (false, true) if unfinished(files).is_some() => {}
         (has_crt, _) => {
             let (there, missing) = if has_crt { (crt, key) } else { (key, crt) };
             bail!(
@@ -92,7 +96,9 @@ pub fn load(files: &Pair, hostname: &str) -> anyhow::Result<Option<Certificate>>
             format!("cannot read the {what} {path} (-certdir, -hostname); make it readable for this user")
         })
     };
-    let chain = CertificateDer::pem_slice_iter(&bytes(&files.crt, "certificate")?)
+    let unfinished = if is_there(&files.crt)? { None } else { unfinished(files) };
+    let found = unfinished.as_deref().unwrap_or(&files.crt);
+    let chain = CertificateDer::pem_slice_iter(&bytes(found, "certificate")?)
         .collect::<Result<Vec<_>, _>>()
         .ok()
         .filter(|chain| !chain.is_empty())
@@ -110,7 +116,31 @@ pub fn load(files: &Pair, hostname: &str) -> anyhow::Result<Option<Certificate>>
              certificate's key there"
             )
         })?;
-    Ok(Some(Certificate { chain, key, files: files.clone(), fresh: false }))
+    Ok(Some(Certificate { chain, key, files: files.clone(), fresh: false, unfinished }))
+}
+
+/// Gives the certificate its name where a daemon was killed before it could.
+///
+/// # Errors
+/// Names the file, and the flag that leads to it.
+pub fn finish(certificate: &mut Certificate) -> anyhow::Result<()> {
+    let Some(staged) = certificate.unfinished.take() else { return Ok(()) };
+    let crt = &certificate.files.crt;
+    newfile::finish(staged, crt).with_context(|| {
+        format!("cannot write {} (-certdir); make the directory writable, or name another", crt.display())
+    })
+}
+
+/// The certificate of a pair that was being made when the daemon was killed: written whole, and of this key.
+fn unfinished(files: &Pair) -> Option<PathBuf> {
+    let key = PrivateKeyDer::from_pem_slice(&fs::read(&files.key).ok()?).ok()?;
+    let is_ours = |staged: &PathBuf| {
+        let chain = fs::read(staged).ok().map(|pem| CertificateDer::pem_slice_iter(&pem).collect());
+        let Some(Ok(chain)) = chain else { return false };
+        let (key, files) = (key.clone_key(), files.clone());
+        super::is_one(&Certificate { chain, key, files, fresh: false, unfinished: None })
+    };
+    newfile::staged(&files.crt).ok()?.into_iter().find(is_ours)
 }
 
 /// Whether there is something of that name, a dangling link included.
@@ -142,7 +172,14 @@ pub fn make(files: &Pair, hostname: &str, now: OffsetDateTime) -> anyhow::Result
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.is_ca = rcgen::IsCa::ExplicitNoCa;
     let certificate = params.self_signed(&signer)?;
-    write(files, signer.serialize_pem().as_bytes(), certificate.pem().as_bytes()).with_context(|| {
+    let written = write(files, signer.serialize_pem().as_bytes(), certificate.pem().as_bytes());
+    if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists)
+        && let Ok(Some(made)) = load(files, hostname)
+    {
+        // Another daemon that starts now was faster.
+        return Ok(made);
+    }
+    written.with_context(|| {
         format!(
             "cannot write {} and {} (-certdir); make the directory writable and free space there, or name \
              another",
@@ -199,6 +236,25 @@ mod tests {
             assert!(error.contains("-certdir") && error.contains("move the other away"), "{error}");
             assert_eq!(fs::read_dir(dir.path()).expect("directory").count(), 1);
         }
+    }
+
+    #[test]
+    fn a_pair_that_a_killed_daemon_had_all_but_made_is_finished() {
+        let dir = tempfile::tempdir().expect("directory");
+        let made = load_or_make(dir.path(), "192.0.2.1", NOW).expect("made");
+        let staged = |suffix: &str| dir.path().join(format!(".192.0.2.1.crt.{suffix}"));
+        fs::rename(&made.files.crt, staged("mine")).expect("renamed");
+        // Another key's, one that is not whole, and no certificate at all.
+        let other = load_or_make(dir.path(), "192.0.2.2", NOW).expect("made");
+        fs::rename(&other.files.crt, staged("another")).expect("renamed");
+        fs::write(staged("half"), &fs::read(staged("mine")).expect("there")[..99]).expect("written");
+        fs::write(staged("none"), "").expect("written");
+        let judged = load(&made.files, "192.0.2.1").expect("whole").expect("there");
+        assert!(!made.files.crt.exists(), "judging writes nothing");
+        assert_eq!(judged.chain, made.chain);
+        let finished = load_or_make(dir.path(), "192.0.2.1", NOW).expect("finished");
+        assert!(made.files.crt.exists() && !staged("mine").exists() && staged("another").exists());
+        assert_eq!(finished.chain, made.chain);
     }
 
     #[test]

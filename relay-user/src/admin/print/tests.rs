@@ -97,11 +97,13 @@ fn status_shows_what_was_counted_and_all_when_asked() {
         certificate: None,
         udp: None,
         xdp,
+        log_lines_dropped: 3,
         counters,
     };
     let text = status(&state, false);
     for part in [
         "1 client on 1 of 4 workers, key",
+        "3 lines dropped",
         "LOGINS\nlogins  3\n",
         "bytes_sent  1,500,000  1.50 MB",
         "UDP DROPS",
