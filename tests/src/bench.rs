@@ -39,6 +39,8 @@ pub struct Settings {
     pub relayd: PathBuf,
     /// More arguments for every relayd that is started.
     pub relayd_args: Vec<String>,
+    /// Another build of the daemon, to be held against instead of derper.
+    pub against: Option<PathBuf>,
 }
 
 impl Settings {
@@ -61,6 +63,16 @@ impl Settings {
 /// Keeps a finished row, and says so at once.
 fn keep(rows: &mut Vec<Row>, settings: &Settings, row: Row) {
     if settings.wants(&row.name) {
+        // The goals are about derper.
+        let row = match &settings.against {
+            Some(_) if row.rival_name == rivals::DERPER => Row {
+                rival_name: "the other build".to_owned(),
+                goal: "no worse than the spread".to_owned(),
+                at_most: None,
+                ..row
+            },
+            _ => row,
+        };
         eprintln!("{}", row.line());
         rows.push(row);
     }

@@ -56,8 +56,12 @@ impl Sides {
         Server::relayd(&settings.relayd, self.plain, &args)
     }
 
-    /// Starts derper.
-    fn theirs(&self) -> anyhow::Result<Server> {
+    /// Starts derper, or the other build of relayd that is to take its place.
+    fn theirs(&self, settings: &Settings) -> anyhow::Result<Server> {
+        if let Some(other) = &settings.against {
+            let args: Vec<String> = self.all_args(settings).cloned().collect();
+            return Server::relayd(other, self.plain, &args);
+        }
         Server::derper(derper()?, self.plain, self.long_queue, &self.both_args)
     }
 
@@ -90,7 +94,7 @@ pub(super) struct Samples(pub(super) Vec<[Outcome; 2]>);
 
 impl Rivals {
     pub(super) fn start(settings: &Settings, sides: &Sides) -> anyhow::Result<Rivals> {
-        Ok(Rivals { ours: sides.ours(settings)?, theirs: sides.theirs()? })
+        Ok(Rivals { ours: sides.ours(settings)?, theirs: sides.theirs(settings)? })
     }
 
     /// relayd with some settings, and as its own rival with others.
@@ -119,7 +123,7 @@ pub(super) fn alternate_fresh(
     let pair = || -> anyhow::Result<[Outcome; 2]> {
         // One after the other: neither holds memory while the other is measured.
         let ours = sides.ours(settings)?.load(plan).context("relayd")?;
-        Ok([ours, sides.theirs()?.load(plan).context("derper")?])
+        Ok([ours, sides.theirs(settings)?.load(plan).context("derper")?])
     };
     Ok(Samples((0..pairs).map(|_| pair()).collect::<anyhow::Result<_>>()?))
 }
@@ -180,6 +184,9 @@ impl Samples {
 
 /// What was compared: name and version.
 pub(super) fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
+    if let Some(other) = &settings.against {
+        return Ok(vec![daemon(settings)?, ("rival", version(&other.to_string_lossy(), &["--version"])?)]);
+    }
     let derper = derper()?;
     let go = version("go", &["version", &derper.to_string_lossy()])?;
     // `PATH: go1.27.3`

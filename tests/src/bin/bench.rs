@@ -56,6 +56,10 @@ struct How {
     /// Another argument for every relayd, such as --relayd-arg=--workers=2
     #[arg(long, global = true, value_name = "ARG", allow_hyphen_values = true)]
     relayd_arg: Vec<String>,
+    /// Another build of the daemon: it takes derper's place, so that a change is held against what was before
+    /// it
+    #[arg(long, global = true, value_name = "PATH")]
+    against: Option<PathBuf>,
     /// Where the report goes
     #[arg(long, global = true, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -71,6 +75,7 @@ fn main() -> anyhow::Result<()> {
         row: how.row.clone(),
         relayd: how.relayd.clone(),
         relayd_args: how.relayd_arg.clone(),
+        against: how.against.clone(),
     };
     let suites: &[(&str, Suite)] = match verb {
         Verb::Lookup => &[LOOKUP],

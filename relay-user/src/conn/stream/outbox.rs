@@ -1,7 +1,7 @@
 //! Sealed bytes that the socket has not taken yet.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,6 +9,9 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use crate::conn::pool;
+
+/// Runs of bytes in one call at most.
+const MAX_RUNS: usize = 64;
 
 /// Where a record ends, and how much plaintext is in it: what a peer has only once it has all of the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +95,40 @@ impl Outbox {
         Ok(())
     }
 
+    /// As [`Outbox::send`], for bytes that lie in several places and stand for themselves: one call for many.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn send_runs(
+        &mut self,
+        cx: &mut Context<'_>,
+        tcp: &mut TcpStream,
+        runs: &mut dyn Iterator<Item = &[u8]>,
+    ) -> io::Result<()> {
+        let mut runs = runs.filter(|run| !run.is_empty()).peekable();
+        while self.is_empty() && runs.peek().is_some() {
+            let (mut slices, mut count) = ([IoSlice::new(&[]); MAX_RUNS], 0);
+            while count < MAX_RUNS
+                && let Some(run) = runs.next()
+            {
+                slices[count] = IoSlice::new(run);
+                count += 1;
+            }
+            let mut left = &mut slices[..count];
+            while !left.is_empty() {
+                match Pin::new(&mut *tcp).poll_write_vectored(cx, left) {
+                    Poll::Ready(result) => IoSlice::advance_slices(&mut left, written(result)?),
+                    Poll::Pending => {
+                        left.iter().for_each(|run| self.push(run, &[]));
+                        break;
+                    }
+                }
+            }
+        }
+        runs.for_each(|run| self.push(run, &[]));
+        Ok(())
+    }
+
     /// Writes what is left. Ready when nothing is; then it holds no memory.
     ///
     /// # Errors
@@ -116,5 +153,38 @@ fn written(result: io::Result<usize>) -> io::Result<usize> {
     match result? {
         0 => Err(io::ErrorKind::WriteZero.into()),
         n => Ok(n),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::task::Waker;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_runs_arrive_in_order_whatever_the_socket_takes_at_once() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let mut reader =
+            std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (mut tcp, _) = listener.accept().await.expect("connected");
+        socket2::SockRef::from(&tcp).set_send_buffer_size(16 * 1024).expect("a socket");
+        tcp.writable().await.expect("a socket");
+        // More than fits into one call, of all lengths, and more than the sockets hold.
+        let runs: Vec<Vec<u8>> = (0..3_000_u32).map(|run| vec![run as u8; run as usize % 3_001]).collect();
+        let (mut cx, mut outbox) = (Context::from_waker(Waker::noop()), Outbox::default());
+        let mut slices = runs.iter().map(Vec::as_slice);
+        outbox.send_runs(&mut cx, &mut tcp, &mut slices).expect("sent");
+        assert!(outbox.unsent() > 0, "the socket took all of it");
+        let reading = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            reader.read_to_end(&mut got).map(|_| got)
+        });
+        std::future::poll_fn(|cx| outbox.poll_flush(cx, &mut tcp)).await.expect("flushed");
+        drop(tcp);
+        assert!(reading.join().expect("no panic").expect("read") == runs.concat());
     }
 }

@@ -8,13 +8,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::gather::pieces;
 use super::outbox::Outbox;
 use super::{Received, Stream, rehome};
 use crate::conn::{parting, pool};
-
-/// Bytes of a write that is put together from short runs.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// A TCP connection without TLS.
 #[derive(Debug)]
@@ -49,9 +45,7 @@ impl Stream for PlainStream {
     }
 
     fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
-        pool::with_seal(|scratch| {
-            pieces(plaintext, PIECE_BYTES, scratch, |piece| self.outbox.send(cx, &mut self.tcp, piece, &[]))
-        })
+        self.outbox.send_runs(cx, &mut self.tcp, plaintext)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
