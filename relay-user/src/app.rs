@@ -26,9 +26,6 @@ use crate::route::sessions::Limits;
 use crate::workers::Workers;
 use crate::{clock, keyfile, upkeep};
 
-/// The hang-up signal's number, on every Linux.
-const SIGHUP: i32 = 1;
-
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
 
@@ -88,7 +85,7 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
     let derp::Served { service, certificate } = derp::secure(plan, serve.tls_records, &bound, &relay)?;
     let udp = match pairs {
         Some(pairs) => {
-            let port = pairs.first().map_or(0, |pair| pair.v4.local().port());
+            let port = udp::port(&pairs);
             let fast = fast.as_ref().ok();
             let (service, about) = udp::start(port, &serve, disco, limits, &relay, fast, &mut tasks).await?;
             udp::serve(pairs, &service, &workers.pool, &mut tasks)?;
@@ -162,7 +159,8 @@ fn admin_socket(serve: &Serve) -> anyhow::Result<Option<(PathBuf, UnixListener, 
 /// cleanly, and not under `nohup`. As in Go's programs, SIGUSR1 and SIGUSR2 mean nothing.
 async fn stopped() -> anyhow::Result<&'static str> {
     let _user = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
-    let hup = if is_ignored(SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
+    let hup = SignalKind::hangup();
+    let hup = if is_ignored(hup) { None } else { Some(signal(hup)?) };
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let hung_up = async {
@@ -179,11 +177,11 @@ async fn stopped() -> anyhow::Result<&'static str> {
 }
 
 /// Whether this process was started with a signal ignored (proc(5): the mask `SigIgn`).
-fn is_ignored(signal: i32) -> bool {
+fn is_ignored(signal: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal - 1) & 1 == 1
+    mask >> (signal.as_raw_value() - 1) & 1 == 1
 }
 
 /// The server's key: found, or where it is to be kept.
@@ -228,8 +226,8 @@ async fn watch_certificate(certificate: Arc<admin::Certificate>) {
     }
 }
 
-/// One worker for every two cores: more share each batch, and wake each other (measured; see the design
-/// notes).
+/// At most one worker for every two cores: the kernel's half of a packet's work needs the others. As many are
+/// used as the load needs ([`crate::workers::spread`]).
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }

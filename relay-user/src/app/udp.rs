@@ -41,9 +41,14 @@ pub(super) fn bind(serve: &Serve, workers: usize) -> anyhow::Result<Option<Vec<P
     })
 }
 
+/// The port that all pairs share.
+pub(super) fn port(pairs: &[Pair]) -> u16 {
+    pairs.first().map_or(0, |pair| pair.v4.local().port())
+}
+
 /// Attaches the program, if asked for; else the reason why everything runs in userspace.
 pub(super) fn fast_path(serve: &Serve, pairs: Option<&[Pair]>) -> anyhow::Result<Result<FastPath, String>> {
-    let port = pairs.and_then(|pairs| Some(pairs.first()?.v4.local().port()));
+    let port = pairs.map(port);
     let (Some(iface), Some(udp_port)) = (serve.xdp.clone(), port) else {
         return Ok(Err("no --xdp; UDP sessions run in userspace".to_owned()));
     };
@@ -104,8 +109,7 @@ pub(super) fn serve(
     pool: &Pool,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
-    let port = pairs.first().map_or(0, |pair| pair.v4.local().port());
-    tracing::info!(port, sockets = pairs.len(), what = "UDP relay", "listening");
+    tracing::info!(port = port(&pairs), sockets = pairs.len(), what = "UDP relay", "listening");
     for (number, pair) in pairs.into_iter().enumerate() {
         let worker = pool.nth(number);
         let pair = {

@@ -72,16 +72,17 @@ pub fn load_or_make(dir: &Path, hostname: &str, now: OffsetDateTime) -> anyhow::
 /// Names the file, and the flag that leads to it.
 pub fn load(files: &Pair, hostname: &str) -> anyhow::Result<Option<Certificate>> {
     let (crt, key) = (files.crt.display(), files.key.display());
-    match (is_there(&files.crt)?, is_there(&files.key)?) {
+    let (has_crt, has_key) = (is_there(&files.crt)?, is_there(&files.key)?);
+    // A daemon that was killed between the two: the certificate only lacks its name.
+    let unfinished = if has_key && !has_crt { unfinished(files) } else { None };
+    match (has_crt || unfinished.is_some(), has_key) {
         (true, true) => {}
         (false, false) if hostname.parse::<IpAddr>().is_ok() => return Ok(None),
         (false, false) => bail!(
             "no certificate: put {crt} and {key} there, or change -certdir or -hostname (for a host name \
              that is an IP address, relayd makes a self-signed one)"
         ),
-        // A daemon that was killed between the two: the certificate only lacks its name.
-        (false, true) if unfinished(files).is_some() => {}
-        (has_crt, _) => {
+        _ => {
             let (there, missing) = if has_crt { (crt, key) } else { (key, crt) };
             bail!(
                 "half a certificate: {there} is there and {missing} is not (-certdir, -hostname); put the \
@@ -96,7 +97,6 @@ pub fn load(files: &Pair, hostname: &str) -> anyhow::Result<Option<Certificate>>
             format!("cannot read the {what} {path} (-certdir, -hostname); make it readable for this user")
         })
     };
-    let unfinished = if is_there(&files.crt)? { None } else { unfinished(files) };
     let found = unfinished.as_deref().unwrap_or(&files.crt);
     let chain = CertificateDer::pem_slice_iter(&bytes(found, "certificate")?)
         .collect::<Result<Vec<_>, _>>()
