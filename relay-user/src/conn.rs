@@ -191,7 +191,7 @@ impl<S: Stream> Connection<S> {
             if batch.is_empty() {
                 return Poll::Pending;
             }
-            let sent = self.stream.send(cx, &mut batch.slices());
+            let sent = self.stream.send(cx, &mut batch.slices(), batch.is_followed());
             self.relay.budget.add(-(batch.bytes() as i64));
             if let Err(error) = sent {
                 let shard = self.relay.counters.shard();

@@ -30,8 +30,8 @@ use crate::observe::counters::Counter;
 use crate::observe::seldom::Seldom;
 use crate::relay::Relay;
 use crate::tls::stream::TlsStream;
-use crate::workers::Pool;
 use crate::workers::task::Task;
+use crate::workers::{Pool, here};
 
 /// How long a client may take for its TLS handshake and first request, for each further one, and to take an
 /// answer (upstream's HTTP read and write timeouts).
@@ -57,14 +57,19 @@ pub enum Service {
     Companion,
 }
 
-/// Accepts connections for ever; each that the door admits gets a task of its own.
+/// Accepts connections for ever; each that the door admits gets a task of its own. Run on a worker: as long as
+/// that one is enough for the load, no connection changes its thread.
 pub async fn serve(
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     service: Service,
     door: Arc<Door>,
     relay: Arc<Relay>,
     pool: Arc<Pool>,
 ) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot wait for connections"),
+    };
     let failures = Seldom::default();
     loop {
         match listener.accept().await {
@@ -104,22 +109,29 @@ fn admit(
     let limit = Limit::get().unwrap_or(Limit::UNKNOWN);
     match door.admit(tcp.as_raw_fd(), limit, remote.ip()) {
         Ok(place) => {
-            let served = Arc::clone(pool);
-            pool.least().spawn(connection(tcp, remote, service.clone(), place, Arc::clone(relay), served));
+            let accepted = Accepted { tcp, on: here(), remote };
+            let (relay, served) = (Arc::clone(relay), Arc::clone(pool));
+            pool.least().spawn(connection(accepted, service.clone(), place, relay, served));
         }
         Err(refusal) => door.tell(refusal, remote.ip(), &relay.counters, clock::monotonic_ms()),
     }
 }
 
-async fn connection(
+/// A connection that has been accepted, and the worker that did.
+struct Accepted {
     tcp: TcpStream,
+    on: Option<usize>,
     remote: SocketAddr,
+}
+
+async fn connection(
+    Accepted { tcp, on, remote }: Accepted,
     service: Service,
     place: Place,
     relay: Arc<Relay>,
     pool: Arc<Pool>,
 ) {
-    let tcp = match tcp::take_over(tcp) {
+    let tcp = match tcp::take_over(tcp, on) {
         Ok(tcp) => tcp,
         Err(error) => {
             relay.counters.add(Counter::AcceptFailed, 1);

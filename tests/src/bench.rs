@@ -33,6 +33,8 @@ use report::Row;
 pub struct Settings {
     /// Fewer and shorter samples: shows that everything works, not how fast it is.
     pub quick: bool,
+    /// Pairs of samples per row, if not as many as usual.
+    pub pairs: Option<usize>,
     /// Only rows whose name contains this.
     pub row: Option<String>,
     /// The daemon, built with `--release`.
@@ -46,7 +48,7 @@ pub struct Settings {
 impl Settings {
     /// Pairs of samples per row.
     pub fn pairs(&self) -> usize {
-        if self.quick { 3 } else { 7 }
+        self.pairs.unwrap_or(if self.quick { 3 } else { 7 })
     }
 
     /// Length of one sample in milliseconds.

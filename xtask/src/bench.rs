@@ -23,6 +23,9 @@ pub(crate) struct Bench {
     /// Fewer and shorter samples, to see that everything works
     #[arg(long)]
     quick: bool,
+    /// Pairs of samples per row: more of them, where a difference is small
+    #[arg(long, value_name = "COUNT")]
+    pairs: Option<OsString>,
     /// Only rows whose name contains this
     #[arg(long, value_name = "PART")]
     row: Option<OsString>,
@@ -67,7 +70,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     if bench.quick {
         command.arg("--quick");
     }
-    for (name, value) in [("--row", &bench.row), ("--commit-report", &bench.commit_report)] {
+    let with_value =
+        [("--row", &bench.row), ("--pairs", &bench.pairs), ("--commit-report", &bench.commit_report)];
+    for (name, value) in with_value {
         if let Some(value) = value {
             command.arg(name).arg(value);
         }

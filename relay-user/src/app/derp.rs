@@ -1,13 +1,12 @@
 //! The DERP listener, its plain companion, and STUN: judged, then bound, then served.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use rustls::ServerConfig;
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::admin;
@@ -187,7 +186,8 @@ pub(super) fn start(
             tracing::info!(%addr, what, "listening");
         }
         let door = Arc::clone(&bound.door);
-        tasks.spawn(listen::serve(listener, service, door, Arc::clone(relay), Arc::clone(pool)));
+        let serve = listen::serve(listener, service, door, Arc::clone(relay), Arc::clone(pool));
+        tasks.spawn_on(serve, pool.nth(0));
     }
     if let Some(None) = &bound.stun {
         relay.counters.add(Counter::StunBindFailed, 1);

@@ -32,6 +32,11 @@ const TAKE_BYTES: usize = CHUNK_BYTES;
 /// ... and while it is blocked: one full record, so that little stands before what may overtake.
 const TAKE_BYTES_BLOCKED: usize = 16 * 1024;
 
+/// Bytes that a blocked receiver takes without refusing any before it counts as one that takes. Several times
+/// what a socket makes room for at once, so that a slow reader never does; and so little that a fast one which
+/// was late once does not stay blocked as long as its senders keep it busy.
+const UNBLOCK_BYTES: usize = 256 * 1024;
+
 /// The lanes, in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -75,8 +80,9 @@ struct Lanes {
     owed: Owed,
     closed: bool,
     woken: bool,
-    /// The socket has refused bytes since the mailbox was last empty.
-    blocked: bool,
+    /// Bytes to be taken before the receiver, whose socket has refused some, is not blocked any more; 0: it is
+    /// not.
+    blocked: usize,
 }
 
 impl Mailbox {
@@ -90,7 +96,8 @@ impl Mailbox {
         if lanes.closed {
             return Err(Closed);
         }
-        let room = Room { few: tight || lanes.blocked, exact: lanes.blocked };
+        let blocked = lanes.blocked > 0;
+        let room = Room { few: tight || blocked, exact: blocked };
         let dropped = lanes.queues[lane as usize].push(head, body, room);
         let wake = !std::mem::replace(&mut lanes.woken, true);
         let growth = (head.len() + body.len()) as i64 - dropped.bytes as i64;
@@ -116,18 +123,18 @@ impl Mailbox {
     pub fn take(&self) -> Batch {
         let mut lanes = self.lock();
         lanes.woken = false;
-        let room = if lanes.blocked { TAKE_BYTES_BLOCKED } else { TAKE_BYTES };
+        let room = if lanes.blocked > 0 { TAKE_BYTES_BLOCKED } else { TAKE_BYTES };
         let batch = lanes.take(room);
-        lanes.blocked &= !batch.is_empty();
+        lanes.blocked = if batch.is_empty() { 0 } else { lanes.blocked.saturating_sub(batch.bytes()) };
         batch
     }
 
-    /// The socket has refused bytes: until the mailbox has been found empty, each lane holds what derper
-    /// would hold, in no more than twice the memory. (Before, it is in buffers made for the usual case, that
-    /// it is taken at once.)
+    /// The socket has refused bytes: until the mailbox has been found empty, or much has been taken without
+    /// another refusal, each lane holds what derper would hold, in no more than twice the memory. (Before, it
+    /// is in buffers made for the usual case, that it is taken at once.)
     pub fn settle(&self) {
         let mut lanes = self.lock();
-        if !std::mem::replace(&mut lanes.blocked, true) {
+        if std::mem::replace(&mut lanes.blocked, UNBLOCK_BYTES) == 0 {
             lanes.queues.iter_mut().for_each(Queue::settle);
         }
     }
@@ -188,6 +195,9 @@ impl Lanes {
         if self.owed.len() == 0 {
             batch.add(Lane::Disco, disco, room);
             batch.add(Lane::Data, data, room);
+        }
+        if self.owed.len() > 0 || self.queues.iter().any(|queue| queue.frames() > 0) {
+            batch.set_followed();
         }
         batch
     }

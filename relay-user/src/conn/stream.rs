@@ -40,11 +40,17 @@ pub trait Stream: Send + Unpin + 'static {
     ) -> Poll<io::Result<Received>>;
 
     /// Takes all of `plaintext`, in order, seals it and writes what the socket will have;
-    /// [`Stream::poll_flush`] does the rest. To be called only when nothing is left to flush.
+    /// [`Stream::poll_flush`] does the rest. To be called only when nothing is left to flush. `more`: another
+    /// call follows at once, and the end of this one may wait for it to fill a segment.
     ///
     /// # Errors
     /// The transport's; the connection is over.
-    fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()>;
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        plaintext: &mut dyn Iterator<Item = &[u8]>,
+        more: bool,
+    ) -> io::Result<()>;
 
     /// Writes what is left of earlier sends. Ready when nothing is.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -115,6 +121,6 @@ pub async fn recv_into<S: Stream>(stream: &mut S, into: &mut Vec<u8>) -> io::Res
 /// The transport's.
 pub async fn send_all<S: Stream>(stream: &mut S, plaintext: &[u8]) -> io::Result<()> {
     poll_fn(|cx| stream.poll_flush(cx)).await?;
-    poll_fn(|cx| Poll::Ready(stream.send(cx, &mut [plaintext].into_iter()))).await?;
+    poll_fn(|cx| Poll::Ready(stream.send(cx, &mut [plaintext].into_iter(), false))).await?;
     poll_fn(|cx| stream.poll_flush(cx)).await
 }

@@ -60,7 +60,12 @@ impl Stream for Told {
         Poll::Pending
     }
 
-    fn send(&mut self, _cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
+    fn send(
+        &mut self,
+        _cx: &mut Context<'_>,
+        plaintext: &mut dyn Iterator<Item = &[u8]>,
+        _more: bool,
+    ) -> io::Result<()> {
         if self.fails {
             return Err(io::ErrorKind::BrokenPipe.into());
         }

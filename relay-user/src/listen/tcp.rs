@@ -1,14 +1,15 @@
 //! Listening sockets and the options of accepted ones.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use socket2::{TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::wildcard;
 use crate::cli::keepalive::Keepalive;
+use crate::workers::here;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -30,7 +31,7 @@ pub struct Options {
     pub user_timeout: Duration,
 }
 
-/// Listens on `addr`, as [`wildcard::open`] opens it; accepted sockets inherit the options.
+/// Listens on `addr`, as [`wildcard::open`] opens it; accepted sockets inherit the options. It does not block.
 ///
 /// # Errors
 /// The system's, of the call that failed.
@@ -55,18 +56,17 @@ pub fn listen(addr: SocketAddr, options: &Options) -> io::Result<TcpListener> {
         Ok(())
     })?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
-/// Takes an accepted socket over into the event loop that this is called in, and sets what it does not
-/// inherit.
+/// Sets what an accepted socket does not inherit, and takes it over from the event loop of `accepted_on` into
+/// that of the worker on which this is called.
 ///
 /// # Errors
 /// The system's.
-pub fn take_over(tcp: TcpStream) -> io::Result<TcpStream> {
-    let tcp = tcp.into_std()?;
+pub fn take_over(tcp: TcpStream, accepted_on: Option<usize>) -> io::Result<TcpStream> {
     tcp.set_nodelay(true)?;
-    TcpStream::from_std(tcp)
+    if accepted_on == here() { Ok(tcp) } else { TcpStream::from_std(tcp.into_std()?) }
 }
 
 /// An IPv4 client of a dual-stack socket, as the IPv4 address it is.

@@ -50,7 +50,12 @@ impl Stream for Client {
         Poll::Ready(Ok(Received::Bytes))
     }
 
-    fn send(&mut self, _cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
+    fn send(
+        &mut self,
+        _cx: &mut Context<'_>,
+        plaintext: &mut dyn Iterator<Item = &[u8]>,
+        _more: bool,
+    ) -> io::Result<()> {
         self.unsent = if self.listens { 0 } else { plaintext.map(<[u8]>::len).sum() };
         Ok(())
     }

@@ -161,7 +161,7 @@ impl TlsStream {
         }
         let mut room = [0; MESSAGE_BYTES];
         let len = records.seal(&[], &mut room).map_err(io::Error::other)?;
-        self.outbox.send(cx, &mut self.tcp, &room[..len], &[])
+        self.outbox.send(cx, &mut self.tcp, &room[..len], &[], false)
     }
 }
 
@@ -205,7 +205,12 @@ impl Stream for TlsStream {
         })
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        plaintext: &mut dyn Iterator<Item = &[u8]>,
+        more: bool,
+    ) -> io::Result<()> {
         pool::with_seal(|out| {
             let (mut end, mut marks, mut count) = (0, [Mark::default(); MARKS], 0);
             pool::with_gather(|scratch| {
@@ -226,7 +231,7 @@ impl Stream for TlsStream {
                     Poll::Pending => Ok(()),
                 };
             }
-            self.outbox.send(cx, &mut self.tcp, &out[..end], marks)
+            self.outbox.send(cx, &mut self.tcp, &out[..end], marks, more)
         })
     }
 

@@ -102,14 +102,19 @@ impl Rivals {
         Ok(Rivals { ours: ours.ours(settings)?, theirs: theirs.ours(settings)? })
     }
 
-    /// One load on each, uncounted, then `pairs` counted ones on each in turn.
+    /// One load on each, uncounted, then `pairs` counted ones on each, where each is first every other time.
     pub(super) fn alternate(&self, plan: &Plan, pairs: usize) -> anyhow::Result<Samples> {
-        let once = || -> anyhow::Result<[Outcome; 2]> {
-            let ours = self.ours.load(plan).context("relayd")?;
-            Ok([ours, self.theirs.load(plan).context("the rival")?])
+        let ours = || self.ours.load(plan).context("relayd");
+        let theirs = || self.theirs.load(plan).context("the rival");
+        let pair = |number: usize| -> anyhow::Result<[Outcome; 2]> {
+            if number.is_multiple_of(2) {
+                return Ok([ours()?, theirs()?]);
+            }
+            let theirs = theirs()?;
+            Ok([ours()?, theirs])
         };
-        once()?;
-        Ok(Samples((0..pairs).map(|_| once()).collect::<anyhow::Result<_>>()?))
+        pair(0)?;
+        Ok(Samples((1..=pairs).map(pair).collect::<anyhow::Result<_>>()?))
     }
 }
 

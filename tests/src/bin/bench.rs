@@ -1,6 +1,7 @@
 //! The benchmark's program; `cargo xtask bench` builds and starts it. See `relay_tests::bench`.
 #![forbid(unsafe_code)]
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -47,6 +48,9 @@ struct How {
     /// Fewer and shorter samples, to see that everything works
     #[arg(long, global = true)]
     quick: bool,
+    /// Pairs of samples per row, where a row is sampled in turns: more of them, where a difference is small
+    #[arg(long, global = true, value_name = "COUNT")]
+    pairs: Option<NonZero<usize>>,
     /// Only rows whose name contains this
     #[arg(long, global = true, value_name = "PART")]
     row: Option<String>,
@@ -72,6 +76,7 @@ fn main() -> anyhow::Result<()> {
     let Cli { verb, how } = Cli::parse();
     let settings = Settings {
         quick: how.quick,
+        pairs: how.pairs.map(NonZero::get),
         row: how.row.clone(),
         relayd: how.relayd.clone(),
         relayd_args: how.relayd_arg.clone(),
@@ -118,6 +123,9 @@ fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::R
     let mut command = format!("cargo xtask bench {verb}");
     if how.quick {
         command.push_str(" --quick");
+    }
+    if let Some(pairs) = how.pairs {
+        command.push_str(&format!(" --pairs {pairs}"));
     }
     if let Some(row) = &how.row {
         command.push_str(&format!(" --row {row}"));

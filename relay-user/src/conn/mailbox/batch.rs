@@ -22,11 +22,17 @@ thread_local! {
 pub struct Batch {
     chunks: Vec<Chunk>,
     counts: [Count; LANES],
+    followed: bool,
 }
 
 impl Batch {
     pub(super) fn new() -> Self {
-        Self { chunks: SPARE.take(), counts: Default::default() }
+        Self { chunks: SPARE.take(), counts: Default::default(), followed: false }
+    }
+
+    /// Notes that there is more to take.
+    pub(super) fn set_followed(&mut self) {
+        self.followed = true;
     }
 
     /// Adds a chunk of the relay's own frames, before all others.
@@ -70,6 +76,12 @@ impl Batch {
     /// Bytes of everything.
     pub fn bytes(&self) -> usize {
         self.counts.iter().map(|count| count.bytes).sum()
+    }
+
+    /// Whether the next [`super::Mailbox::take`] will find something, so that the end of this batch need not
+    /// leave alone.
+    pub fn is_followed(&self) -> bool {
+        self.followed
     }
 
     /// Whether there was nothing to take.

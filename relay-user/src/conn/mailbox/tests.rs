@@ -23,14 +23,16 @@ fn push(mailbox: &Mailbox, lane: Lane, kind: u8, len: usize) -> Pushed {
     mailbox.push(lane, &head, &body, false).expect("open")
 }
 
-/// Everything, in as many takes as it needs.
+/// Everything, in as many takes as it needs; each says rightly whether another follows.
 fn drain(mailbox: &Mailbox) -> Vec<u8> {
-    let mut all = Vec::new();
+    let (mut all, mut expected) = (Vec::new(), None);
     loop {
         let batch = mailbox.take();
+        assert_ne!(expected, Some(batch.is_empty()));
         if batch.is_empty() {
             return all;
         }
+        expected = Some(batch.is_followed());
         batch.slices().for_each(|slice| all.extend_from_slice(slice));
     }
 }
@@ -91,6 +93,31 @@ fn a_mailbox_is_blocked_until_it_has_been_found_empty() {
     assert_eq!(mailbox.depth().frames, 100);
     let taken = mailbox.take().bytes();
     assert!((TAKE_BYTES / 2..=TAKE_BYTES).contains(&taken), "{taken}");
+}
+
+#[test]
+fn a_receiver_that_takes_much_without_a_refusal_is_not_blocked_any_more() {
+    const LEN: usize = 8_000;
+    let mailbox = Mailbox::default();
+    // As many as are taken, so that it is never found empty.
+    let take_much = |bytes: usize| {
+        let mut taken = 0;
+        while taken < bytes {
+            let batch = mailbox.take().bytes();
+            (0..batch / LEN).for_each(|_| _ = push(&mailbox, Lane::Data, 0, LEN));
+            taken += batch;
+        }
+    };
+    (0..MIN_LANE_FRAMES).for_each(|_| _ = push(&mailbox, Lane::Data, 0, LEN));
+    for _ in 0..2 {
+        mailbox.settle();
+        take_much(UNBLOCK_BYTES - TAKE_BYTES_BLOCKED);
+        (0..2).for_each(|_| _ = push(&mailbox, Lane::Data, 0, LEN));
+        assert_eq!(mailbox.depth().frames, MIN_LANE_FRAMES, "a refusal counts anew");
+    }
+    take_much(TAKE_BYTES_BLOCKED);
+    (0..2).for_each(|_| _ = push(&mailbox, Lane::Data, 0, LEN));
+    assert!(mailbox.depth().frames > MIN_LANE_FRAMES);
 }
 
 #[test]
@@ -170,12 +197,12 @@ proptest! {
     ) {
         let mailbox = Mailbox::default();
         let mut model: [VecDeque<Vec<u8>>; LANES] = Default::default();
-        let (mut blocked, mut held) = (false, 0);
+        let (mut blocked, mut held) = (0, 0);
         for (n, (step, len)) in steps.into_iter().enumerate() {
             if step == 3 {
                 let batch = mailbox.take();
                 held -= batch.bytes() as i64;
-                blocked &= !batch.is_empty();
+                blocked = if batch.is_empty() { 0 } else { blocked.max(batch.bytes()) - batch.bytes() };
                 let mut taken = batch.slices().flatten().copied().collect::<Vec<_>>();
                 // Lanes in their order, each from its head, as far as there is room.
                 for (index, queue) in model.iter_mut().enumerate() {
@@ -191,7 +218,7 @@ proptest! {
             }
             if step == 4 {
                 mailbox.settle();
-                blocked = true;
+                blocked = UNBLOCK_BYTES;
                 continue;
             }
             let pushed = push(&mailbox, lane(step), n as u8, len);
@@ -200,7 +227,7 @@ proptest! {
             let before = queue.len();
             let size = |queue: &VecDeque<Vec<u8>>| queue.iter().map(Vec::len).sum::<usize>();
             while queue.len() >= MIN_LANE_FRAMES
-                && (blocked
+                && (blocked > 0
                     || queue.len() >= MAX_LANE_FRAMES
                     || size(queue) + HEADER_LEN + len > MAX_LANE_BYTES)
             {
@@ -211,7 +238,7 @@ proptest! {
             queue.push_back([head, body].concat());
             prop_assert_eq!(held, mailbox.depth().bytes as i64);
             prop_assert_eq!(mailbox.depth().bytes, model.iter().map(size).sum::<usize>());
-            if blocked {
+            if blocked > 0 {
                 prop_assert!(mailbox.held_bytes() <= 2 * mailbox.depth().bytes);
             }
         }

@@ -5,7 +5,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncWrite;
+use socket2::SockRef;
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 use crate::conn::pool;
@@ -66,7 +67,8 @@ impl Outbox {
         kept.bytes.extend_from_slice(bytes);
     }
 
-    /// Writes `bytes` now as far as the socket takes them, and keeps the rest.
+    /// Writes `bytes` now as far as the socket takes them, and keeps the rest. `more`: see
+    /// [`super::Stream::send`].
     ///
     /// # Errors
     /// The socket's.
@@ -76,10 +78,11 @@ impl Outbox {
         tcp: &mut TcpStream,
         bytes: &[u8],
         marks: &[Mark],
+        more: bool,
     ) -> io::Result<()> {
         let mut at = 0;
         while self.is_empty() && at < bytes.len() {
-            match Pin::new(&mut *tcp).poll_write(cx, &bytes[at..]) {
+            match poll_send(cx, tcp, &[IoSlice::new(&bytes[at..])], more) {
                 Poll::Ready(result) => at += written(result)?,
                 Poll::Pending => break,
             }
@@ -104,6 +107,7 @@ impl Outbox {
         cx: &mut Context<'_>,
         tcp: &mut TcpStream,
         runs: &mut dyn Iterator<Item = &[u8]>,
+        more: bool,
     ) -> io::Result<()> {
         let mut runs = runs.filter(|run| !run.is_empty()).peekable();
         while self.is_empty() && runs.peek().is_some() {
@@ -116,7 +120,7 @@ impl Outbox {
             }
             let mut left = &mut slices[..count];
             while !left.is_empty() {
-                match Pin::new(&mut *tcp).poll_write_vectored(cx, left) {
+                match poll_send(cx, tcp, left, more) {
                     Poll::Ready(result) => IoSlice::advance_slices(&mut left, written(result)?),
                     Poll::Pending => {
                         left.iter().for_each(|run| self.push(run, &[]));
@@ -148,6 +152,28 @@ impl Outbox {
     }
 }
 
+/// Writes `runs` as far as the socket takes them. `more`: what does not fill a segment may wait for the next
+/// call (send(2), `MSG_MORE`): two calls then wake the receiver, and load the network, as one would.
+fn poll_send(
+    cx: &mut Context<'_>,
+    tcp: &mut TcpStream,
+    runs: &[IoSlice<'_>],
+    more: bool,
+) -> Poll<io::Result<usize>> {
+    if !more {
+        return Pin::new(tcp).poll_write_vectored(cx, runs);
+    }
+    loop {
+        ready!(tcp.poll_write_ready(cx))?;
+        let socket = SockRef::from(&*tcp);
+        let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
+        match tcp.try_io(Interest::WRITABLE, || socket.send_vectored_with_flags(runs, flags)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
 /// A socket that takes nothing of a non-empty write is closed.
 fn written(result: io::Result<usize>) -> io::Result<usize> {
     match result? {
@@ -165,19 +191,50 @@ mod tests {
 
     use super::*;
 
+    async fn pair() -> (TcpStream, std::net::TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let reader = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (tcp, _) = listener.accept().await.expect("connected");
+        tcp.set_nodelay(true).expect("a socket");
+        tcp.writable().await.expect("a socket");
+        (tcp, reader)
+    }
+
+    #[tokio::test]
+    async fn what_is_followed_leaves_with_what_follows() {
+        let waited = async || {
+            let mut cx = Context::from_waker(Waker::noop());
+            let ((mut tcp, mut reader), mut outbox) = (pair().await, Outbox::default());
+            reader.set_nonblocking(true).expect("a socket");
+            let mut outboxes =
+                |cx: &mut Context<'_>, bytes, more| outbox.send(cx, &mut tcp, bytes, &[], more);
+            outboxes(&mut cx, b"first", true).expect("sent");
+            let early = reader.peek(&mut [0; 16]);
+            outboxes(&mut cx, b"second", false).expect("sent");
+            reader.set_nonblocking(false).expect("a socket");
+            let mut got = [0; 11];
+            reader.read_exact(&mut got).expect("read");
+            assert_eq!(&got, b"firstsecond");
+            early.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        // The system lets it wait a fifth of a second at most: long enough, but not for a machine that stops.
+        for _ in 0..10 {
+            if waited().await {
+                return;
+            }
+        }
+        panic!("it did not wait");
+    }
+
     #[tokio::test]
     async fn many_runs_arrive_in_order_whatever_the_socket_takes_at_once() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let mut reader =
-            std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
-        let (mut tcp, _) = listener.accept().await.expect("connected");
-        socket2::SockRef::from(&tcp).set_send_buffer_size(16 * 1024).expect("a socket");
-        tcp.writable().await.expect("a socket");
+        let (mut tcp, mut reader) = pair().await;
+        SockRef::from(&tcp).set_send_buffer_size(16 * 1024).expect("a socket");
         // More than fits into one call, of all lengths, and more than the sockets hold.
         let runs: Vec<Vec<u8>> = (0..3_000_u32).map(|run| vec![run as u8; run as usize % 3_001]).collect();
         let (mut cx, mut outbox) = (Context::from_waker(Waker::noop()), Outbox::default());
         let mut slices = runs.iter().map(Vec::as_slice);
-        outbox.send_runs(&mut cx, &mut tcp, &mut slices).expect("sent");
+        outbox.send_runs(&mut cx, &mut tcp, &mut slices, true).expect("sent");
         assert!(outbox.unsent() > 0, "the socket took all of it");
         let reading = std::thread::spawn(move || {
             let mut got = Vec::new();

@@ -44,8 +44,13 @@ impl Stream for PlainStream {
         })
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, plaintext: &mut dyn Iterator<Item = &[u8]>) -> io::Result<()> {
-        self.outbox.send_runs(cx, &mut self.tcp, plaintext)
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        plaintext: &mut dyn Iterator<Item = &[u8]>,
+        more: bool,
+    ) -> io::Result<()> {
+        self.outbox.send_runs(cx, &mut self.tcp, plaintext, more)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
