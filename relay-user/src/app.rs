@@ -46,10 +46,13 @@ const ROOT_KEY_FILE: &str = "/var/lib/derper/derper.key";
 pub fn run(serve: Serve) -> anyhow::Result<()> {
     // Beside the workers: for what is not about packets.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the main thread's event loop")?.block_on(start(serve))
+    let runtime = runtime.context("cannot start the main thread's event loop")?;
+    // Dropped when what uses them is gone, and by no task.
+    let mut workers = Workers::default();
+    runtime.block_on(start(serve, &mut workers))
 }
 
-async fn start(serve: Serve) -> anyhow::Result<()> {
+async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     let started_ns = clock::monotonic_ns();
     Limit::raise().context("cannot read the limit of open files (ulimit -n)")?;
     // First everything is judged that can be without a trace, then bound what goes with the process; only
@@ -57,8 +60,8 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
     let plan = derp::judge(&serve)?;
     udp::judge(&serve)?;
     let key = ServerKey::judge(&serve)?;
-    let workers = serve.workers.map_or_else(default_workers, usize::from);
-    let pairs = udp::bind(&serve, workers)?;
+    let count = serve.workers.map_or_else(default_workers, usize::from);
+    let pairs = udp::bind(&serve, count)?;
     let bound = derp::bind(&serve, &plan)?;
     let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
     let admin_socket = admin_socket(&serve)?;
@@ -77,8 +80,9 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
     let relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
     let relay = Arc::new(relay);
     let fast = fast.map(Arc::new);
-    let workers = Workers::start(workers, serve.busy_pause).context(
-        "cannot start the workers (--workers); is the limit of open files high enough (ulimit -n)?",
+    let pool = workers.start(count, serve.busy_pause).context(
+        "cannot start the workers (--workers); are the limits of open files (ulimit -n) and of threads \
+         (ulimit -u, TasksMax= of the service) high enough?",
     )?;
     let mut tasks = JoinSet::new();
 
@@ -88,14 +92,14 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
             let port = udp::port(&pairs);
             let fast = fast.as_ref().ok();
             let (service, about) = udp::start(port, &serve, disco, limits, &relay, fast, &mut tasks).await?;
-            udp::serve(pairs, &service, &workers.pool, &mut tasks)?;
+            udp::serve(pairs, &service, &pool, &mut tasks)?;
             Some(about)
         }
         None => None,
     };
-    derp::start(bound, service, &relay, &workers.pool, &mut tasks);
+    derp::start(bound, service, &relay, &pool, &mut tasks);
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
-    tasks.spawn(upkeep::spread(Arc::clone(&relay), Arc::clone(&workers.pool)));
+    tasks.spawn(upkeep::spread(Arc::clone(&relay), Arc::clone(&pool)));
     tasks.spawn(upkeep::queue_memory(Arc::clone(&relay)));
     if let Some(certificate) = &certificate {
         tasks.spawn(watch_certificate(Arc::clone(certificate)));
@@ -105,7 +109,7 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
         udp,
         fast,
         certificate,
-        pool: Arc::clone(&workers.pool),
+        pool: Arc::clone(&pool),
         started_ns,
     });
     let _admin = match admin_socket {
@@ -117,7 +121,7 @@ async fn start(serve: Serve) -> anyhow::Result<()> {
         }
         None => None,
     };
-    tracing::info!(workers = workers.pool.count(), key = %relay.public, "ready");
+    tracing::info!(workers = pool.count(), key = %relay.public, "ready");
 
     let why = tokio::select! {
         why = stopped() => why?,

@@ -12,15 +12,14 @@ pub mod spread;
 pub mod task;
 
 use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use std::{fs, io};
+use std::{fs, io, panic};
 
 use nix::unistd::{Pid, gettid};
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::conn::pause;
 
@@ -46,13 +45,13 @@ struct Worker {
     thread: Pid,
 }
 
-/// The threads. Dropping this ends them, and what runs on them.
-#[derive(Debug)]
+/// The threads, each a runtime of one: that, unlike a runtime in the current thread, runs the receiver that a
+/// read has woken next, while what was read for it is in the cache.
+///
+/// Dropping this ends them, and what runs on them; not to be done by a task of any runtime, as it waits.
+#[derive(Debug, Default)]
 pub struct Workers {
-    /// All of them.
-    pub pool: Arc<Pool>,
-    stops: Vec<oneshot::Sender<()>>,
-    threads: Vec<JoinHandle<()>>,
+    runtimes: Vec<Runtime>,
 }
 
 impl Workers {
@@ -60,43 +59,30 @@ impl Workers {
     /// for none.
     ///
     /// # Errors
-    /// The system has no thread or no file for one of them.
-    pub fn start(count: usize, busy_pause: Duration) -> io::Result<Self> {
-        let (mut workers, mut stops, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    /// The system has no thread or no file for one of them. Those that it had are left for the drop.
+    pub fn start(&mut self, count: usize, busy_pause: Duration) -> io::Result<Arc<Pool>> {
+        let mut workers = Vec::new();
         for number in 0..count.max(1) {
-            let mut builder = Builder::new_current_thread();
-            builder.enable_all();
+            let (said, thread) = mpsc::channel();
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(1).thread_name("relayd-worker").enable_all();
+            builder.on_thread_start(move || {
+                HERE.set(Some(number));
+                pause::precise();
+                // Nobody waits for it any more if the start has failed.
+                let _ = said.send(gettid());
+            });
             if !busy_pause.is_zero() {
                 builder.on_thread_park(move || pause::before_sleep(busy_pause));
             }
-            let runtime = builder.build()?;
+            // It panics if there is no thread to be had.
+            let runtime = panic::catch_unwind(AssertUnwindSafe(|| builder.build()));
+            let runtime = runtime.map_err(|_| io::Error::other("no thread is to be had"))??;
             let handle = runtime.handle().clone();
-            let ((stop, stopped), (said, thread)) = (oneshot::channel(), mpsc::channel());
-            let run = move || {
-                HERE.set(Some(number));
-                pause::precise();
-                // Nobody waits for it: the start has failed, and this ends at once.
-                let _ = said.send(gettid());
-                // Stopped, or nobody is left who could stop it.
-                let _ = runtime.block_on(stopped);
-            };
-            threads.push(thread::Builder::new().name("relayd-worker".to_owned()).spawn(run)?);
-            stops.push(stop);
-            let thread = thread.recv().map_err(io::Error::other)?;
-            workers.push(Worker { handle, thread });
+            self.runtimes.push(runtime);
+            workers.push(Worker { handle, thread: thread.recv().map_err(io::Error::other)? });
         }
-        Ok(Self { pool: Arc::new(Pool { workers, active: AtomicUsize::new(1) }), stops, threads })
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        // All are told before any is waited for.
-        self.stops.clear();
-        for thread in self.threads.drain(..) {
-            // It panicked: the panic has been reported, and there is nothing else to be done about it.
-            let _ = thread.join();
-        }
+        Ok(Arc::new(Pool { workers, active: AtomicUsize::new(1) }))
     }
 }
 
@@ -153,20 +139,21 @@ mod tests {
 
     #[test]
     fn tasks_go_to_the_active_workers_and_end_with_them() {
-        let workers = Workers::start(3, Duration::ZERO).expect("threads");
+        let mut workers = Workers::default();
+        let pool = workers.start(3, Duration::ZERO).expect("threads");
         let (alive, ended) = mpsc::channel::<()>();
         for active in [1, 2, 3] {
-            workers.pool.set_active(active);
+            pool.set_active(active);
             for _ in 0..3 {
                 let alive = alive.clone();
-                workers.pool.least().spawn(async move {
+                pool.least().spawn(async move {
                     std::future::pending::<()>().await;
                     drop(alive);
                 });
             }
         }
         drop(alive);
-        let tasks: Vec<_> = (0..3).map(|number| workers.pool.tasks(number)).collect();
+        let tasks: Vec<_> = (0..3).map(|number| pool.tasks(number)).collect();
         assert_eq!(tasks, [3, 3, 3]);
         drop(workers);
         assert!(ended.recv().is_err(), "all tasks are gone");
@@ -174,26 +161,28 @@ mod tests {
 
     #[test]
     fn a_task_that_panics_leaves_its_worker_to_the_others() {
-        let workers = Workers::start(1, Duration::ZERO).expect("a thread");
+        let mut workers = Workers::default();
+        let pool = workers.start(1, Duration::ZERO).expect("a thread");
         let (said, heard) = mpsc::channel();
-        workers.pool.least().spawn(async { panic!("a bug") });
-        workers.pool.least().spawn(async move { said.send(here()).expect("heard") });
+        pool.least().spawn(async { panic!("a bug") });
+        pool.least().spawn(async move { said.send(here()).expect("heard") });
         assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok(Some(0)), "it goes on");
         assert_eq!(here(), None);
     }
 
     #[test]
     fn the_workers_cpu_time_grows_with_what_they_do() {
-        let workers = Workers::start(2, Duration::ZERO).expect("threads");
-        let before = workers.pool.cpu().expect("proc");
+        let mut workers = Workers::default();
+        let pool = workers.start(2, Duration::ZERO).expect("threads");
+        let before = pool.cpu().expect("proc");
         let (said, heard) = mpsc::channel();
-        let thread = workers.pool.workers[1].thread;
-        workers.pool.nth(1).spawn(async move {
+        let thread = pool.workers[1].thread;
+        pool.nth(1).spawn(async move {
             let start = cpu_of(thread).expect("proc");
             while cpu_of(thread).expect("proc") < start + Duration::from_millis(5) {}
             said.send(()).expect("heard");
         });
         heard.recv().expect("done");
-        assert!(workers.pool.cpu().expect("proc") >= before + Duration::from_millis(5));
+        assert!(pool.cpu().expect("proc") >= before + Duration::from_millis(5));
     }
 }

@@ -160,13 +160,14 @@ mod tests {
         let router = Router::new(Limits::default(), None);
         let server = NodePrivate::from_bytes([1; 32]);
         let relay = Arc::new(Relay::new(router, Counters::default(), server, Duration::ZERO, u64::MAX));
-        let workers = Workers::start(1, Duration::ZERO).expect("a thread");
+        let mut workers = Workers::default();
+        let pool = workers.start(1, Duration::ZERO).expect("a thread");
         let daemon = Arc::new(Daemon {
             relay,
             udp: None,
             fast: Err("none".to_owned()),
             certificate: None,
-            pool: Arc::clone(&workers.pool),
+            pool,
             started_ns: 0,
         });
         let listener = UnixListener::bind(&path).expect("bound");

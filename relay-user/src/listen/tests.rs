@@ -98,14 +98,16 @@ async fn served(client: Client) -> (u64, Counters) {
     let key = NodePrivate::generate(&mut OsRng);
     let relay = Relay::new(Router::new(limits, None), Counters::default(), key, Duration::ZERO, u64::MAX);
     let (relay, door) = (Arc::new(relay), Arc::new(Door::new(Caps { pending: 1, per_source: 1 })));
-    let workers = Workers::start(1, Duration::ZERO).expect("a thread");
+    let mut workers = Workers::default();
+    let pool = workers.start(1, Duration::ZERO).expect("a thread");
     let admit = || door.admit(5, Limit::UNKNOWN, REMOTE);
     let (place, start) = (admit().expect("the first"), Instant::now());
     assert_eq!(admit().expect_err("the place is taken"), Refusal::Pending);
-    requests(client, (REMOTE, 1).into(), true, place, Arc::clone(&relay), Arc::clone(&workers.pool)).await;
+    requests(client, (REMOTE, 1).into(), true, place, Arc::clone(&relay), pool).await;
     admit().expect("the place is free");
-    let counters = Arc::into_inner(relay).expect("nobody else has it").counters;
-    (start.elapsed().as_secs(), counters)
+    let seconds = start.elapsed().as_secs();
+    tokio::task::spawn_blocking(|| drop(workers)).await.expect("no panic");
+    (seconds, Arc::into_inner(relay).expect("nobody else has it").counters)
 }
 
 const PROBE: &str = "GET /derp/probe HTTP/1.1\r\nHost: a\r\n\r\n";

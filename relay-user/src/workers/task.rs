@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_moved_loses_nothing_and_ends_where_it_is() {
-        let workers = Workers::start(2, Duration::ZERO).expect("threads");
+        let mut workers = Workers::default();
+        let shared = workers.start(2, Duration::ZERO).expect("threads");
         let (key, router) = (NodePrivate::from_bytes([7; KEY_LEN]), Router::new(Limits::default(), None));
         let relay = Arc::new(Relay::new(router, Counters::default(), key, Duration::ZERO, u64::MAX));
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
@@ -93,8 +94,8 @@ mod tests {
         served.set_nonblocking(true).expect("a socket");
         let peer = Arc::new(Peer::new(NodePublic::from_bytes([1; KEY_LEN]), relay.next_conn(), remote));
         relay.router.login(&peer, 0).expect("a new connection");
-        let (whose, on, pool) = (Arc::clone(&peer), Arc::clone(&relay), Arc::clone(&workers.pool));
-        workers.pool.nth(0).spawn(async move {
+        let (whose, on, pool) = (Arc::clone(&peer), Arc::clone(&relay), Arc::clone(&shared));
+        shared.nth(0).spawn(async move {
             let stream = PlainStream::new(tokio::net::TcpStream::from_std(served).expect("a loop"));
             Task::start(Connection::new(stream, Reader::new(0), whose, on), pool);
         });
@@ -117,7 +118,7 @@ mod tests {
             }
             ping(number);
             ping(number);
-            beside += u32::from(workers.pool.tasks(1 - number as usize % 2) == 0);
+            beside += u32::from(shared.tasks(1 - number as usize % 2) == 0);
         }
         assert!(beside > MOVES / 2, "it was where it should be only {beside} times");
         peer.worker.store(7, Ordering::Relaxed);
