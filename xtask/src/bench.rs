@@ -29,7 +29,7 @@ pub(crate) struct Bench {
     /// Only rows whose name contains this
     #[arg(long, value_name = "PART")]
     row: Option<OsString>,
-    /// Also put the report, with this date, among the daemon's documents
+    /// Also put the page and its plot, with this date, among the daemon's documents
     #[arg(long, value_name = "DATE")]
     commit_report: Option<OsString>,
     /// What follows `--` goes to the benchmark, such as --relayd-arg=--workers=2

@@ -164,25 +164,44 @@ pub struct Report {
 }
 
 impl Report {
-    /// Writes `NAME.md`, `NAME.json` with every sample, and the plots `NAME-*.svg`; returns the table's path.
+    /// Writes `NAME.md`, `NAME.json` with every sample, and the plots `NAME-*.svg`; returns the page's path.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn write(&self, dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
-        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        make_dir(dir)?;
         let mut plots = plot::draw(&self.rows, dir, name)?;
         for (picture, svg) in self.rows.iter().flat_map(|row| &row.pictures) {
             let file = format!("{name}-{picture}");
             fs::write(dir.join(&file), svg)?;
             plots.push(file);
         }
+        fs::write(dir.join(format!("{name}.json")), serde_json::to_vec_pretty(&self.rows)?)?;
+        self.write_page(dir, name, &plots)
+    }
+
+    /// Writes what is kept in the repository: the page `NAME.md` and one plot, without raw data; returns the
+    /// page's path.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_to_docs(&self, dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
+        make_dir(dir)?;
+        let plots = plot::draw(&self.rows, dir, name)?;
+        self.write_page(dir, name, &plots)
+    }
+
+    fn write_page(&self, dir: &Path, name: &str, plots: &[String]) -> anyhow::Result<PathBuf> {
         let mut facts = machine::facts();
         facts.extend(self.facts.iter().cloned());
-        let table = dir.join(format!("{name}.md"));
-        fs::write(&table, markdown::page(self, &facts, &plots))?;
-        fs::write(dir.join(format!("{name}.json")), serde_json::to_vec_pretty(&self.rows)?)?;
-        Ok(table)
+        let path = dir.join(format!("{name}.md"));
+        fs::write(&path, markdown::page(self, &facts, plots))?;
+        Ok(path)
     }
+}
+
+fn make_dir(dir: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))
 }
 
 #[cfg(test)]
@@ -213,6 +232,28 @@ mod tests {
         assert_eq!(Row { ours_at_most: Some(0.9), ..row(&[1.0], &[2.0]) }.met(), Some(false));
         assert_eq!(row(&[], &[]).met(), None);
         assert_eq!(Row { at_most: None, ..row(&[1.0], &[2.0]) }.met(), None);
+    }
+
+    #[test]
+    fn the_repository_keeps_one_page_and_one_plot() -> anyhow::Result<()> {
+        let one = Row {
+            name: "one".into(),
+            pictures: vec![("more.svg".into(), String::new())],
+            ..row(&[1.0], &[2.0])
+        };
+        let report =
+            Report { command: String::new(), date: String::new(), facts: Vec::new(), rows: vec![one] };
+        let files = |write: fn(&Report, &Path, &str) -> anyhow::Result<PathBuf>| {
+            let dir = tempfile::tempdir()?;
+            write(&report, dir.path(), "x")?;
+            let entries = fs::read_dir(dir.path())?.map(|entry| Ok(entry?.file_name().into_string()));
+            let mut names = entries.collect::<anyhow::Result<Vec<_>>>()?;
+            names.sort();
+            anyhow::Ok(names.into_iter().flatten().collect::<Vec<_>>())
+        };
+        assert_eq!(files(Report::write_to_docs)?, ["x-ratio.svg", "x.md"]);
+        assert_eq!(files(Report::write)?, ["x-more.svg", "x-ratio.svg", "x.json", "x.md"]);
+        Ok(())
     }
 
     #[test]

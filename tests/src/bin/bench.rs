@@ -67,7 +67,7 @@ struct How {
     /// Where the report goes
     #[arg(long, global = true, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
-    /// Also put the report, with this date, among the daemon's documents
+    /// Also put the page and its plot, with this date, among the daemon's documents
     #[arg(long, global = true, value_name = "DATE")]
     commit_report: Option<String>,
 }
@@ -139,7 +139,7 @@ fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::R
     println!("{}", page.display());
     if let Some(date) = &how.commit_report {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("relay-user").join("docs/benchmarks");
-        report.write(&docs, &format!("{date}-{verb}"))?;
+        report.write_to_docs(&docs, &format!("{date}-{verb}"))?;
     }
     Ok(())
 }
