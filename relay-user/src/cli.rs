@@ -18,8 +18,6 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use relay_common::fastpath::DEFAULT_MAX_SESSIONS;
 
-use crate::fastpath::Mode;
-
 /// A relay for peers that cannot reach each other: DERP over TLS, UDP sessions through XDP, STUN.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "relayd", version = VERSION, args_override_self = true)]
@@ -34,16 +32,15 @@ pub struct Cli {
 }
 
 /// `relayd --version`: release, commit, and whether the fast path is in it.
-pub const VERSION: &str = match crate::fastpath::OBJECT {
-    Some(_) => {
-        concat!(env!("CARGO_PKG_VERSION"), ", commit ", env!("RELAYD_COMMIT"), ", with the XDP program")
-    }
-    None => concat!(
+pub const VERSION: &str = if cfg!(have_bpf) {
+    concat!(env!("CARGO_PKG_VERSION"), ", commit ", env!("RELAYD_COMMIT"), ", with the XDP program")
+} else {
+    concat!(
         env!("CARGO_PKG_VERSION"),
         ", commit ",
         env!("RELAYD_COMMIT"),
         ", without the XDP program (`cargo xtask build` embeds it)"
-    ),
+    )
 };
 
 /// Questions to a running daemon.
@@ -136,6 +133,15 @@ pub enum CertMode {
     Gcp,
 }
 
+/// Where the XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum XdpMode {
+    /// In the interface's driver.
+    Native,
+    /// In the kernel's receive path; works with every driver.
+    Generic,
+}
+
 /// Who opens and seals the records of a TLS 1.3 connection after its handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TlsRecords {
@@ -201,8 +207,8 @@ pub struct Serve {
     #[arg(long, value_name = "IFACE", requires = "relay_server_port")]
     pub xdp: Option<String>,
     /// How the XDP program is attached: native, or generic where the driver cannot
-    #[arg(long, value_name = "MODE", default_value = "native", requires = "xdp")]
-    pub xdp_mode: Mode,
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = XdpMode::Native, requires = "xdp")]
+    pub xdp_mode: XdpMode,
     /// Where the BPF maps are pinned; default: relayd/v<schema>/<udp port> in the BPF file system
     #[arg(long, value_name = "DIR", requires = "xdp")]
     pub bpf_dir: Option<PathBuf>,

@@ -9,13 +9,9 @@
 pub mod bucket;
 pub mod ledger;
 pub mod login;
-pub mod mailbox;
-pub mod parting;
-pub mod pause;
-pub mod pool;
 pub mod reader;
-pub mod stream;
 pub mod sweep;
+pub mod task;
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -26,15 +22,15 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use self::ledger::{Ledger, Packets};
-use self::mailbox::Lane;
-use self::parting::Parting;
 use self::reader::{Fault, Reader};
-use self::stream::{Received, Stream};
 use crate::clock;
+use crate::mailbox::Lane;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::route::gone::Audience;
 use crate::route::peer::{Ending, Peer};
+use crate::transport::parting::Parting;
+use crate::transport::{Received, Stream};
 
 /// Socket reads per turn, so that one busy client does not keep its worker from the others.
 const READS_PER_TURN: usize = 4;

@@ -1,6 +1,6 @@
 //! The fast path: the XDP program's loader and everything the daemon says to it and hears from it.
 //!
-//! aya is named only below this module. The rest of the daemon sees a [`sessions::SessionMap`] to write,
+//! aya is named only below this module. The rest of the daemon sees a [`crate::route::session_map::SessionMap`] to write,
 //! counters to read, and [`nexthop`] for what a session needs to be written. Nothing here decides anything
 //! about sessions.
 //!
@@ -13,8 +13,7 @@
 //! stay.
 
 mod abi;
-pub mod addresses;
-pub mod audit;
+pub mod bpf_sessions;
 mod counters;
 mod error;
 pub mod inspect;
@@ -26,30 +25,28 @@ pub mod nexthop;
 pub mod object;
 mod pins;
 mod rights;
-pub mod sessions;
 
 use std::{
     fmt,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use aya::programs::links::FdLink;
 use relay_common::fastpath::{Config, ReasonCount, reason::XdpReason};
 
+use self::{
+    bpf_sessions::BpfSessions,
+    counters::{Control, Reasons},
+    logs::LogDrain,
+    pins::Pins,
+};
 pub use self::{
-    audit::{Audit, audit},
     error::StartError,
     object::OBJECT,
     pins::{ROOT, default_dir},
 };
-use self::{
-    counters::{Control, Reasons},
-    logs::LogDrain,
-    pins::Pins,
-    sessions::{BpfSessions, MapError},
-};
 use crate::clock;
+use crate::route::session_map::MapError;
 
 /// Where in the path of a frame the program runs. Asked for by name, never guessed: a silent fall to generic
 /// mode hides both cost and checksum faults.
@@ -68,18 +65,6 @@ impl fmt::Display for Mode {
             Self::Native => "native",
             Self::Generic => "generic",
         })
-    }
-}
-
-impl FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "native" => Ok(Self::Native),
-            "generic" => Ok(Self::Generic),
-            other => Err(format!("{other:?} is neither native nor generic")),
-        }
     }
 }
 

@@ -4,7 +4,6 @@ pub mod door;
 pub mod http;
 pub mod pages;
 pub mod tcp;
-pub mod wildcard;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -21,16 +20,17 @@ use self::http::{Head, HeadError};
 use self::pages::Route;
 use crate::clock;
 use crate::conn::login::login;
-use crate::conn::parting::part;
-use crate::conn::stream::plain::PlainStream;
-use crate::conn::stream::{Stream, recv_into, send_all};
+use crate::conn::task::Task;
 use crate::files::Limit;
+use crate::host::unmapped;
 use crate::log::brief;
 use crate::observe::counters::Counter;
 use crate::observe::seldom::Seldom;
 use crate::relay::Relay;
-use crate::tls::stream::TlsStream;
-use crate::workers::task::Task;
+use crate::transport::parting::part;
+use crate::transport::plain::PlainStream;
+use crate::transport::tls::stream::TlsStream;
+use crate::transport::{Stream, recv_into, send_all};
 use crate::workers::{Pool, here};
 
 /// How long a client may take for its TLS handshake and first request, for each further one, and to take an
@@ -73,7 +73,7 @@ pub async fn serve(
     let failures = Seldom::default();
     loop {
         match listener.accept().await {
-            Ok((tcp, remote)) => admit(tcp, tcp::unmapped(remote), &service, &door, &relay, &pool),
+            Ok((tcp, remote)) => admit(tcp, unmapped(remote), &service, &door, &relay, &pool),
             Err(error) => {
                 relay.counters.add(Counter::AcceptFailed, 1);
                 if is_of_one_connection(&error) {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use relay_common::key::{NodePrivate, NodePublic};
 
-use crate::conn::mailbox::budget::Budget;
+use crate::mailbox::budget::Budget;
 use crate::observe::counters::Counters;
 use crate::route::Router;
 use crate::route::gone::Audience;
 use crate::route::peer::Peer;
-use crate::route::table::ConnId;
+use crate::route::vocabulary::ConnId;
 
 /// The shared state of the daemon.
 #[derive(Debug)]

@@ -3,14 +3,20 @@
 //! [`Router`] owns the table's one mutex. Whoever changes the table writes the changes to both mirrors before
 //! letting the mutex go; packets read the mirrors and never take it.
 
+pub mod audit;
 pub mod cache;
 mod clients;
 pub mod gone;
 mod mirror;
+#[cfg(test)]
+mod model_sessions;
+pub mod next_hop;
 pub mod peer;
 pub mod session;
+pub mod session_map;
 pub mod sessions;
-pub mod table;
+mod table;
+pub mod vocabulary;
 
 use std::sync::Arc;
 
@@ -23,12 +29,13 @@ use relay_common::key::{DiscoPublic, NodePublic};
 use self::gone::Audience;
 use self::mirror::Kernel;
 pub use self::mirror::KernelHealth;
+use self::next_hop::NextHop;
 use self::peer::Peer;
 use self::session::{SessionRoute, Side};
+use self::session_map::SessionMap;
 use self::sessions::{Limits, Session};
-use self::table::{Change, ConnId, Event, LegIndex, LegPath, Refusal, Table};
-use crate::fastpath::nexthop::NextHop;
-use crate::fastpath::sessions::SessionMap;
+use self::table::Table;
+use self::vocabulary::{Change, ConnId, Event, LegIndex, LegPath, Refusal};
 
 /// Sessions handled per hold of the table's mutex, by anything that walks all of them.
 const WALK: usize = 128;
@@ -60,8 +67,6 @@ struct Inner {
     table: Table,
     kernel: Kernel,
     audiences: gone::Audiences,
-    // What the session that may be made next will need, and the table does not know.
-    offered: Option<Side>,
     changes: Vec<Change>,
 }
 
@@ -72,7 +77,6 @@ impl Router {
             table: Table::new(limits),
             kernel: Kernel::new(kernel),
             audiences: gone::Audiences::default(),
-            offered: None,
             changes: Vec::new(),
         };
         Self {
@@ -143,8 +147,7 @@ impl Router {
     /// when the pair has a session already.
     pub fn allocate(&self, pair: [DiscoPublic; 2], side: Side, now_ns: u64) -> Result<Session, Refusal> {
         let mut inner = self.lock();
-        inner.offered = Some(side);
-        self.apply(&mut inner, Event::Allocate { pair }, now_ns)?;
+        self.apply_with(&mut inner, Event::Allocate { pair }, Some(side), now_ns)?;
         inner.table.session_of(pair).cloned().ok_or(Refusal::UnknownSession)
     }
 
@@ -273,10 +276,21 @@ impl Router {
     }
 
     fn apply(&self, inner: &mut Inner, event: Event, now_ns: u64) -> Result<(), Refusal> {
+        self.apply_with(inner, event, None, now_ns)
+    }
+
+    /// `side`: what a session that this makes needs beyond the table's knowledge.
+    fn apply_with(
+        &self,
+        inner: &mut Inner,
+        event: Event,
+        mut side: Option<Side>,
+        now_ns: u64,
+    ) -> Result<(), Refusal> {
         let mut changes = std::mem::take(&mut inner.changes);
         let result = inner.table.apply(event, now_ns, &mut changes);
         for change in changes.drain(..) {
-            self.mirror(inner, change);
+            self.mirror(inner, change, &mut side);
         }
         inner.changes = changes;
         result

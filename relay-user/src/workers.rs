@@ -8,8 +8,8 @@
 //! many are used as the load needs. What is not about packets runs elsewhere: nothing long ever stands before
 //! a packet.
 
+pub mod pause;
 pub mod spread;
-pub mod task;
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -20,8 +20,6 @@ use std::{fs, io, panic};
 
 use nix::unistd::{Pid, gettid};
 use tokio::runtime::{Builder, Handle, Runtime};
-
-use crate::conn::pause;
 
 thread_local! {
     static HERE: Cell<Option<usize>> = const { Cell::new(None) };

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{Daemon, Failure};
 use crate::clock;
 use crate::observe::counters::Counter;
-use crate::route::table::Refusal;
+use crate::route::vocabulary::Refusal;
 
 /// Seconds after which a request that found no address or no room may be repeated (upstream's
 /// `ServerRetryAfter`).

@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
     use crate::route::peer::About;
-    use crate::route::table::ConnId;
+    use crate::route::vocabulary::ConnId;
 
     fn peer(byte: u8, remote: &str, app: &str) -> Arc<Peer> {
         let remote = remote.parse().expect("an address");

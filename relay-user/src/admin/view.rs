@@ -15,7 +15,7 @@ use super::Daemon;
 use crate::log;
 use crate::route::peer::Peer;
 use crate::route::session::SessionRoute;
-use crate::tls::map_node::MapNode;
+use crate::transport::tls::map_node::MapNode;
 
 const SECOND_NS: u64 = 1_000_000_000;
 

@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::cli::Serve;
+use crate::cli::{Serve, XdpMode};
 use crate::fastpath::nexthop::NextHops;
-use crate::fastpath::{FastPath, Options};
+use crate::fastpath::{FastPath, Mode, Options};
 use crate::relay::Relay;
 use crate::route::sessions::Limits;
 use crate::udp::endpoints::Endpoints;
@@ -54,7 +54,10 @@ pub(super) fn fast_path(serve: &Serve, pairs: Option<&[Pair]>) -> anyhow::Result
     };
     let options = Options {
         iface,
-        mode: serve.xdp_mode,
+        mode: match serve.xdp_mode {
+            XdpMode::Native => Mode::Native,
+            XdpMode::Generic => Mode::Generic,
+        },
         bpf_dir: serve.bpf_dir.clone(),
         max_sessions: serve.relay_max_sessions,
         udp_port,

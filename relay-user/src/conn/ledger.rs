@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::mailbox::Batch;
+use crate::mailbox::Batch;
 
 /// Packets and their payload bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ struct Open {
 
 impl Ledger {
     /// Notes that `batch` was handed to a stream, which then had `unsent` bytes of its plaintext left (see
-    /// [`super::stream::Stream::unsent_plaintext`]). Returns what of it has been sent.
+    /// [`crate::transport::Stream::unsent_plaintext`]). Returns what of it has been sent.
     pub fn begin(&mut self, batch: &Batch, unsent: usize) -> Packets {
         debug_assert!(self.open.is_none(), "the batch before has been looked at to its end");
         if unsent == 0 {
@@ -91,8 +91,8 @@ mod tests {
     use relay_common::derp::message::recv_packet_header;
     use relay_common::key::NodePublic;
 
-    use super::super::mailbox::{Lane, Mailbox};
     use super::*;
+    use crate::mailbox::{Lane, Mailbox};
 
     /// A pong, and packets of 10, 20 and 30 bytes: frames of 13, 47, 57 and 67.
     fn batch() -> Batch {

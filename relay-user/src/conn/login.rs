@@ -16,14 +16,14 @@ use relay_common::derp::login::{self, ExpectInfo, LoginError, Ready};
 use relay_common::key::NONCE_LEN;
 
 use super::Connection;
-use super::parting::part;
 use super::reader::Reader;
-use super::stream::{Stream, recv_into, send_all};
 use super::sweep;
 use crate::clock;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::route::peer::{About, Peer};
+use crate::transport::parting::part;
+use crate::transport::{Stream, recv_into, send_all};
 
 /// How long a client may take from ServerKey to ClientInfo, and to take ServerInfo (upstream's 10 s).
 const DEADLINE: Duration = Duration::from_nanos(LOGIN_TIMEOUT_NS);
@@ -46,7 +46,7 @@ pub enum LoginFailure {
     Timeout,
     /// The table refused the connection.
     #[error(transparent)]
-    Refused(#[from] crate::route::table::Refusal),
+    Refused(#[from] crate::route::vocabulary::Refusal),
 }
 
 /// Greets the client, checks its key, puts it into the table and answers ServerInfo. `preamble` goes out

@@ -14,13 +14,14 @@ use relay_common::derp::{
 use relay_common::key::NodePublic;
 
 use super::bucket::Bucket;
-use super::mailbox::Lane;
-use super::{pause, pool};
+use crate::mailbox::Lane;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::cache::Cache;
 use crate::route::gone::Audience;
 use crate::route::peer::Peer;
+use crate::transport::fitting;
+use crate::workers::pause;
 
 /// How a client broke the protocol. Ends its connection, and nobody else's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +120,7 @@ impl Turn<'_> {
             Ok(disposition)
         };
         let on_frame = |header, payload: &[u8]| handler.frame(header, payload);
-        let result = deframer.push_with(&mut pool::Fitting, plaintext, admit, on_frame);
+        let result = deframer.push_with(&mut fitting::Fitting, plaintext, admit, on_frame);
         handler.begun.tally.add(Counter::UnknownFrames, skipped.get());
         result.map_err(|error| match error {
             PushError::Frame(error) => Fault::Frame(error),

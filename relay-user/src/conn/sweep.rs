@@ -10,7 +10,7 @@ use rand_core::{OsRng, RngCore};
 use relay_common::derp::frame::{FrameType, Header};
 use relay_common::derp::{KEEP_ALIVE_JITTER_NS, KEEP_ALIVE_NS};
 
-use super::mailbox::Lane;
+use crate::mailbox::Lane;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::route::peer::{Ending, Peer};

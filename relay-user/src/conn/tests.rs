@@ -16,8 +16,8 @@ use super::*;
 use crate::observe::counters::Counters;
 use crate::route::Router;
 use crate::route::sessions::Limits;
-use crate::route::table::ConnId;
-use crate::tls::stream::TlsStream;
+use crate::route::vocabulary::ConnId;
+use crate::transport::tls::stream::TlsStream;
 
 mod counted;
 

@@ -8,10 +8,8 @@ use relay_common::fastpath::{
     reason::{COUNT, XdpReason},
 };
 
-use super::{
-    abi::Abi,
-    sessions::{MapError, bpf::map_error},
-};
+use super::{abi::Abi, bpf_sessions::map_error};
+use crate::route::session_map::MapError;
 
 /// `REASONS`: how often the program left by each exit.
 pub(super) struct Reasons(PerCpuArray<MapData, Abi<ReasonCount>>);

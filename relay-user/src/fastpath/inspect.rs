@@ -22,10 +22,9 @@ use relay_common::fastpath::{Config, SessionEntry, SessionStats, map};
 use time::OffsetDateTime;
 
 use self::{alive::Keeper, print::Session};
-use super::{
-    abi::Abi, counters::Reasons, lock::lock_path, pins::PINNED, sessions::MapError, sessions::bpf::map_error,
-};
+use super::{abi::Abi, bpf_sessions::map_error, counters::Reasons, lock::lock_path, pins::PINNED};
 use crate::clock;
+use crate::route::session_map::MapError;
 
 /// Levels of directories looked through below the one named: `relayd`, `v<schema>`, `<udp port>`.
 const DEPTH: usize = 3;

@@ -17,13 +17,13 @@ use relay_common::fastpath::{Config, PROGRAM, map};
 use super::{
     Mode, Options,
     abi::Abi,
+    bpf_sessions::BpfSessions,
     counters::{Control, Reasons},
     error::StartError,
     inspect::layout,
     logs::LogDrain,
     netlink::{Netlink, attached_xdp},
     pins::PINNED,
-    sessions::BpfSessions,
 };
 
 /// Lines of the verifier's log worth showing: it ends with what it objects to.

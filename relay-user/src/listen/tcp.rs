@@ -7,8 +7,8 @@ use std::time::Duration;
 use socket2::{TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
-use super::wildcard;
 use crate::cli::keepalive::Keepalive;
+use crate::host::wildcard;
 use crate::workers::here;
 
 /// Connections that may wait to be accepted.
@@ -67,9 +67,4 @@ pub fn listen(addr: SocketAddr, options: &Options) -> io::Result<TcpListener> {
 pub fn take_over(tcp: TcpStream, accepted_on: Option<usize>) -> io::Result<TcpStream> {
     tcp.set_nodelay(true)?;
     if accepted_on == here() { Ok(tcp) } else { TcpStream::from_std(tcp.into_std()?) }
-}
-
-/// An IPv4 client of a dual-stack socket, as the IPv4 address it is.
-pub fn unmapped(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

@@ -11,10 +11,10 @@ use tokio::time::Sleep;
 
 use super::door::{Caps, Refusal};
 use super::*;
-use crate::conn::stream::Received;
 use crate::observe::counters::Counters;
 use crate::route::Router;
 use crate::route::sessions::Limits;
+use crate::transport::Received;
 use crate::workers::Workers;
 
 const REMOTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));

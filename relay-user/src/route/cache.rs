@@ -83,7 +83,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::super::sessions::Limits;
-    use super::super::table::ConnId;
+    use super::super::vocabulary::ConnId;
     use super::*;
 
     fn router() -> Router {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use relay_common::key::NodePublic;
 
-use super::table::{Change, ConnId, Refusal};
+use super::vocabulary::{Change, ConnId, Refusal};
 
 /// The connections of every key, most recently active last.
 #[derive(Debug, Default)]
@@ -75,21 +75,5 @@ impl Clients {
             }
         }
         Ok(())
-    }
-
-    /// The active connection of every key.
-    pub(super) fn routes(&self) -> impl Iterator<Item = (NodePublic, ConnId)> + '_ {
-        self.conns_by_key.iter().filter_map(|(key, conns)| conns.last().map(|conn| (*key, *conn)))
-    }
-
-    /// Whether more than one connection holds this connection's key.
-    pub(super) fn is_shared(&self, conn: ConnId) -> bool {
-        let key = self.keys.get(&conn);
-        key.and_then(|key| self.conns_by_key.get(key)).is_some_and(|conns| conns.len() > 1)
-    }
-
-    /// Connections logged in.
-    pub(super) fn len(&self) -> usize {
-        self.keys.len()
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use relay_common::key::NodePublic;
 
 use super::peer::Peer;
-use super::table::ConnId;
+use super::vocabulary::ConnId;
 
 /// Dead entries are swept out when the list has grown to this, and then to twice what was left.
 const FIRST_PURGE: usize = 64;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use relay_common::fastpath::{SessionEntry, SessionStats};
 
 use super::session::{SessionRoute, Side};
-use super::table::Change;
+use super::vocabulary::Change;
 use super::{Inner, Router};
-use crate::fastpath::sessions::SessionMap;
+use crate::route::session_map::SessionMap;
 
 /// How the BPF map has been keeping up with the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Kernel {
         let Some(map) = &mut self.map else { return self.health };
         let wanted: BTreeMap<u32, SessionEntry> = wanted.collect();
         self.health.audits += 1;
-        let audit = crate::fastpath::audit(map.as_mut(), &wanted);
+        let audit = super::audit::audit(map.as_mut(), &wanted);
         self.health.drift += audit.drift() as u64;
         if let Some(error) = audit.error {
             self.health.failures += 1;
@@ -80,7 +80,8 @@ impl Kernel {
 }
 
 impl Router {
-    pub(super) fn mirror(&self, inner: &mut Inner, change: Change) {
+    /// Writes one change. `side` is for a session that is not there yet.
+    pub(super) fn mirror(&self, inner: &mut Inner, change: Change, side: &mut Option<Side>) {
         match change {
             Change::Route { key, conn } => {
                 // The connection is in `conns` from before its login until after its leave.
@@ -104,7 +105,7 @@ impl Router {
             }
             Change::Session { vni, clients, legs } => {
                 let known = self.session(vni).map(|route| Side::clone(&route.side));
-                if let Some(side) = known.or_else(|| inner.offered.take()) {
+                if let Some(side) = known.or_else(|| side.take()) {
                     self.sessions.insert(vni, Arc::new(SessionRoute { vni, clients, legs, side }));
                 }
             }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use relay_common::derp::info::AppName;
 use relay_common::key::NodePublic;
 
-use super::table::ConnId;
-use crate::conn::mailbox::Mailbox;
+use super::vocabulary::ConnId;
+use crate::mailbox::Mailbox;
 
 /// The handle that mirrors, caches and other connections share.
 ///

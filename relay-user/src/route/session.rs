@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use relay_common::fastpath::SessionStats;
 use relay_common::key::{DiscoPublic, DiscoShared};
 
-use super::table::LegPath;
+use super::vocabulary::LegPath;
 
 /// The mirror's entry for one session.
 #[derive(Debug)]

@@ -5,8 +5,8 @@
 //!     |                            |                            |                         |
 //!     +---- 30 s after allocation -+                            +- 5 min without either --+--> gone
 //! ```
-//! A leg that is bound stays bound until it binds anew or the session ends (upstream `net/udprelay`, state
-//! machine restated in the project's protocol notes). Only an authenticated answer moves a leg; data never
+//! A leg that is bound stays bound until it binds anew or the session ends (upstream
+//! `net/udprelay`; `docs/protocol.md` has the rules). Only an authenticated answer moves a leg; data never
 //! does.
 
 mod entry;
@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use relay_common::fastpath::SessionEntry;
 use relay_common::key::DiscoPublic;
 
-use super::table::{Change, LegIndex, LegPath, Refusal};
-use crate::fastpath::nexthop::NextHop;
+use super::vocabulary::{Change, LegIndex, LegPath, Refusal};
+use crate::route::next_hop::NextHop;
 
 /// Largest VNI: 24 bits.
 const MAX_VNI: u32 = (1 << 24) - 1;

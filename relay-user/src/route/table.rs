@@ -1,116 +1,25 @@
 //! The authoritative client table: a plain state machine, `(event, now) -> changes`.
 //!
 //! It knows connections, keys and sessions by name only. No socket, no clock, no lock: [`super::Router`]
-//! holds the one mutex around it and writes its changes, and nothing else, to the two mirrors (`design` laws
-//! 1 to 5).
+//! holds the one mutex around it and writes its changes, and nothing else, to the two mirrors (laws 1 to 5 of
+//! `docs/architecture.md`).
 
-use std::net::SocketAddr;
-
-use relay_common::fastpath::SessionEntry;
 use relay_common::key::{DiscoPublic, NodePublic};
 
 use super::clients::Clients;
 use super::sessions::{Limits, Session, Sessions};
-use crate::fastpath::nexthop::NextHop;
-
-/// A connection's name; never used twice in the life of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(pub u64);
-
-/// Which of a session's two clients, in the order of their sorted disco keys: 0 or 1.
-pub type LegIndex = usize;
-
-/// The way a bound client's packets come and go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LegPath {
-    /// The client's address and port.
-    pub remote: SocketAddr,
-    /// The relay's address and port that the client talks to, and hears from.
-    pub local: SocketAddr,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the fields are the words of the sentence above them")]
-pub enum Event {
-    /// A connection proved a node key.
-    Login { conn: ConnId, key: NodePublic },
-    /// A connection that shares its key sent a frame.
-    Frame { conn: ConnId },
-    /// A connection ended.
-    Leave { conn: ConnId },
-    /// Two clients want a session.
-    Allocate { pair: [DiscoPublic; 2] },
-    /// A client opened its handshake; it has been authenticated.
-    Bind { vni: u32, leg: LegIndex, generation: u32 },
-    /// A client returned the challenge from this path; it has been authenticated.
-    Answer { vni: u32, leg: LegIndex, generation: u32, path: LegPath },
-    /// What the kernel's routing says about a leg's path; `None`: no way out is known.
-    NextHop { vni: u32, leg: LegIndex, path: LegPath, hop: Option<NextHop> },
-    /// When each leg was last heard, on either packet path; 0: never. Refreshes the session, or ends it.
-    Tick { vni: u32, last_seen_ns: [u64; 2] },
-}
-
-/// What the mirrors have to be told, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the words of the sentence above them")]
-pub enum Change {
-    /// Packets for the key go to this connection now.
-    Route { key: NodePublic, conn: ConnId },
-    /// The key has left: no connection holds it.
-    Unroute { key: NodePublic },
-    /// The connection is, or is no longer, one of several with the same key.
-    Shared { conn: ConnId, shared: bool },
-    /// A session exists, with these legs bound.
-    Session { vni: u32, clients: [DiscoPublic; 2], legs: [Option<LegPath>; 2] },
-    /// A session is gone.
-    NoSession { vni: u32 },
-    /// The kernel forwards this session; `fresh`: its stats slot has had another tenant.
-    Install { vni: u32, entry: SessionEntry, fresh: bool },
-    /// The kernel must not forward this session.
-    Uninstall { vni: u32 },
-}
-
-/// Why an event changed nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// A connection logged in twice.
-    #[error("the connection is logged in already")]
-    ConnInUse,
-    /// Not, or no longer, a logged-in connection.
-    #[error("no such connection")]
-    UnknownConn,
-    /// Not, or no longer, a session.
-    #[error("no such session")]
-    UnknownSession,
-    /// `--relay-max-sessions` sessions exist.
-    #[error("all sessions are taken")]
-    Full,
-    /// A disco key is zero, the server's own, or named twice.
-    #[error("not a pair of client keys")]
-    BadPair,
-    /// An answer without its bind, or to an older one.
-    #[error("not the generation of the bind in progress")]
-    WrongGeneration,
-    /// Both legs would have one address.
-    #[error("the other client is bound to this address")]
-    SameAddress,
-    /// A next hop for a path the leg no longer has.
-    #[error("the leg has moved on")]
-    StalePath,
-}
+use super::vocabulary::{Change, ConnId, Event, Refusal};
 
 /// The table.
 #[derive(Debug)]
-pub struct Table {
+pub(super) struct Table {
     clients: Clients,
     sessions: Sessions,
 }
 
 impl Table {
     /// An empty table that will hold at most `limits.max_sessions` sessions.
-    pub fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self { clients: Clients::default(), sessions: Sessions::new(limits) }
     }
 
@@ -118,7 +27,7 @@ impl Table {
     ///
     /// # Errors
     /// The event was refused, nothing changed, and `out` is as it was.
-    pub fn apply(&mut self, event: Event, now_ns: u64, out: &mut Vec<Change>) -> Result<(), Refusal> {
+    pub(super) fn apply(&mut self, event: Event, now_ns: u64, out: &mut Vec<Change>) -> Result<(), Refusal> {
         match event {
             Event::Login { conn, key } => self.clients.login(conn, key, out),
             Event::Frame { conn } => self.clients.frame(conn, out),
@@ -133,38 +42,23 @@ impl Table {
         }
     }
 
-    /// The active connection of every key.
-    pub fn routes(&self) -> impl Iterator<Item = (NodePublic, ConnId)> + '_ {
-        self.clients.routes()
-    }
-
-    /// Whether more than one connection holds this connection's key.
-    pub fn is_shared(&self, conn: ConnId) -> bool {
-        self.clients.is_shared(conn)
-    }
-
-    /// Connections logged in.
-    pub fn client_count(&self) -> usize {
-        self.clients.len()
-    }
-
     /// Every session, by VNI.
-    pub fn sessions(&self) -> impl Iterator<Item = &Session> + '_ {
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &Session> + '_ {
         self.sessions.iter()
     }
 
     /// One session.
-    pub fn session(&self, vni: u32) -> Option<&Session> {
+    pub(super) fn session(&self, vni: u32) -> Option<&Session> {
         self.sessions.get(vni)
     }
 
     /// The session of a pair, in either order.
-    pub fn session_of(&self, pair: [DiscoPublic; 2]) -> Option<&Session> {
+    pub(super) fn session_of(&self, pair: [DiscoPublic; 2]) -> Option<&Session> {
         self.sessions.of(pair)
     }
 
     /// At most `count` VNIs after `vni`, ascending: to walk all sessions a few at a time.
-    pub fn vnis_after(&self, vni: u32, count: usize) -> Vec<u32> {
+    pub(super) fn vnis_after(&self, vni: u32, count: usize) -> Vec<u32> {
         self.sessions.vnis_after(vni, count)
     }
 }

@@ -11,7 +11,8 @@ use relay_common::fastpath::SessionEntry;
 use relay_common::key::DiscoPrivate;
 
 use super::*;
-use crate::fastpath::sessions::{MapError, ModelSessions};
+use crate::route::model_sessions::ModelSessions;
+use crate::route::session_map::MapError;
 
 const SECOND: u64 = 1_000_000_000;
 const SLOTS: u32 = 3;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::fastpath::addresses;
+use crate::host::addresses;
 
 /// Where the UDP relay can be reached.
 #[derive(Clone, Debug)]

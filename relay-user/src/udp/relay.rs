@@ -17,7 +17,7 @@ use relay_common::key::{DiscoPrivate, DiscoPublic, NONCE_LEN};
 use crate::observe::counters::Counter;
 use crate::route::Router;
 use crate::route::session::{SessionRoute, Side};
-use crate::route::table::{LegIndex, LegPath, Refusal};
+use crate::route::vocabulary::{LegIndex, LegPath, Refusal};
 
 /// What to do with a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::socket::{Pair, UdpSocket};
 use crate::clock;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
-use crate::route::table::{LegIndex, LegPath};
+use crate::route::vocabulary::{LegIndex, LegPath};
 
 /// A leg was bound: its next hop is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

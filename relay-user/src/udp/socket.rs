@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 
 use super::batch::{Outgoing, Received, Sent, send};
-use crate::listen::wildcard;
+use crate::host::wildcard;
 
 /// Wanted socket buffers, each way (upstream's 7 MiB).
 const BUFFER_BYTES: usize = 7 << 20;

@@ -8,7 +8,7 @@ use relay_common::stun;
 use super::batch::{Outgoing, Received};
 use super::setback::Setbacks;
 use super::socket::UdpSocket;
-use crate::listen::tcp::unmapped;
+use crate::host::unmapped;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use relay_user::tls::cipher::{APPLICATION_DATA, Cipher, OVERHEAD};
+use relay_user::transport::tls::cipher::{APPLICATION_DATA, Cipher, OVERHEAD};
 use rustls::ExtractedSecrets;
 
 /// Inner content type of an alert.

@@ -1,6 +1,6 @@
 //! Where our record layer and rustls' differ on purpose, with the section of RFC 8446 that we follow.
 
-use relay_user::tls::cipher::{APPLICATION_DATA, HEADER};
+use relay_user::transport::tls::cipher::{APPLICATION_DATA, HEADER};
 
 use super::script::{Context, Record};
 use super::sides::{Outcome, State};

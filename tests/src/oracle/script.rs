@@ -1,6 +1,6 @@
 //! From any bytes to the records of a client that means no good.
 
-use relay_user::tls::cipher::{APPLICATION_DATA, MAX_PLAINTEXT};
+use relay_user::transport::tls::cipher::{APPLICATION_DATA, MAX_PLAINTEXT};
 
 /// Steps of a script at most.
 const MAX_STEPS: usize = 256;

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use relay_user::tls::cipher::{APPLICATION_DATA, Cipher, HEADER, OVERHEAD};
-use relay_user::tls::handshake::Handshake;
-use relay_user::tls::records::{Fault, Opened, Records};
+use relay_user::transport::tls::cipher::{APPLICATION_DATA, Cipher, HEADER, OVERHEAD};
+use relay_user::transport::tls::handshake::Handshake;
+use relay_user::transport::tls::records::{Fault, Opened, Records};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::default_provider;

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use relay_common::fastpath::{LegEntry, SessionEntry};
 
 use super::{Limits, Session};
-use crate::fastpath::nexthop::NextHop;
-use crate::route::table::{Change, LegPath};
+use crate::route::next_hop::NextHop;
+use crate::route::vocabulary::{Change, LegPath};
 
 /// An installed entry is rewritten when its expiry has moved by this part of the lifetime.
 const REFRESH_FRACTION: u64 = 10;

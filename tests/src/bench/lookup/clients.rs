@@ -11,7 +11,7 @@ use relay_user::route::Router;
 use relay_user::route::gone::Audience;
 use relay_user::route::peer::Peer;
 use relay_user::route::sessions::Limits;
-use relay_user::route::table::ConnId;
+use relay_user::route::vocabulary::ConnId;
 
 use super::random::{Random, mix};
 

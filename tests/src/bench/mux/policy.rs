@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::{Buf as _, Bytes, BytesMut};
 use relay_common::derp::message::recv_packet_header;
 use relay_common::key::NodePublic;
-use relay_user::conn::mailbox::{Lane, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES, Mailbox};
+use relay_user::mailbox::{Lane, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES, Mailbox};
 
 use super::traffic::{RECEIVERS, Traffic};
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use relay_common::derp::message::recv_packet_header;
 use relay_common::key::NodePublic;
-use relay_user::conn::mailbox::{Lane, Mailbox};
+use relay_user::mailbox::{Lane, Mailbox};
 
 use crate::bench::load::SIZES;
 use crate::bench::report::{Row, Spread, number};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use super::{Pool, here};
-use crate::conn::Connection;
-use crate::conn::stream::Stream;
+use super::Connection;
+use crate::transport::Stream;
+use crate::workers::{Pool, here};
 
 /// Runs a connection, and moves it when its peer's `worker` says so.
 #[derive(Debug)]
@@ -71,12 +71,12 @@ mod tests {
 
     use super::*;
     use crate::conn::reader::Reader;
-    use crate::conn::stream::plain::PlainStream;
     use crate::observe::counters::Counters;
     use crate::relay::Relay;
     use crate::route::Router;
     use crate::route::peer::Peer;
     use crate::route::sessions::Limits;
+    use crate::transport::plain::PlainStream;
     use crate::workers::Workers;
 
     const MOVES: u32 = 500;

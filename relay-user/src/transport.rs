@@ -4,9 +4,13 @@
 //! batch out of the mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no
 //! buffer.
 
+pub mod fitting;
 pub mod gather;
 pub mod outbox;
+pub mod parting;
 pub mod plain;
+pub mod scratch;
+pub mod tls;
 
 use std::future::poll_fn;
 use std::io;

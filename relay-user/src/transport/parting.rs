@@ -14,9 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::pool;
-use super::stream::Stream;
-use super::stream::outbox::Outbox;
+use super::outbox::Outbox;
+use super::{Stream, scratch};
 
 /// How long a peer may take to close its side.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -87,7 +86,7 @@ pub fn poll_part(
     {
         return Poll::Ready(());
     }
-    pool::with_scratch(|scratch| {
+    scratch::for_reading(|scratch| {
         while *left > 0 {
             let room = scratch.len().min(*left);
             let mut read = ReadBuf::new(&mut scratch[..room]);

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::outbox::Outbox;
 use super::{Received, Stream, rehome};
-use crate::conn::{parting, pool};
+use super::{parting, scratch};
 
 /// A TCP connection without TLS.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ impl Stream for PlainStream {
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Poll<io::Result<Received>> {
-        pool::with_scratch(|scratch| {
-            let mut read = ReadBuf::new(&mut scratch[..pool::SCRATCH_BYTES]);
+        scratch::for_reading(|scratch| {
+            let mut read = ReadBuf::new(&mut scratch[..scratch::SCRATCH_BYTES]);
             ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
             if read.filled().is_empty() {
                 return Poll::Ready(Ok(Received::Closed));

@@ -9,6 +9,7 @@
 
 mod batch;
 pub mod budget;
+mod buffers;
 mod chunk;
 mod lane;
 mod owed;

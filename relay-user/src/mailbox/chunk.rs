@@ -2,7 +2,7 @@
 
 use relay_common::derp::HEADER_LEN;
 
-use crate::conn::pool;
+use super::buffers;
 
 /// A chunk takes no further frame beyond this many bytes: as much as is sealed at once.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
@@ -18,7 +18,7 @@ pub(super) struct Chunk {
 impl Chunk {
     /// An empty chunk in a buffer made for the usual case, that what it holds is taken soon.
     pub(super) fn pooled() -> Self {
-        Self { buffer: pool::take(), ..Self::default() }
+        Self { buffer: buffers::take(), ..Self::default() }
     }
 
     /// A chunk of one frame that fits it exactly, for what may wait long.
@@ -77,20 +77,20 @@ impl Chunk {
     pub(super) fn fit(&mut self) {
         if self.held_bytes() > 2 * self.bytes() {
             let fitting = self.as_slice().to_vec();
-            pool::put(std::mem::replace(&mut self.buffer, fitting));
+            buffers::put(std::mem::replace(&mut self.buffer, fitting));
             self.head = 0;
         }
     }
 
     fn is_pooled(&self) -> bool {
-        self.buffer.capacity() >= pool::NEW_CAPACITY
+        self.buffer.capacity() >= buffers::NEW_CAPACITY
     }
 }
 
 /// Gives the buffer to the pool.
 impl Drop for Chunk {
     fn drop(&mut self) {
-        pool::put(std::mem::take(&mut self.buffer));
+        buffers::put(std::mem::take(&mut self.buffer));
     }
 }
 

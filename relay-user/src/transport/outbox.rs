@@ -9,7 +9,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
-use crate::conn::pool;
+use super::fitting;
 
 /// Runs of bytes in one call at most.
 const MAX_RUNS: usize = 64;
@@ -60,7 +60,7 @@ impl Outbox {
         }
         let kept = self.kept.get_or_insert_default();
         if kept.bytes.capacity() == 0 {
-            kept.bytes = pool::take_fitting(bytes.len());
+            kept.bytes = fitting::take(bytes.len());
         }
         let at = kept.bytes.len();
         kept.marks.extend(marks.iter().map(|mark| Mark { end: at + mark.end, ..*mark }));
@@ -146,7 +146,7 @@ impl Outbox {
                 kept.marks.pop_front();
             }
         }
-        pool::put_fitting(std::mem::take(&mut kept.bytes));
+        fitting::put(std::mem::take(&mut kept.bytes));
         self.kept = None;
         Poll::Ready(Ok(()))
     }

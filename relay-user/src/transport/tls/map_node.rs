@@ -115,7 +115,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::tls::files::Pair;
+    use crate::transport::tls::files::Pair;
 
     fn json(hostname: &str, derp: &str, pinned: bool) -> String {
         let facts = Facts {

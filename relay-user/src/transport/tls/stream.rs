@@ -17,10 +17,9 @@ use tokio::net::TcpStream;
 use super::cipher::MAX_PLAINTEXT;
 use super::handshake::Handshake;
 use super::records::{Fault, Opened, Records};
-use crate::conn::stream::gather::pieces;
-use crate::conn::stream::outbox::{Mark, Outbox};
-use crate::conn::stream::{Received, Stream, rehome};
-use crate::conn::{parting, pool};
+use crate::transport::gather::pieces;
+use crate::transport::outbox::{Mark, Outbox};
+use crate::transport::{Received, Stream, fitting, parting, rehome, scratch};
 
 /// Bytes of a worker's seal buffer to begin with: what is sealed at once fits.
 const SEAL_BYTES: usize = 68 * 1024;
@@ -174,10 +173,10 @@ impl Stream for TlsStream {
         if self.closed {
             return Poll::Ready(Ok(Received::Closed));
         }
-        pool::with_scratch(|scratch| {
+        scratch::for_reading(|scratch| {
             let kept = self.tail.len();
-            if scratch.len() < kept + pool::SCRATCH_BYTES {
-                scratch.resize(kept + pool::SCRATCH_BYTES, 0);
+            if scratch.len() < kept + scratch::SCRATCH_BYTES {
+                scratch.resize(kept + scratch::SCRATCH_BYTES, 0);
             }
             let mut read = ReadBuf::new(&mut scratch[kept..]);
             ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
@@ -196,9 +195,9 @@ impl Stream for TlsStream {
             let used = used?;
             self.update_keys(cx)?;
             // Given back first: most often the same buffer comes again.
-            pool::put_fitting(std::mem::take(&mut self.tail));
+            fitting::put(std::mem::take(&mut self.tail));
             if used < end && !self.closed {
-                self.tail = pool::take_fitting(end - used);
+                self.tail = fitting::take(end - used);
                 self.tail.extend_from_slice(&scratch[used..end]);
             }
             Poll::Ready(Ok(Received::Bytes))
@@ -211,9 +210,9 @@ impl Stream for TlsStream {
         plaintext: &mut dyn Iterator<Item = &[u8]>,
         more: bool,
     ) -> io::Result<()> {
-        pool::with_seal(|out| {
+        scratch::for_sealing(|out| {
             let (mut end, mut marks, mut count) = (0, [Mark::default(); MARKS], 0);
-            pool::with_gather(|scratch| {
+            scratch::for_gathering(|scratch| {
                 pieces(plaintext, MAX_PLAINTEXT, scratch, |piece| {
                     end = self.seal(piece, out, end)?;
                     let mark = &mut marks[count.min(MARKS - 1)];

@@ -8,8 +8,8 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use bytemuck::Zeroable;
 use relay_common::fastpath::{SessionEntry, SessionStats};
 
-use super::{MapError, SessionMap};
-use crate::fastpath::abi::Abi;
+use super::abi::Abi;
+use crate::route::session_map::{MapError, SessionMap};
 
 /// E2BIG: what the kernel answers to an insert into a full HASH.
 const FULL: i32 = 7;

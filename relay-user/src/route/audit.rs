@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use relay_common::fastpath::SessionEntry;
 
-use super::sessions::{MapError, SessionMap};
+use super::session_map::{MapError, SessionMap};
 
 /// What an audit found, in sessions, and what it did about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,7 +76,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fastpath::sessions::ModelSessions;
+    use crate::route::model_sessions::ModelSessions;
 
     fn entry(generation: u64) -> SessionEntry {
         SessionEntry { generation, ..SessionEntry::zeroed() }

@@ -1,15 +1,10 @@
 //! The map of bound sessions as its one writer sees it (law 4 of the table: one writer, rebuildable at any
 //! time).
 //!
-//! The trait names no BPF type, so that the table's mirror is tested against [`ModelSessions`] and runs on
-//! [`BpfSessions`].
-
-pub(super) mod bpf;
-mod model;
+//! The trait names no BPF type, so that the table's mirror is tested against a model and runs on
+//! [`crate::fastpath::bpf_sessions::BpfSessions`].
 
 use relay_common::fastpath::{SessionEntry, SessionStats};
-
-pub use self::{bpf::BpfSessions, model::ModelSessions};
 
 /// Why a map operation failed; what the caller does differs by variant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

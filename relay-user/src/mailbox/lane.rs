@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::buffers::NEW_CAPACITY;
 use super::chunk::Chunk;
-use crate::conn::pool::NEW_CAPACITY;
 
 /// Frames that a lane holds whatever happens, of any size: derper's queue, which stock clients and probes
 /// count on.

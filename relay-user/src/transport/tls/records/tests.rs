@@ -12,7 +12,7 @@ use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use super::*;
-use crate::tls::handshake::Handshake;
+use crate::transport::tls::handshake::Handshake;
 
 mod rules;
 

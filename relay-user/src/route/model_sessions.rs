@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytemuck::Zeroable;
 use relay_common::fastpath::{SessionEntry, SessionStats};
 
-use super::{MapError, SessionMap};
+use super::session_map::{MapError, SessionMap};
 
 /// A session map that is only memory.
 #[derive(Clone, Debug)]
