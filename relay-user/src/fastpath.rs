@@ -1,8 +1,8 @@
 //! The fast path: the XDP program's loader and everything the daemon says to it and hears from it.
 //!
-//! aya is named only below this module. The rest of the daemon sees a [`crate::route::session_map::SessionMap`] to write,
-//! counters to read, and [`nexthop`] for what a session needs to be written. Nothing here decides anything
-//! about sessions.
+//! aya is named only below this module. The rest of the daemon sees a
+//! [`crate::route::session_map::SessionMap`] to write, counters to read, and [`nexthop`] for what a session
+//! needs to be written. Nothing here decides anything about sessions.
 //!
 //! ```text
 //! start: object -> rights -> interface -> lock -> pins cleared -> load -> pin -> attach (bpf_link)

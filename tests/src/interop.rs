@@ -2,12 +2,14 @@
 //!
 //! Here is what starts things and cleans up; what is judged, and how, is in the Go program's files.
 
+mod go;
 mod judge;
 mod site;
 
 use anyhow::{Context as _, bail};
-pub use judge::{Judge, Verdict, build_program, build_tests};
-pub(crate) use judge::{find_go, go};
+pub use go::{build_program, build_tests};
+pub(crate) use go::{find_go, go};
+pub use judge::{Judge, Verdict};
 pub use site::{Server, Site};
 
 /// Judges one case on the shared site and panics unless it passed; skips by name where this machine cannot.
@@ -46,5 +48,7 @@ fn try_case(case: &str) -> anyhow::Result<Verdict> {
         Err(reason) => return Ok(Verdict::Skipped(reason)),
     };
     let site = Site::shared(&server, judge).context("starting the relay to be judged")?;
-    judge.case(&site, case).with_context(|| format!("the relay's log ends:\n{}", site.log_tail()))
+    judge
+        .case(site.flags(), case, site.must_fail(case))
+        .with_context(|| format!("the relay's log ends:\n{}", site.log_tail()))
 }

@@ -7,9 +7,10 @@ use relay_tests::{
     skip,
     wire::{CLIENT_IP, RELAY, RELAY_IP, Wire, addr},
 };
-use relay_user::fastpath::{
-    addresses,
-    nexthop::{NextHop, NextHops, NoNextHop},
+use relay_user::{
+    fastpath::nexthop::{NextHops, NoNextHop},
+    host::addresses,
+    route::next_hop::NextHop,
 };
 use tokio::{sync::mpsc, time::timeout};
 

@@ -1,11 +1,14 @@
 //! `cargo xtask lint`: formatting, clippy, and the house rules that neither of them knows.
 
+mod floors;
+mod imports;
 mod source;
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::imports::Imports;
 use crate::{cargo, daemon, host, process, setup::Scope};
 
 /// Runs every check, then fails if one of them did.
@@ -40,6 +43,24 @@ fn complaints() -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     for package in ["relay-common", "relay-ebpf", "relay-user", "xtask", "tests"] {
         visit(&root.join(package), &root, &mut complaints)?;
+        let imports = Imports::read(&root.join(package).join("src"), &package.replace('-', "_"))?;
+        let circles = imports.circles();
+        for circle in &circles {
+            let names: Vec<_> = circle.iter().map(|module| module.join("::")).collect();
+            complaints.push(format!("{package}: {} import each other", names.join(", ")));
+        }
+        let mut up = Vec::new();
+        if package == "relay-user" {
+            up = floors::complaints(&imports);
+        }
+        println!(
+            "{package}: {} imports between files, {} between folders: {} circles, {} arrows up",
+            imports.arrows().count(),
+            floors::between(&imports).len(),
+            circles.len(),
+            up.len(),
+        );
+        complaints.extend(up.into_iter().map(|what| format!("{package}: {what}")));
     }
     Ok(complaints)
 }

@@ -1,5 +1,5 @@
-//! Buffers for what is about to be taken and sent on, which a worker's mailboxes share, so that busy ones need
-//! no allocator and idle ones hold no memory.
+//! Buffers for what is about to be taken and sent on, which a worker's mailboxes share, so that busy ones
+//! need no allocator and idle ones hold no memory.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};

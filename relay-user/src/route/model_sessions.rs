@@ -10,7 +10,7 @@ use super::session_map::{MapError, SessionMap};
 
 /// A session map that is only memory.
 #[derive(Clone, Debug)]
-pub struct ModelSessions {
+pub(super) struct ModelSessions {
     /// The sessions, by VNI.
     pub sessions: BTreeMap<u32, SessionEntry>,
     /// The counters, by slot. A test writes here what the program would have counted.
@@ -22,7 +22,7 @@ pub struct ModelSessions {
 
 impl ModelSessions {
     /// An empty map for `limit` sessions.
-    pub fn new(limit: u32) -> Self {
+    pub(super) fn new(limit: u32) -> Self {
         Self { sessions: BTreeMap::new(), stats: BTreeMap::new(), fail_next: None, limit }
     }
 

@@ -4,11 +4,11 @@
 //! holds the one mutex around it and writes its changes, and nothing else, to the two mirrors (laws 1 to 5 of
 //! `docs/architecture.md`).
 
-use relay_common::key::{DiscoPublic, NodePublic};
+use relay_common::key::DiscoPublic;
 
 use super::clients::Clients;
 use super::sessions::{Limits, Session, Sessions};
-use super::vocabulary::{Change, ConnId, Event, Refusal};
+use super::vocabulary::{Change, Event, Refusal};
 
 /// The table.
 #[derive(Debug)]

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::judge::{Judge, build_package, text};
+use super::go::{build_package, text};
+use super::judge::Judge;
 
 /// Cases that upstream fails, by intent of ours: see the case's own comment.
 const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];

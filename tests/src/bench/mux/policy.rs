@@ -11,16 +11,10 @@ use relay_common::derp::message::recv_packet_header;
 use relay_common::key::NodePublic;
 use relay_user::mailbox::{Lane, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES, Mailbox};
 
-use super::traffic::{RECEIVERS, Traffic};
-
-/// Room for each read.
-pub(super) const READ: usize = 64 * 1024;
+use super::traffic::{HEAD, READ, RECEIVERS, Traffic};
 
 /// A read into less room than this is not worth its call.
 const LEAST_READ: usize = 4 * 1024;
-
-/// Bytes in front of a payload on our wire: its length, and who it is for.
-pub(super) const HEAD: usize = 5;
 
 /// Whether to share or to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

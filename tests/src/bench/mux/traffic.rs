@@ -2,8 +2,13 @@
 
 use std::ops::Range;
 
-use super::policy::{HEAD, READ};
 use crate::bench::lookup::random::{Random, mix};
+
+/// Room for each read.
+pub(super) const READ: usize = 64 * 1024;
+
+/// Bytes in front of a payload on our wire: its length, and who it is for.
+pub(super) const HEAD: usize = 5;
 
 /// Receivers; one byte names one.
 pub(super) const RECEIVERS: usize = 64;
