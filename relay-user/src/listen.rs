@@ -57,8 +57,8 @@ pub enum Service {
     Companion,
 }
 
-/// Accepts connections for ever; each that the door admits gets a task of its own. Run on a worker: as long as
-/// that one is enough for the load, no connection changes its thread.
+/// Accepts connections for ever; each that the door admits gets a task of its own. Run on a worker: as long
+/// as that one is enough for the load, no connection changes its thread.
 pub async fn serve(
     listener: std::net::TcpListener,
     service: Service,

@@ -33,8 +33,8 @@ const TAKE_BYTES: usize = CHUNK_BYTES;
 const TAKE_BYTES_BLOCKED: usize = 16 * 1024;
 
 /// Bytes that a blocked receiver takes without refusing any before it counts as one that takes. Several times
-/// what a socket makes room for at once, so that a slow reader never does; and so little that a fast one which
-/// was late once does not stay blocked as long as its senders keep it busy.
+/// what a socket makes room for at once, so that a slow reader never does; and so little that a fast one
+/// which was late once does not stay blocked as long as its senders keep it busy.
 const UNBLOCK_BYTES: usize = 256 * 1024;
 
 /// The lanes, in the order in which they are written.
@@ -80,8 +80,8 @@ struct Lanes {
     owed: Owed,
     closed: bool,
     woken: bool,
-    /// Bytes to be taken before the receiver, whose socket has refused some, is not blocked any more; 0: it is
-    /// not.
+    /// Bytes to be taken before the receiver, whose socket has refused some, is not blocked any more; 0: it
+    /// is not.
     blocked: usize,
 }
 

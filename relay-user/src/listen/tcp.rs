@@ -31,7 +31,8 @@ pub struct Options {
     pub user_timeout: Duration,
 }
 
-/// Listens on `addr`, as [`wildcard::open`] opens it; accepted sockets inherit the options. It does not block.
+/// Listens on `addr`, as [`wildcard::open`] opens it; accepted sockets inherit the options. It does not
+/// block.
 ///
 /// # Errors
 /// The system's, of the call that failed.
