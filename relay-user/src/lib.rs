@@ -31,6 +31,7 @@ pub mod newfile;
 pub mod observe;
 pub mod relay;
 pub mod route;
+pub mod threads;
 pub mod tls;
 pub mod udp;
 pub mod upkeep;
