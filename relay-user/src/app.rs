@@ -24,7 +24,7 @@ use crate::route::Router;
 use crate::route::peer::Ending;
 use crate::route::sessions::Limits;
 use crate::workers::Workers;
-use crate::{clock, keyfile, upkeep};
+use crate::{clock, keyfile, threads, upkeep};
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
@@ -80,10 +80,12 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     let relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
     let relay = Arc::new(relay);
     let fast = fast.map(Arc::new);
-    let pool = workers.start(count, serve.busy_pause).context(
-        "cannot start the workers (--workers); are the limits of open files (ulimit -n) and of threads \
-         (ulimit -u, TasksMax= of the service) high enough?",
-    )?;
+    let pool = workers.start(count, serve.busy_pause).with_context(|| {
+        format!(
+            "cannot start the workers (--workers); is the limit of open files (ulimit -n) high enough, and {}",
+            threads::REMEDY
+        )
+    })?;
     let mut tasks = JoinSet::new();
 
     let derp::Served { service, certificate } = derp::secure(plan, serve.tls_records, &bound, &relay)?;

@@ -176,7 +176,7 @@ impl<S: Stream> Connection<S> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        for _ in 0..WRITES_PER_TURN {
+        for left in (0..WRITES_PER_TURN).rev() {
             let flushed = self.stream.poll_flush(cx)?;
             self.note_unsent();
             if flushed.is_pending() {
@@ -187,7 +187,9 @@ impl<S: Stream> Connection<S> {
             if batch.is_empty() {
                 return Poll::Pending;
             }
-            let sent = self.stream.send(cx, &mut batch.slices(), batch.is_followed());
+            // Behind the last one come all others' turns: nothing may wait for that.
+            let more = left > 0 && batch.is_followed();
+            let sent = self.stream.send(cx, &mut batch.slices(), more);
             self.relay.budget.add(-(batch.bytes() as i64));
             if let Err(error) = sent {
                 let shard = self.relay.counters.shard();

@@ -10,9 +10,12 @@ mod text;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
+use anyhow::Context;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::threads;
 
 pub use self::text::brief;
 
@@ -40,6 +43,7 @@ pub fn dropped_lines() -> usize {
 /// Names the variable, and how to write it.
 pub fn start(wanted: Option<&str>) -> anyhow::Result<Log> {
     let filter = filter::parse(wanted.unwrap_or_default())?;
+    threads::check().with_context(|| format!("cannot start the log's thread; {}", threads::REMEDY))?;
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING_LINES)
         .lossy(true)

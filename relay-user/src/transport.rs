@@ -45,7 +45,7 @@ pub trait Stream: Send + Unpin + 'static {
 
     /// Takes all of `plaintext`, in order, seals it and writes what the socket will have;
     /// [`Stream::poll_flush`] does the rest. To be called only when nothing is left to flush. `more`: another
-    /// call follows at once, and the end of this one may wait for it to fill a segment.
+    /// call follows before anything else is done, and the end of this one may wait for it to fill a segment.
     ///
     /// # Errors
     /// The transport's; the connection is over.

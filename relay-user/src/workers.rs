@@ -21,6 +21,8 @@ use std::{fs, io, panic};
 use nix::unistd::{Pid, gettid};
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::threads;
+
 thread_local! {
     static HERE: Cell<Option<usize>> = const { Cell::new(None) };
 }
@@ -73,7 +75,8 @@ impl Workers {
             if !busy_pause.is_zero() {
                 builder.on_thread_park(move || pause::before_sleep(busy_pause));
             }
-            // It panics if there is no thread to be had.
+            // Without one it panics; it does so all the same if the last one has gone in between.
+            threads::check()?;
             let runtime = panic::catch_unwind(AssertUnwindSafe(|| builder.build()));
             let runtime = runtime.map_err(|_| io::Error::other("no thread is to be had"))??;
             let handle = runtime.handle().clone();

@@ -1,12 +1,14 @@
 //! More connections than the daemon may have files: it says so, serves those it has, keeps answering the
 //! operator, and recovers.
 
-use std::{fs, net::TcpStream, process::Command};
+use std::{fs, net::TcpStream, os::unix::process::CommandExt as _, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use relay_tests::{
+    admin::Admin,
+    bare,
     client::{Client, Dial, Start},
-    daemon::{Daemon, Setup, until},
+    daemon::{Daemon, Setup, binary, until},
     skip,
 };
 
@@ -53,6 +55,43 @@ fn the_limit_of_files_is_raised_as_far_as_it_goes() -> Result<()> {
     let _idle = connect(&dial, 100)?;
     Client::connect(&dial)?.ping()?;
     Ok(())
+}
+
+/// Takes a daemon from no thread to enough of them: each time it serves, or says what is too low.
+#[test]
+fn a_daemon_without_threads_says_so_and_one_with_enough_serves() -> Result<()> {
+    const MOST: usize = 16;
+    // Root is not limited; this user has no other processes.
+    let user = 61_000 + std::process::id() % 4_000;
+    let dir = tempfile::tempdir()?;
+    std::os::unix::fs::chown(dir.path(), Some(user), Some(user))?;
+    let args = [bare::plain(dir.path(), bare::address()), vec!["--workers=4".to_owned()]].concat();
+    // Where it is built, others may not be let in.
+    let program = dir.path().join("relayd");
+    fs::copy(binary()?, &program)?;
+    let (log, admin) = (dir.path().join("log"), Admin::new(dir.path().join("admin.sock")));
+    for threads in 1..=MOST {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nproc={threads}")).arg(&program).args(&args).uid(user).gid(user);
+        let mut relayd = command.stderr(fs::File::create(&log)?).spawn()?;
+        let ended =
+            until("it to serve or to end", || Ok(relayd.try_wait()?.is_some() || admin.status().is_ok()));
+        let refused = relayd.try_wait()?.map(|status| !status.success());
+        // Ended already is as good.
+        let _ = relayd.kill();
+        relayd.wait()?;
+        ended?;
+        let said = fs::read_to_string(&log)?;
+        match refused {
+            Some(refused) => ensure!(refused && said.contains("ulimit -u"), "{threads}: {said}"),
+            None => {
+                ensure!(threads > 5, "main, log, admin and four workers are more than {threads}");
+                return Ok(());
+            }
+        }
+        ensure!(!said.contains("panicked"), "{threads}: {said}");
+    }
+    bail!("{MOST} threads are not enough for it: {}", fs::read_to_string(&log)?)
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::{Daemon, Failure, routes};
+use crate::threads;
 
 /// Connections served at once; others wait in the socket's backlog.
 const CONNECTIONS: usize = 32;
@@ -56,12 +57,18 @@ pub fn start(
     daemon: Arc<Daemon>,
 ) -> anyhow::Result<(Server, impl Future<Output = ()> + Send + 'static)> {
     listener.set_nonblocking(true).context("cannot prepare the admin socket")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the admin socket's thread")?;
     let (stop, stopped) = oneshot::channel();
     let (alive, ended) = oneshot::channel::<()>();
+    let (said, begun) = mpsc::channel();
     let run = move || {
         let _alive = alive;
+        // Made here: it must not be dropped where the caller may be.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            // The caller waits for it.
+            Err(error) => return drop(said.send(Err(error))),
+        };
+        let _ = said.send(Ok(()));
         runtime.block_on(async {
             tokio::select! {
                 result = serve(listener, daemon) => {
@@ -74,7 +81,9 @@ pub fn start(
         });
     };
     let thread = std::thread::Builder::new().name("relayd-admin".to_owned()).spawn(run);
-    let thread = thread.context("cannot start the admin socket's thread")?;
+    let cannot = || format!("cannot start the admin socket's thread; {}", threads::REMEDY);
+    let thread = thread.with_context(cannot)?;
+    begun.recv()?.context("cannot start the admin socket's event loop")?;
     let ended = async {
         // Nothing is ever sent: the other end goes with the thread.
         let _ = ended.await;

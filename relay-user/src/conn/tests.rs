@@ -43,6 +43,8 @@ struct Told {
     fails: bool,
     takes: usize,
     unsent: usize,
+    /// What it was told with each batch: whether another one follows.
+    more: Vec<bool>,
 }
 
 impl Stream for Told {
@@ -64,12 +66,13 @@ impl Stream for Told {
         &mut self,
         _cx: &mut Context<'_>,
         plaintext: &mut dyn Iterator<Item = &[u8]>,
-        _more: bool,
+        more: bool,
     ) -> io::Result<()> {
         if self.fails {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         self.unsent = plaintext.map(<[u8]>::len).sum();
+        self.more.push(more);
         Ok(())
     }
 
@@ -142,6 +145,24 @@ fn a_task_that_panics_leaves_no_client_and_no_sleeping_receiver_behind() {
     assert_eq!((batch.packets(), batch.count(Lane::Control).frames), (1, 1));
     assert_eq!(relay.counters.get(Counter::TaskPanics), 1);
     assert_eq!(relay.counters.get(Counter::PacketsReceived), 1);
+}
+
+#[test]
+fn the_last_batch_of_a_turn_is_not_held_back_for_the_next_turn() {
+    let relay = relay();
+    let me = login(&relay, 1);
+    let big = vec![0; 60_000];
+    for _ in 0..2 * WRITES_PER_TURN {
+        let _ = me.mailbox.push(Lane::Data, &recv_packet_header(&me.key, big.len()), &big, false);
+    }
+    let mut connection = connection(&relay, &me, Told { takes: usize::MAX, ..Told::default() });
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..3 {
+        assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
+    }
+    // Whatever follows, and at the end nothing does.
+    let turn = [true, true, true, false];
+    assert_eq!(connection.stream.more, [turn, turn].concat());
 }
 
 #[test]

@@ -17,7 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["mailbox"],
     &["workers"],
     &["cli", "keyfile", "log", "observe"],
-    &["clock", "columns", "files", "host", "lockfile", "newfile"],
+    &["clock", "columns", "files", "host", "lockfile", "newfile", "threads"],
 ];
 
 /// What is wrong with the arrows between the daemon's folders, in sentences.
