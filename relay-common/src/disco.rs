@@ -47,6 +47,9 @@ pub struct NotDisco;
 
 impl<'a> Envelope<'a> {
     /// The envelope that `packet` is.
+    ///
+    /// # Errors
+    /// It does not begin like one, or is too short.
     pub fn parse(packet: &'a [u8]) -> Result<Self, NotDisco> {
         let rest = packet.strip_prefix(&MAGIC).ok_or(NotDisco)?;
         let (sender, rest) = rest.split_first_chunk().ok_or(NotDisco)?;

@@ -127,6 +127,9 @@ impl Geneve {
 }
 
 /// The header in these bytes.
+///
+/// # Errors
+/// The rule that it breaks.
 #[inline(always)]
 pub const fn parse_header(bytes: &[u8; GENEVE_LEN]) -> Result<Geneve, GeneveError> {
     let [b0, b1, p0, p1, v0, v1, v2, reserved] = *bytes;
@@ -153,6 +156,9 @@ pub const fn parse_header(bytes: &[u8; GENEVE_LEN]) -> Result<Geneve, GeneveErro
 }
 
 /// The header of a UDP payload, and what follows it.
+///
+/// # Errors
+/// As for [`parse_header`]; or there are not enough bytes.
 #[inline]
 pub fn parse(payload: &[u8]) -> Result<(Geneve, &[u8]), GeneveError> {
     let (header, rest) = payload.split_first_chunk().ok_or(GeneveError::TooShort)?;

@@ -57,6 +57,9 @@ pub fn is_stun(payload: &[u8]) -> bool {
 
 /// The transaction of a request that deserves an answer. The length field is not looked at, as upstream does
 /// not.
+///
+/// # Errors
+/// What it is instead; it gets no answer.
 pub fn parse_binding_request(payload: &[u8]) -> Result<TxId, StunError> {
     if !is_stun(payload) {
         return Err(StunError::NotStun);

@@ -5,9 +5,9 @@ use relay_common::{
     fastpath::{LegStats, ReasonCount, reason::XdpReason},
     forward::Decision,
 };
-use relay_ebpf::maps::{change_own, change_shared};
+use relay_ebpf::values::{change_own, change_shared};
 
-use crate::tables::{LEG_STATS, REASONS};
+use crate::maps::{LEG_STATS, REASONS};
 
 /// Counts a frame of `length` bytes; returns how many this CPU has now counted under that reason.
 #[inline(always)]

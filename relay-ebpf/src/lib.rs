@@ -4,9 +4,9 @@
 
 pub mod lab;
 #[cfg(target_arch = "bpf")]
-pub mod maps;
-#[cfg(target_arch = "bpf")]
 pub mod packet;
+#[cfg(target_arch = "bpf")]
+pub mod values;
 
 /// Never reached: the rules have no panicking path, and the verifier would refuse a loop that does not end.
 #[cfg(target_arch = "bpf")]

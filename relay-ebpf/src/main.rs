@@ -7,7 +7,7 @@
 #[cfg(target_arch = "bpf")]
 mod counters;
 #[cfg(target_arch = "bpf")]
-mod tables;
+mod maps;
 
 #[cfg(target_arch = "bpf")]
 mod program {
@@ -20,17 +20,17 @@ mod program {
     };
     use relay_ebpf::packet::{XdpFrame, now_ns};
 
-    use crate::{counters, tables};
+    use crate::{counters, maps};
 
     /// Classify and rewrite, count, leave.
     #[xdp]
     pub(crate) fn relayd_xdp(ctx: XdpContext) -> u32 {
         let mut frame = XdpFrame::new(&ctx);
-        let reason = match tables::config() {
+        let reason = match maps::config() {
             None => XdpReason::Disabled,
             Some(config) => {
                 let ingress = ctx.ingress_ifindex() as u32;
-                match forward::apply(&mut frame, config, ingress, now_ns, tables::session) {
+                match forward::apply(&mut frame, config, ingress, now_ns, maps::session) {
                     Ok(decision) => {
                         counters::note_leg(&decision);
                         XdpReason::Forwarded

@@ -11,6 +11,7 @@
 
 pub mod allocate;
 pub mod ask;
+mod assemble;
 pub mod filter;
 pub mod list;
 pub mod print;
@@ -40,15 +41,15 @@ use crate::workers::Pool;
 
 /// What the answers are made from.
 #[derive(Debug)]
-pub struct Daemon {
+pub struct Parts {
     /// Table and counters.
     pub relay: Arc<Relay>,
     /// The UDP relay, where there is one.
-    pub udp: Option<Udp>,
+    pub udp: Option<UdpParts>,
     /// The fast path, or why there is none.
     pub fast: Result<Arc<FastPath>, String>,
     /// What the listener's TLS is served with, where there is TLS.
-    pub certificate: Option<Arc<Certificate>>,
+    pub certificate: Option<Arc<ServedCertificate>>,
     /// The threads that relay.
     pub pool: Arc<Pool>,
     /// CLOCK_MONOTONIC nanoseconds of the start.
@@ -57,7 +58,7 @@ pub struct Daemon {
 
 /// The certificate in use, and the relay as a DERP map names it.
 #[derive(Debug)]
-pub struct Certificate {
+pub struct ServedCertificate {
     /// What the certificate says.
     pub facts: Facts,
     /// Ready to paste.
@@ -66,7 +67,7 @@ pub struct Certificate {
 
 /// The UDP relay as allocations see it.
 #[derive(Debug)]
-pub struct Udp {
+pub struct UdpParts {
     /// Its keys.
     pub relay: Arc<UdpRelay>,
     /// Where it can be reached.
@@ -83,7 +84,7 @@ pub(crate) struct Failure {
 }
 
 /// What the socket answers.
-fn routes(daemon: Arc<Daemon>) -> Router {
+fn routes(daemon: Arc<Parts>) -> Router {
     Router::new()
         .route("/v1/udp/endpoints", post(allocate::allocate))
         .route("/v1/status", get(status))
@@ -95,7 +96,7 @@ fn routes(daemon: Arc<Daemon>) -> Router {
         .with_state(daemon)
 }
 
-async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
+async fn status(State(daemon): State<Arc<Parts>>) -> Json<Status> {
     Json(Status::of(&daemon, clock::monotonic_ns()))
 }
 

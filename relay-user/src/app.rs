@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Daemon};
+use crate::admin::{self, Parts};
 use crate::cli::Serve;
 use crate::files::Limit;
 use crate::observe::counters::Counters;
@@ -106,7 +106,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     if let Some(certificate) = &certificate {
         tasks.spawn(watch_certificate(Arc::clone(certificate)));
     }
-    let daemon = Arc::new(Daemon {
+    let daemon = Arc::new(Parts {
         relay: Arc::clone(&relay),
         udp,
         fast,
@@ -141,7 +141,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
 
 /// The admin socket. Where nobody asked for a place and the default is none for this user (a service without
 /// `RuntimeDirectory=`, a read-only `/run`), the relay serves without: derper's services have none of it.
-fn admin_socket(serve: &Serve) -> anyhow::Result<Option<(PathBuf, UnixListener, admin::socket::Bound)>> {
+fn admin_socket(serve: &Serve) -> anyhow::Result<Option<(PathBuf, UnixListener, admin::socket::SocketFile)>> {
     let bind = |path: PathBuf| {
         let (listener, file) = admin::socket::bind(&path)?;
         Ok((path, listener, file))
@@ -222,7 +222,7 @@ impl ServerKey {
 }
 
 /// Reports once a day how the certificate stands: it may end long after the start.
-async fn watch_certificate(certificate: Arc<admin::Certificate>) {
+async fn watch_certificate(certificate: Arc<admin::ServedCertificate>) {
     let mut days = tokio::time::interval(DAY);
     // The first tick is now, and the start has just reported.
     days.tick().await;

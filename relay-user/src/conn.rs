@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use self::ledger::{Ledger, Packets};
-use self::reader::{Fault, Reader};
+use self::reader::{ProtocolFault, Reader};
 use crate::clock;
 use crate::mailbox::Lane;
 use crate::observe::counters::Counter;
@@ -30,7 +30,7 @@ use crate::relay::Relay;
 use crate::route::gone::Audience;
 use crate::route::peer::{Ending, Peer};
 use crate::transport::parting::Parting;
-use crate::transport::{Received, Stream};
+use crate::transport::{ReadResult, Stream};
 
 /// Socket reads per turn, so that one busy client does not keep its worker from the others.
 const READS_PER_TURN: usize = 4;
@@ -50,7 +50,7 @@ pub enum End {
     Io(#[from] std::io::Error),
     /// The client broke the protocol.
     #[error("protocol: {0}")]
-    Fault(#[from] Fault),
+    Fault(#[from] ProtocolFault),
     /// The relay ended it.
     #[error("ended by the relay: {0:?}")]
     Ending(Ending),
@@ -166,8 +166,8 @@ impl<S: Stream> Connection<S> {
                 return Poll::Ready(Err(fault.into()));
             }
             match received {
-                Poll::Ready(Ok(Received::Bytes)) => {}
-                Poll::Ready(Ok(Received::Closed)) => return Poll::Ready(Err(End::Closed)),
+                Poll::Ready(Ok(ReadResult::Bytes)) => {}
+                Poll::Ready(Ok(ReadResult::Closed)) => return Poll::Ready(Err(End::Closed)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                 Poll::Pending => return Poll::Pending,
             }

@@ -36,7 +36,7 @@ use relay_common::fastpath::{Config, ReasonCount, reason::XdpReason};
 
 use self::{
     bpf_sessions::BpfSessions,
-    counters::{Control, Reasons},
+    counters::{ProgramConfig, Reasons},
     logs::LogDrain,
     pins::Pins,
 };
@@ -70,7 +70,7 @@ impl fmt::Display for Mode {
 
 /// What the operator asked for.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct XdpOptions {
     /// `--xdp`: the interface.
     pub iface: String,
     /// `--xdp-mode`.
@@ -90,7 +90,7 @@ pub struct FastPath {
     _logs: Option<LogDrain>,
     sessions: Option<BpfSessions>,
     reasons: Reasons,
-    control: Control,
+    control: ProgramConfig,
     iface: String,
     ifindex: u32,
     mode: Mode,
@@ -114,7 +114,10 @@ impl FastPath {
     /// which is empty, for as long as [`Self::heartbeat`] is called.
     ///
     /// Everything happens in the calling thread's network namespace.
-    pub fn start(options: &Options) -> Result<Self, StartError> {
+    ///
+    /// # Errors
+    /// What is missing or in the way; the message names the flag and the remedy.
+    pub fn start(options: &XdpOptions) -> Result<Self, StartError> {
         let iface = options.iface.clone();
         let (object, ifindex) = Self::judge(&iface)?;
         let dir = options.bpf_dir.clone().unwrap_or_else(|| default_dir(options.udp_port));
@@ -172,17 +175,26 @@ impl FastPath {
 
     /// How often the program left by each exit since it was started, summed over the CPUs, in the order of
     /// the list.
+    ///
+    /// # Errors
+    /// The kernel refused.
     pub fn reasons(&self) -> Result<Vec<(XdpReason, ReasonCount)>, MapError> {
         self.reasons.read()
     }
 
     /// Tells the program that the daemon lives: CLOCK_MONOTONIC in nanoseconds ([`clock::monotonic_ns`]). To
     /// be called several times within [`relay_common::fastpath::HEARTBEAT_LIMIT_NS`].
+    ///
+    /// # Errors
+    /// The kernel refused; the program stops forwarding when it has heard nothing for a while.
     pub fn heartbeat(&self, now_ns: u64) -> Result<(), MapError> {
         self.control.change(|config| config.heartbeat_ns = now_ns)
     }
 
     /// The kill switch: `false` makes the program pass everything to userspace.
+    ///
+    /// # Errors
+    /// The kernel refused; all is as it was.
     pub fn set_enabled(&self, enabled: bool, now_ns: u64) -> Result<(), MapError> {
         self.control.change(|config| {
             config.enabled = u32::from(enabled);

@@ -15,9 +15,9 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use self::door::{Door, Place};
+use self::door::{Door, PendingPlace};
 use self::http::{Head, HeadError};
-use self::pages::Route;
+use self::pages::PageRoute;
 use crate::clock;
 use crate::conn::login::login;
 use crate::conn::task::Task;
@@ -127,7 +127,7 @@ struct Accepted {
 async fn connection(
     Accepted { tcp, on, remote }: Accepted,
     service: Service,
-    place: Place,
+    place: PendingPlace,
     relay: Arc<Relay>,
     pool: Arc<Pool>,
 ) {
@@ -156,7 +156,7 @@ async fn requests<S: Stream + Unpin + Send + 'static>(
     mut stream: S,
     remote: SocketAddr,
     derp: bool,
-    place: Place,
+    place: PendingPlace,
     relay: Arc<Relay>,
     pool: Arc<Pool>,
 ) {
@@ -182,11 +182,11 @@ async fn requests<S: Stream + Unpin + Send + 'static>(
         };
         let route = if derp { pages::route(&head) } else { pages::companion_route(&head) };
         match route {
-            Route::Derp { fast_start } => {
+            PageRoute::Derp { fast_start } => {
                 let preamble = if fast_start { Vec::new() } else { pages::switching(&relay.public) };
                 return run(stream, preamble, read, remote, place, relay, pool).await;
             }
-            Route::Page(answer) => {
+            PageRoute::Page(answer) => {
                 relay.counters.add(Counter::HttpRequests, 1);
                 let keep = head.keep_alive && !answer.close && answered + 1 < REQUESTS_PER_CONNECTION;
                 let bytes = answer.encode(keep, head.is_head(), SystemTime::now());
@@ -212,7 +212,7 @@ async fn run<S: Stream + Unpin + Send + 'static>(
     preamble: Vec<u8>,
     read: Vec<u8>,
     remote: SocketAddr,
-    place: Place,
+    place: PendingPlace,
     relay: Arc<Relay>,
     pool: Arc<Pool>,
 ) {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use relay_user::admin::question::{self, Answer};
+use relay_user::admin::question::{self, CommandOutput};
 use relay_user::cli::parse::{Parsed, Said, parse};
 use relay_user::cli::{Command, VERSION};
 use relay_user::{app, log};
@@ -51,7 +51,7 @@ fn serve(parsed: Parsed) -> anyhow::Result<()> {
 }
 
 fn answer(command: Command) -> anyhow::Result<()> {
-    let Answer { text, note } = question::ask(command)?;
+    let CommandOutput { text, note } = question::ask(command)?;
     show(|out| out.write_all(text.as_bytes()))?;
     if let Some(note) = note {
         log::say(&note);

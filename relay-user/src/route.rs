@@ -31,7 +31,7 @@ use self::mirror::Kernel;
 pub use self::mirror::KernelHealth;
 use self::next_hop::NextHop;
 use self::peer::Peer;
-use self::session::{SessionRoute, Side};
+use self::session::{SessionRoute, UserspaceState};
 use self::session_map::SessionMap;
 use self::sessions::{Limits, Session};
 use self::table::Table;
@@ -46,7 +46,7 @@ type Map<K, V> = DashMap<K, V, Hasher>;
 /// Who was told that a key left.
 #[derive(Debug, Default)]
 #[must_use]
-pub struct Told {
+pub struct NewsOwed {
     /// Those whose tasks have to be woken for it.
     pub wake: Vec<Arc<Peer>>,
     /// Bytes that now wait for them.
@@ -98,6 +98,9 @@ impl Router {
     }
 
     /// Makes a connection known under its key, and the one that packets for the key go to.
+    ///
+    /// # Errors
+    /// The connection is logged in already.
     pub fn login(&self, peer: &Arc<Peer>, now_ns: u64) -> Result<(), Refusal> {
         let mut inner = self.lock();
         // Before the table tells anybody of the connection, the mirror must be able to find it.
@@ -114,9 +117,9 @@ impl Router {
     /// Forgets a connection. When its key left with it, everybody in its audience is owed the news before the
     /// table's lock is let go: the key may come back at once, and its packets must not be followed by the
     /// news of its going. The caller wakes those who are named, and keeps the budget.
-    pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) -> Told {
+    pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) -> NewsOwed {
         let mut inner = self.lock();
-        let mut told = Told::default();
+        let mut told = NewsOwed::default();
         if self.apply(&mut inner, Event::Leave { conn: peer.id }, now_ns).is_err() {
             return told;
         }
@@ -145,18 +148,32 @@ impl Router {
 
     /// Gives the pair its session. `side` is what packets need beyond the table's knowledge; it is dropped
     /// when the pair has a session already.
-    pub fn allocate(&self, pair: [DiscoPublic; 2], side: Side, now_ns: u64) -> Result<Session, Refusal> {
+    ///
+    /// # Errors
+    /// All sessions are taken, or these are not two clients.
+    pub fn allocate(
+        &self,
+        pair: [DiscoPublic; 2],
+        side: UserspaceState,
+        now_ns: u64,
+    ) -> Result<Session, Refusal> {
         let mut inner = self.lock();
         self.apply_with(&mut inner, Event::Allocate { pair }, Some(side), now_ns)?;
         inner.table.session_of(pair).cloned().ok_or(Refusal::UnknownSession)
     }
 
     /// An authenticated client opened its handshake.
+    ///
+    /// # Errors
+    /// There is no such session or leg, or the generation is zero.
     pub fn bind(&self, vni: u32, leg: LegIndex, generation: u32, now_ns: u64) -> Result<(), Refusal> {
         self.apply(&mut self.lock(), Event::Bind { vni, leg, generation }, now_ns)
     }
 
     /// An authenticated client answered its challenge from `path`.
+    ///
+    /// # Errors
+    /// There is no such session, it is not the bind in progress, or both legs would have one address.
     pub fn answer(
         &self,
         vni: u32,
@@ -284,7 +301,7 @@ impl Router {
         &self,
         inner: &mut Inner,
         event: Event,
-        mut side: Option<Side>,
+        mut side: Option<UserspaceState>,
         now_ns: u64,
     ) -> Result<(), Refusal> {
         let mut changes = std::mem::take(&mut inner.changes);

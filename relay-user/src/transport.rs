@@ -24,7 +24,7 @@ use crate::files::Limit;
 
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
+pub enum ReadResult {
     /// The socket had bytes; the sink has seen all plaintext that became whole with them.
     Bytes,
     /// The peer sends no more.
@@ -41,7 +41,7 @@ pub trait Stream: Send + Unpin + 'static {
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Poll<io::Result<Received>>;
+    ) -> Poll<io::Result<ReadResult>>;
 
     /// Takes all of `plaintext`, in order, seals it and writes what the socket will have;
     /// [`Stream::poll_flush`] does the rest. To be called only when nothing is left to flush. `more`: another
@@ -114,8 +114,8 @@ pub async fn recv_into<S: Stream>(stream: &mut S, into: &mut Vec<u8>) -> io::Res
         })
     });
     match received.await? {
-        Received::Bytes => Ok(()),
-        Received::Closed => Err(io::ErrorKind::UnexpectedEof.into()),
+        ReadResult::Bytes => Ok(()),
+        ReadResult::Closed => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 

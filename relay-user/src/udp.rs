@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod cmsg;
 pub mod endpoints;
+mod name;
 pub mod relay;
 pub mod service;
 pub mod setback;

@@ -17,7 +17,7 @@ use crate::fastpath::nexthop::NextHops;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::udp::relay::UdpRelay;
-use crate::udp::service::Bound;
+use crate::udp::service::BoundLeg;
 use crate::workers::Pool;
 use crate::workers::spread::{self, Spread};
 
@@ -153,7 +153,7 @@ pub async fn next_hops(
     relay: Arc<Relay>,
     hops: NextHops,
     mut changes: mpsc::Receiver<()>,
-    mut bound: mpsc::Receiver<Bound>,
+    mut bound: mpsc::Receiver<BoundLeg>,
 ) {
     let mut refresh = ticks(NEXT_HOP_REFRESH);
     loop {
@@ -174,7 +174,7 @@ pub async fn next_hops(
 
 fn resolve_all(relay: &Relay, hops: &NextHops) {
     for (vni, leg, path) in relay.router.leg_paths() {
-        resolve(relay, hops, Bound { vni, leg, path });
+        resolve(relay, hops, BoundLeg { vni, leg, path });
     }
 }
 
@@ -188,7 +188,7 @@ fn confirm_neighbours(relay: &Relay, hops: &NextHops) {
     }
 }
 
-fn resolve(relay: &Relay, hops: &NextHops, Bound { vni, leg, path }: Bound) {
+fn resolve(relay: &Relay, hops: &NextHops, BoundLeg { vni, leg, path }: BoundLeg) {
     let hop = hops.resolve(path.local.ip(), path.remote.ip());
     if let Err(error) = &hop {
         let remote = path.remote;

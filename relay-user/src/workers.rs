@@ -68,7 +68,7 @@ impl Workers {
             builder.worker_threads(1).thread_name("relayd-worker").enable_all();
             builder.on_thread_start(move || {
                 HERE.set(Some(number));
-                pause::precise();
+                pause::allow_short_sleeps();
                 // Nobody waits for it any more if the start has failed.
                 let _ = said.send(gettid());
             });

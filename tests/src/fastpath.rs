@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use relay_user::fastpath::{FastPath, Mode, OBJECT, Options, StartError, inspect};
+use relay_user::fastpath::{FastPath, Mode, OBJECT, StartError, XdpOptions, inspect};
 
 use crate::{
     skip,
@@ -58,8 +58,8 @@ impl Drop for BpfDir {
 }
 
 /// Native mode on the relay's end, pins in `dir`.
-pub fn options(dir: &BpfDir) -> Options {
-    Options {
+pub fn options(dir: &BpfDir) -> XdpOptions {
+    XdpOptions {
         iface: RELAY.to_owned(),
         mode: Mode::Native,
         bpf_dir: Some(dir.0.clone()),
@@ -84,7 +84,7 @@ pub fn lab(name: &str, test: impl FnOnce(&Wire, &BpfDir)) {
 /// # Errors
 ///
 /// As it refuses.
-pub fn start(wire: &Wire, options: &Options) -> Result<FastPath, StartError> {
+pub fn start(wire: &Wire, options: &XdpOptions) -> Result<FastPath, StartError> {
     wire.on('r', || FastPath::start(options))
 }
 
@@ -102,7 +102,7 @@ pub fn started(wire: &Wire, dir: &BpfDir) -> FastPath {
 /// # Panics
 ///
 /// If it starts.
-pub fn refused(wire: &Wire, options: &Options) -> StartError {
+pub fn refused(wire: &Wire, options: &XdpOptions) -> StartError {
     start(wire, options).expect_err("must be refused")
 }
 
@@ -113,7 +113,7 @@ pub fn refused(wire: &Wire, options: &Options) -> StartError {
 /// If it prints nothing.
 pub fn dumped(dir: &BpfDir) -> String {
     let mut out = Vec::new();
-    let options = inspect::Options { verbose: true, ..inspect::Options::default() };
+    let options = inspect::InspectOptions { verbose: true, ..inspect::InspectOptions::default() };
     inspect::dump(&dir.0, &options, &mut out).unwrap_or_else(|error| panic!("{error}"));
     String::from_utf8(out).expect("text")
 }

@@ -14,7 +14,7 @@ use relay_tests::{
     skip,
     wire::{RELAY, Wire},
 };
-use relay_user::fastpath::{Mode, Options, StartError};
+use relay_user::fastpath::{Mode, StartError, XdpOptions};
 
 #[test]
 fn start_attaches_and_pins_and_stop_leaves_nothing() {
@@ -47,7 +47,7 @@ fn the_maps_can_be_used_again_after_a_stop() {
 fn a_second_daemon_on_the_same_directory_is_refused() {
     lab("a_second_daemon_on_the_same_directory_is_refused", |wire, dir| {
         let first = started(wire, dir);
-        let error = refused(wire, &Options { iface: "lo".into(), mode: Mode::Generic, ..options(dir) });
+        let error = refused(wire, &XdpOptions { iface: "lo".into(), mode: Mode::Generic, ..options(dir) });
         assert!(
             matches!(&error, StartError::Locked { pid: Some(pid), .. } if *pid == std::process::id()),
             "{error}"
@@ -64,7 +64,7 @@ fn an_occupied_interface_is_refused_with_the_occupant_in_either_mode() {
         let first = started(wire, dir);
         for mode in [Mode::Native, Mode::Generic] {
             let other = BpfDir::new();
-            let error = refused(wire, &Options { mode, ..options(&other) });
+            let error = refused(wire, &XdpOptions { mode, ..options(&other) });
             assert!(matches!(error, StartError::Occupied { .. }), "{mode}: {error}");
             let sentence = error.to_string();
             assert!(sentence.contains("\"relayd_xdp\""), "{sentence}");
@@ -78,7 +78,7 @@ fn an_occupied_interface_is_refused_with_the_occupant_in_either_mode() {
 #[test]
 fn a_missing_interface_is_refused_with_those_of_this_namespace() {
     lab("a_missing_interface_is_refused_with_those_of_this_namespace", |wire, dir| {
-        let error = refused(wire, &Options { iface: "eth77".into(), ..options(dir) });
+        let error = refused(wire, &XdpOptions { iface: "eth77".into(), ..options(dir) });
         let StartError::NoInterface { existing, .. } = &error else { panic!("{error}") };
         assert_eq!(*existing, ["lo", RELAY]);
         assert!(!dir.0.exists());
@@ -88,12 +88,12 @@ fn a_missing_interface_is_refused_with_those_of_this_namespace() {
 #[test]
 fn a_mode_the_driver_lacks_is_refused_and_generic_mode_works_there() {
     lab("a_mode_the_driver_lacks_is_refused_and_generic_mode_works_there", |wire, dir| {
-        let native = Options { iface: "lo".into(), ..options(dir) };
+        let native = XdpOptions { iface: "lo".into(), ..options(dir) };
         let error = refused(wire, &native);
         assert!(matches!(error, StartError::ModeNotSupported { mode: Mode::Native, .. }), "{error}");
         assert!(error.to_string().contains("--xdp-mode generic"), "{error}");
         let fast_path =
-            start(wire, &Options { mode: Mode::Generic, ..native }).expect("generic works everywhere");
+            start(wire, &XdpOptions { mode: Mode::Generic, ..native }).expect("generic works everywhere");
         let link = wire.ip('r', &["-d", "link", "show", "lo"]).expect("the link");
         assert!(link.contains("xdpgeneric"), "{link}");
         drop(fast_path);
@@ -106,7 +106,7 @@ fn a_bridge_has_no_native_mode() {
         if let Err(reason) = wire.ip('r', &["link", "add", "bridge0", "type", "bridge"]) {
             return skip("a_bridge_has_no_native_mode", &reason);
         }
-        let error = refused(wire, &Options { iface: "bridge0".into(), ..options(dir) });
+        let error = refused(wire, &XdpOptions { iface: "bridge0".into(), ..options(dir) });
         assert!(matches!(error, StartError::ModeNotSupported { .. }), "{error}");
     });
 }

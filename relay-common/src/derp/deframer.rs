@@ -38,7 +38,7 @@ pub enum PushError<E> {
 }
 
 /// Where carry buffers come from and go to: for those with many connections, who keep a pool.
-pub trait Carries {
+pub trait CarryBuffers {
     /// An empty buffer for `at_least` bytes; what has room for more than `at_most` is wasteful.
     fn take(&mut self, at_least: usize, at_most: usize) -> Vec<u8>;
     /// A buffer that is no longer needed; it may have no capacity at all.
@@ -46,9 +46,9 @@ pub trait Carries {
 }
 
 /// The allocator itself.
-struct Fresh;
+struct NewBuffers;
 
-impl Carries for Fresh {
+impl CarryBuffers for NewBuffers {
     fn take(&mut self, _at_least: usize, at_most: usize) -> Vec<u8> {
         Vec::with_capacity(at_most)
     }
@@ -85,19 +85,25 @@ impl Deframer {
     /// Takes all of `input` and hands over each frame that it completes, in order.
     ///
     /// `limits` is asked exactly once per frame, skipped ones included, as soon as its header is complete.
+    ///
+    /// # Errors
+    /// `limits` refused a frame, or `on_frame` failed; frames before that one have been handed over.
     pub fn push<E>(
         &mut self,
         input: &[u8],
         limits: impl Fn(Header) -> Result<Disposition, FrameError>,
         on_frame: impl FnMut(Header, &[u8]) -> Result<(), E>,
     ) -> Result<(), PushError<E>> {
-        self.push_with(&mut Fresh, input, limits, on_frame)
+        self.push_with(&mut NewBuffers, input, limits, on_frame)
     }
 
     /// As [`Deframer::push`]; carry buffers come from `carries` and go back there.
+    ///
+    /// # Errors
+    /// As for [`Deframer::push`].
     pub fn push_with<E>(
         &mut self,
-        carries: &mut impl Carries,
+        carries: &mut impl CarryBuffers,
         mut input: &[u8],
         limits: impl Fn(Header) -> Result<Disposition, FrameError>,
         mut on_frame: impl FnMut(Header, &[u8]) -> Result<(), E>,
@@ -114,18 +120,21 @@ impl Deframer {
     /// taken.
     ///
     /// For a connection whose rules change with a frame, such as login.
+    ///
+    /// # Errors
+    /// `limits` refused the frame.
     pub fn pull<R>(
         &mut self,
         input: &mut &[u8],
         limits: impl Fn(Header) -> Result<Disposition, FrameError>,
         on_frame: impl FnOnce(Header, &[u8]) -> R,
     ) -> Result<Option<R>, FrameError> {
-        self.step(&mut Fresh, input, limits, on_frame)
+        self.step(&mut NewBuffers, input, limits, on_frame)
     }
 
     fn step<R>(
         &mut self,
-        carries: &mut impl Carries,
+        carries: &mut impl CarryBuffers,
         input: &mut &[u8],
         limits: impl Fn(Header) -> Result<Disposition, FrameError>,
         on_frame: impl FnOnce(Header, &[u8]) -> R,
@@ -208,7 +217,7 @@ fn take<'a>(input: &mut &'a [u8], max: usize) -> &'a [u8] {
 
 /// Appends `piece`. Without a pool, capacity stays within twice what has arrived (or the minimum) and within
 /// `total`.
-fn collect(carries: &mut impl Carries, carry: &mut Vec<u8>, piece: &[u8], total: usize) {
+fn collect(carries: &mut impl CarryBuffers, carry: &mut Vec<u8>, piece: &[u8], total: usize) {
     let len = carry.len() + piece.len();
     if carry.capacity() < len {
         let mut wider = carries.take(len.max(MIN_CARRY).min(total), (2 * len).max(MIN_CARRY).min(total));

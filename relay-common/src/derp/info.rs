@@ -65,6 +65,9 @@ impl ClientInfo {
     }
 
     /// Reads the opened body of a ClientInfo frame.
+    ///
+    /// # Errors
+    /// It is not JSON, or a field is not of its type.
     pub fn from_json(json: &[u8]) -> Result<Self, InfoError> {
         let fields: fields::ClientFields = serde_json::from_str(&String::from_utf8_lossy(json))?;
         Ok(Self {
@@ -89,6 +92,9 @@ impl ServerInfo {
     }
 
     /// Reads the opened body of a ServerInfo frame.
+    ///
+    /// # Errors
+    /// It is not JSON, or a field is not of its type.
     pub fn from_json(json: &[u8]) -> Result<Self, InfoError> {
         let fields::ServerFields(info) = serde_json::from_str(&String::from_utf8_lossy(json))?;
         Ok(info)

@@ -20,7 +20,7 @@ pub enum Disposition {
 
 /// What is wrong with a frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum HeaderFault {
     /// No frame of this type is that long.
     TooLong,
     /// No frame of this type is that short.
@@ -37,10 +37,13 @@ pub struct FrameError {
     /// Type and length as received.
     pub header: Header,
     /// What is wrong with them.
-    pub fault: Fault,
+    pub fault: HeaderFault,
 }
 
 /// A server, once the client has logged in.
+///
+/// # Errors
+/// The length is not one of its type.
 pub fn server(header: Header) -> Result<Disposition, FrameError> {
     let (min, max) = match header.frame_type() {
         Some(FrameType::SendPacket) => (KEY_LEN, KEY_LEN + MAX_PACKET),
@@ -56,14 +59,20 @@ pub fn server(header: Header) -> Result<Disposition, FrameError> {
 }
 
 /// A server that waits for ClientInfo: nothing else may come.
+///
+/// # Errors
+/// It is another frame, or of a length that ClientInfo does not have.
 pub fn login(header: Header) -> Result<Disposition, FrameError> {
     if header.frame_type() != Some(FrameType::ClientInfo) {
-        return Err(FrameError { header, fault: Fault::Unexpected });
+        return Err(FrameError { header, fault: HeaderFault::Unexpected });
     }
     within(header, MIN_CLIENT_INFO, MAX_CLIENT_INFO).map(|()| Disposition::Deliver)
 }
 
 /// A client: everything is delivered that is not absurdly long.
+///
+/// # Errors
+/// It is longer than any frame.
 pub fn client(header: Header) -> Result<Disposition, FrameError> {
     within(header, 0, MAX_CLIENT_FRAME).map(|()| Disposition::Deliver)
 }
@@ -71,8 +80,8 @@ pub fn client(header: Header) -> Result<Disposition, FrameError> {
 fn within(header: Header, min: usize, max: usize) -> Result<(), FrameError> {
     let len = header.len as usize;
     match () {
-        () if len < min => Err(FrameError { header, fault: Fault::TooShort }),
-        () if len > max => Err(FrameError { header, fault: Fault::TooLong }),
+        () if len < min => Err(FrameError { header, fault: HeaderFault::TooShort }),
+        () if len > max => Err(FrameError { header, fault: HeaderFault::TooLong }),
         () => Ok(()),
     }
 }
@@ -81,7 +90,7 @@ fn within(header: Header, min: usize, max: usize) -> Result<(), FrameError> {
 mod tests {
     use super::*;
 
-    fn server_says(kind: u8, len: u32) -> Result<Disposition, Fault> {
+    fn server_says(kind: u8, len: u32) -> Result<Disposition, HeaderFault> {
         server(Header { kind, len }).map_err(|e| e.fault)
     }
 
@@ -98,9 +107,9 @@ mod tests {
             let kind = kind as u8;
             assert_eq!(server_says(kind, min), Ok(Disposition::Deliver), "{kind:#x}");
             assert_eq!(server_says(kind, max), Ok(Disposition::Deliver), "{kind:#x}");
-            assert_eq!(server_says(kind, max + 1), Err(Fault::TooLong), "{kind:#x}");
+            assert_eq!(server_says(kind, max + 1), Err(HeaderFault::TooLong), "{kind:#x}");
             if let Some(below) = min.checked_sub(1) {
-                assert_eq!(server_says(kind, below), Err(Fault::TooShort), "{kind:#x}");
+                assert_eq!(server_says(kind, below), Err(HeaderFault::TooShort), "{kind:#x}");
             }
         }
     }
@@ -110,8 +119,8 @@ mod tests {
         for kind in [0x00, 0x01, 0x02, 0x03, 0x05, 0x06, 0x08, 0x09, 0x13, 0x14, 0x15, 0x16, 0xff] {
             assert_eq!(server_says(kind, 0), Ok(Disposition::Skip), "{kind:#x}");
             assert_eq!(server_says(kind, 65_568), Ok(Disposition::Skip), "{kind:#x}");
-            assert_eq!(server_says(kind, 65_569), Err(Fault::TooLong), "{kind:#x}");
-            assert_eq!(server_says(kind, u32::MAX), Err(Fault::TooLong), "{kind:#x}");
+            assert_eq!(server_says(kind, 65_569), Err(HeaderFault::TooLong), "{kind:#x}");
+            assert_eq!(server_says(kind, u32::MAX), Err(HeaderFault::TooLong), "{kind:#x}");
         }
     }
 
@@ -120,10 +129,10 @@ mod tests {
         let says = |kind, len| login(Header { kind, len }).map_err(|e| e.fault);
         assert_eq!(says(2, 56), Ok(Disposition::Deliver));
         assert_eq!(says(2, 262_144), Ok(Disposition::Deliver));
-        assert_eq!(says(2, 55), Err(Fault::TooShort));
-        assert_eq!(says(2, 262_145), Err(Fault::TooLong));
-        assert_eq!(says(4, 56), Err(Fault::Unexpected));
-        assert_eq!(says(0xee, 0), Err(Fault::Unexpected));
+        assert_eq!(says(2, 55), Err(HeaderFault::TooShort));
+        assert_eq!(says(2, 262_145), Err(HeaderFault::TooLong));
+        assert_eq!(says(4, 56), Err(HeaderFault::Unexpected));
+        assert_eq!(says(0xee, 0), Err(HeaderFault::Unexpected));
     }
 
     #[test]

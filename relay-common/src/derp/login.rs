@@ -82,12 +82,18 @@ impl ExpectInfo {
     }
 
     /// Fails once the time is up; for the sweep over connections that say nothing.
+    ///
+    /// # Errors
+    /// [`LoginError::Timeout`].
     pub const fn check(&self, now_ns: u64) -> Result<(), LoginError> {
         if now_ns >= self.deadline_ns { Err(LoginError::Timeout) } else { Ok(()) }
     }
 
     /// Takes the client's first frame. [`limits::login`](super::limits::login) keeps others away before they
     /// are read.
+    ///
+    /// # Errors
+    /// The time is up, or the frame is not a ClientInfo that proves its key.
     pub fn on_frame(
         self,
         header: Header,

@@ -65,6 +65,9 @@ pub enum MessageError {
 
 impl Message {
     /// The message in an opened box.
+    ///
+    /// # Errors
+    /// The field that is wrong, or a type that the relay does not read.
     pub fn parse(plain: &[u8]) -> Result<Self, MessageError> {
         let ([kind, version], body) = plain.split_first_chunk().ok_or(MessageError::Length)?;
         if let Some(kind) = BindKind::from_u8(*kind) {

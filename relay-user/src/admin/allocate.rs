@@ -12,7 +12,7 @@ use relay_common::geneve::Vni;
 use relay_common::key::DiscoPublic;
 use serde::Deserialize;
 
-use super::{Daemon, Failure};
+use super::{Failure, Parts};
 use crate::clock;
 use crate::observe::counters::Counter;
 use crate::route::vocabulary::Refusal;
@@ -23,16 +23,16 @@ pub(crate) const RETRY_AFTER: u64 = 3;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Request {
+struct AllocateRequest {
     client_disco: [DiscoPublic; 2],
 }
 
 pub(super) async fn allocate(
-    State(daemon): State<Arc<Daemon>>,
+    State(daemon): State<Arc<Parts>>,
     body: Bytes,
 ) -> Result<Json<ServerEndpoint>, Failure> {
     // Parsed here, so that a wrong body is a sentence with status 400 whatever its content type says.
-    let Request { client_disco: pair } = serde_json::from_slice(&body).map_err(|error| {
+    let AllocateRequest { client_disco: pair } = serde_json::from_slice(&body).map_err(|error| {
         let expected = r#"{"ClientDisco":["discokey:…","discokey:…"]}"#;
         Failure::new(StatusCode::BAD_REQUEST, format!("the body must be {expected}: {error}"))
     })?;

@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the daemon answers with status 200.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct AdminAnswer {
     /// The body: JSON.
     pub body: Bytes,
     /// The header [`TOTALS`], of answers that are lists.
@@ -31,7 +31,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// Nobody serves the socket, or the daemon answers with an error.
-pub async fn get(socket: &Path, path: &str) -> anyhow::Result<Answer> {
+pub async fn get(socket: &Path, path: &str) -> anyhow::Result<AdminAnswer> {
     ask(socket, Request::get(path), Bytes::new()).await
 }
 
@@ -39,11 +39,11 @@ pub async fn get(socket: &Path, path: &str) -> anyhow::Result<Answer> {
 ///
 /// # Errors
 /// Nobody serves the socket, or the daemon answers with an error.
-pub async fn put(socket: &Path, path: &str, json: String) -> anyhow::Result<Answer> {
+pub async fn put(socket: &Path, path: &str, json: String) -> anyhow::Result<AdminAnswer> {
     ask(socket, Request::put(path).header("content-type", "application/json"), json.into()).await
 }
 
-async fn ask(socket: &Path, request: Builder, body: Bytes) -> anyhow::Result<Answer> {
+async fn ask(socket: &Path, request: Builder, body: Bytes) -> anyhow::Result<AdminAnswer> {
     let request = request.header("host", "relayd").body(Full::new(body))?;
     let answer = tokio::time::timeout(DEADLINE, send(socket, request)).await;
     answer.with_context(|| {
@@ -52,7 +52,7 @@ async fn ask(socket: &Path, request: Builder, body: Bytes) -> anyhow::Result<Ans
     })?
 }
 
-async fn send(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+async fn send(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<AdminAnswer> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         let why = unreachable(socket, error.kind());
         anyhow::Error::new(error).context(why)
@@ -69,7 +69,7 @@ async fn send(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<An
         let another = || format!("no reason given; is relayd at {} of another version?", socket.display());
         bail!("the daemon answers {status}: {}", problem.unwrap_or_else(|_| another()));
     }
-    Ok(Answer { body, totals })
+    Ok(AdminAnswer { body, totals })
 }
 
 /// Why nobody could be asked, and what to do.

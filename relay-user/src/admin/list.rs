@@ -15,8 +15,8 @@ use axum::http::{HeaderName, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use super::filter::{Filter, FilterError};
-use super::view::{Client, Session};
-use super::{Daemon, Failure};
+use super::view::{ClientView, SessionView};
+use super::{Failure, Parts};
 use crate::clock;
 use crate::relay::Relay;
 
@@ -74,16 +74,16 @@ struct List {
     limit: usize,
 }
 
-type Answer = Result<([(HeaderName, String); 2], Vec<u8>), Failure>;
+type ListAnswer = Result<([(HeaderName, String); 2], Vec<u8>), Failure>;
 
-pub(super) async fn clients(State(daemon): State<Arc<Daemon>>, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn clients(State(daemon): State<Arc<Parts>>, RawQuery(query): RawQuery) -> ListAnswer {
     let query = Query::parse(query.as_deref(), Filter::of_clients)?;
     let now_ms = clock::monotonic_ms();
     let (json, totals) = list_clients(&daemon.relay, &query, now_ms).await.map_err(internal)?;
     Ok((headers(&totals)?, json))
 }
 
-pub(super) async fn sessions(State(daemon): State<Arc<Daemon>>, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn sessions(State(daemon): State<Arc<Parts>>, RawQuery(query): RawQuery) -> ListAnswer {
     let query = Query::parse(query.as_deref(), Filter::of_sessions)?;
     let now_ns = clock::monotonic_ns();
     let (json, totals) = list_sessions(&daemon.relay, &query, now_ns).await.map_err(internal)?;
@@ -102,7 +102,7 @@ async fn list_clients(
     let (mut list, mut totals) = (List::new(query.limit), ClientTotals::default());
     for slice in peers.chunks(SLICE) {
         for peer in slice.iter().filter(|peer| query.filter.client(peer)) {
-            let client = Client::of(peer, now_ms);
+            let client = ClientView::of(peer, now_ms);
             totals.clients += 1;
             totals.packets_in += client.packets_in;
             totals.bytes_in += client.bytes_in;
@@ -125,7 +125,7 @@ async fn list_sessions(
     loop {
         let wanted = |session: &_| query.filter.session(session);
         let end = relay.router.sessions_after(last, wanted, |session, route, kernel| {
-            slice.push(Session::of(session, route, kernel.as_ref(), now_ns));
+            slice.push(SessionView::of(session, route, kernel.as_ref(), now_ns));
         });
         // Behind the table's lock.
         for session in slice.drain(..) {
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use crate::observe::counters::Counters;
     use crate::route::Router;
-    use crate::route::session::Side;
+    use crate::route::session::UserspaceState;
     use crate::route::sessions::Limits;
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         let router = Router::new(limits, None);
         let relay = Relay::new(router, Counters::default(), server, Duration::ZERO, u64::MAX);
         let box_ = DiscoPrivate::from_bytes([2; 32]);
-        let side = Side::new([(); 2].map(|()| box_.shared(&box_.public()).expect("a good key")));
+        let side = UserspaceState::new([(); 2].map(|()| box_.shared(&box_.public()).expect("a good key")));
         for n in 1..=SESSIONS {
             let mut key = [9; 32];
             key[..4].copy_from_slice(&n.to_be_bytes());
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(listed(&relay, &Query { filter: Filter::Vni(999), limit: 0 }).await.0.len(), 0);
     }
 
-    async fn listed(relay: &Relay, query: &Query) -> (Vec<Session>, SessionTotals) {
+    async fn listed(relay: &Relay, query: &Query) -> (Vec<SessionView>, SessionTotals) {
         let (json, totals) = list_sessions(relay, query, 1).await.expect("JSON");
         (serde_json::from_slice(&json).expect("a list"), totals)
     }

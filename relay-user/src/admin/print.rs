@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use self::counters::groups;
 use super::list::{ClientTotals, SessionTotals};
-use super::view::{ActiveXdp, Client, Derp, Leg, Session, Status, Xdp};
+use super::view::{ActiveXdp, ClientView, Derp, LegView, SessionView, Status, Xdp};
 use crate::columns::Align::{Left, Right};
 use crate::columns::{age, bytes, count, plural, table};
 
@@ -90,7 +90,7 @@ fn state(xdp: &ActiveXdp) -> String {
 }
 
 /// `relayd clients`.
-pub fn clients(clients: &[Client], totals: &ClientTotals) -> String {
+pub fn clients(clients: &[ClientView], totals: &ClientTotals) -> String {
     let keys: Vec<String> = clients.iter().map(|client| client.key.to_string()).collect();
     let digits = digits(&keys);
     let columns = [
@@ -137,7 +137,7 @@ pub fn clients(clients: &[Client], totals: &ClientTotals) -> String {
     out
 }
 
-fn queued(client: &Client) -> String {
+fn queued(client: &ClientView) -> String {
     match client.queued_frames {
         0 => "-".to_owned(),
         n => format!("{}, {}", plural(n, "frame"), bytes(client.queued_bytes as u64)),
@@ -145,7 +145,7 @@ fn queued(client: &Client) -> String {
 }
 
 /// `relayd sessions`.
-pub fn sessions(sessions: &[Session], totals: &SessionTotals) -> String {
+pub fn sessions(sessions: &[SessionView], totals: &SessionTotals) -> String {
     let keys: Vec<String> =
         sessions.iter().flat_map(|session| &session.legs).map(|leg| leg.client.to_string()).collect();
     let digits = digits(&keys);
@@ -191,7 +191,7 @@ pub fn sessions(sessions: &[Session], totals: &SessionTotals) -> String {
     out
 }
 
-fn leg(leg: &Leg, digits: usize) -> [String; 8] {
+fn leg(leg: &LegView, digits: usize) -> [String; 8] {
     let addr = |addr: Option<std::net::SocketAddr>| addr.map_or_else(|| "-".to_owned(), |at| at.to_string());
     let heard = leg.last_seen_seconds_ago;
     [

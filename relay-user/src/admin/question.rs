@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::filter::Filter;
 use super::list::{ClientTotals, SessionTotals};
-use super::view::{Client, Session, Status, Xdp};
+use super::view::{ClientView, SessionView, Status, Xdp};
 use super::{ask, list, print, socket};
 use crate::cli::{Admin, Command, Switch};
 use crate::fastpath::{ROOT, inspect};
@@ -20,7 +20,7 @@ const SESSIONS: usize = 10;
 
 /// What a question prints.
 #[derive(Clone, Debug, Default)]
-pub struct Answer {
+pub struct CommandOutput {
     /// For standard output.
     pub text: String,
     /// For standard error, where `text` is for programs.
@@ -31,7 +31,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// Nobody could be asked, or the daemon or the kernel refuses; the message names the remedy.
-pub fn ask(command: Command) -> anyhow::Result<Answer> {
+pub fn ask(command: Command) -> anyhow::Result<CommandOutput> {
     let text = match command {
         Command::Status { all, admin } => {
             let answer = get(&admin, "/v1/status")?;
@@ -39,26 +39,26 @@ pub fn ask(command: Command) -> anyhow::Result<Answer> {
         }
         Command::Clients { filter, limit, admin } => {
             let path = |limit| list::path("/v1/clients", filter.as_deref(), limit);
-            return listed(&admin, path, limit, CLIENTS, |list: &[Client], totals: &ClientTotals| {
+            return listed(&admin, path, limit, CLIENTS, |list: &[ClientView], totals: &ClientTotals| {
                 (print::clients(list, totals), totals.clients)
             });
         }
         Command::Sessions { filter, limit, admin } => {
             let path = |limit| list::path("/v1/sessions", filter.as_deref(), limit);
-            return listed(&admin, path, limit, SESSIONS, |list: &[Session], totals: &SessionTotals| {
+            return listed(&admin, path, limit, SESSIONS, |list: &[SessionView], totals: &SessionTotals| {
                 (print::sessions(list, totals), totals.sessions)
             });
         }
         Command::Xdp { state, admin_socket } => switch(state, admin_socket)?,
         Command::Inspect { filter, limit, verbose, bpf_dir } => {
-            let options = inspect::Options { only: only(filter.as_deref())?, limit, verbose };
+            let options = inspect::InspectOptions { only: only(filter.as_deref())?, limit, verbose };
             let mut text = Vec::new();
             let dir = bpf_dir.unwrap_or_else(|| ROOT.into());
             inspect::dump(&dir, &options, &mut text)?;
             String::from_utf8_lossy(&text).into_owned()
         }
     };
-    Ok(Answer { text, note: None })
+    Ok(CommandOutput { text, note: None })
 }
 
 fn listed<T: DeserializeOwned, S: DeserializeOwned>(
@@ -67,17 +67,17 @@ fn listed<T: DeserializeOwned, S: DeserializeOwned>(
     limit: Option<usize>,
     screen: usize,
     print: impl Fn(&[T], &S) -> (String, usize),
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<CommandOutput> {
     let limit = limit.unwrap_or(if admin.json { 0 } else { screen });
     let answer = get(admin, &path(limit))?;
     let list: Vec<T> = parse(&answer.body)?;
     let totals: S = parse(answer.totals.as_deref().unwrap_or_default().as_bytes())?;
     let (text, matched) = print(&list, &totals);
     if !admin.json {
-        return Ok(Answer { text, note: None });
+        return Ok(CommandOutput { text, note: None });
     }
     let note = print::left_out(list.len(), matched);
-    Ok(Answer { text: raw(&answer), note })
+    Ok(CommandOutput { text: raw(&answer), note })
 }
 
 fn switch(state: Switch, admin_socket: Option<PathBuf>) -> anyhow::Result<String> {
@@ -98,12 +98,12 @@ fn only(filter: Option<&str>) -> anyhow::Result<inspect::Only> {
     }
 }
 
-fn get(admin: &Admin, path: &str) -> anyhow::Result<ask::Answer> {
+fn get(admin: &Admin, path: &str) -> anyhow::Result<ask::AdminAnswer> {
     let socket = admin.admin_socket.clone().map_or_else(socket::default_path, Ok)?;
     block_on(ask::get(&socket, path))
 }
 
-fn raw(answer: &ask::Answer) -> String {
+fn raw(answer: &ask::AdminAnswer) -> String {
     String::from_utf8_lossy(&answer.body).into_owned() + "\n"
 }
 

@@ -44,7 +44,7 @@ pub fn default_path() -> anyhow::Result<PathBuf> {
 /// A bound admin socket. Dropping it removes the socket's file, if that is still the one that was made here,
 /// and then lets go of the lock.
 #[derive(Debug)]
-pub struct Bound {
+pub struct SocketFile {
     path: PathBuf,
     // Device and inode of the file.
     made: (u64, u64),
@@ -66,7 +66,7 @@ pub struct Taken {
 ///
 /// # Errors
 /// Names the path, `--admin-socket` and the remedy; [`Taken`] where a daemon serves it.
-pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, Bound)> {
+pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let cannot = || {
         let path = path.display();
         format!("cannot bind the admin socket {path}; name a place you may write to with --admin-socket")
@@ -87,7 +87,7 @@ pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, Bound)> {
     }
     let listener = listen(path).with_context(cannot)?;
     let meta = fs::symlink_metadata(path).with_context(cannot)?;
-    Ok((listener, Bound { path: path.to_owned(), made: (meta.dev(), meta.ino()), _lock: lock }))
+    Ok((listener, SocketFile { path: path.to_owned(), made: (meta.dev(), meta.ino()), _lock: lock }))
 }
 
 /// Takes the lock beside the socket without waiting.
@@ -117,7 +117,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
     Ok(fd.into())
 }
 
-impl Drop for Bound {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         // Gone already is as good; what somebody else put there is theirs.
         let still = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.made);

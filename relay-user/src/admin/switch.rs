@@ -9,17 +9,17 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::view::Xdp;
-use super::{Daemon, Failure};
+use super::{Failure, Parts};
 use crate::clock;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Request {
+struct SwitchRequest {
     enabled: bool,
 }
 
-pub(super) async fn xdp(State(daemon): State<Arc<Daemon>>, body: Bytes) -> Result<Json<Xdp>, Failure> {
-    let Request { enabled } = serde_json::from_slice(&body).map_err(|error| {
+pub(super) async fn xdp(State(daemon): State<Arc<Parts>>, body: Bytes) -> Result<Json<Xdp>, Failure> {
+    let SwitchRequest { enabled } = serde_json::from_slice(&body).map_err(|error| {
         Failure::new(
             StatusCode::BAD_REQUEST,
             format!(r#"the body must be {{"enabled":true}} or false: {error}"#),

@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::{Daemon, Failure, routes};
+use super::{Failure, Parts, routes};
 use crate::threads;
 
 /// Connections served at once; others wait in the socket's backlog.
@@ -54,7 +54,7 @@ pub struct Server {
 /// The thread could not be started.
 pub fn start(
     listener: UnixListener,
-    daemon: Arc<Daemon>,
+    daemon: Arc<Parts>,
 ) -> anyhow::Result<(Server, impl Future<Output = ()> + Send + 'static)> {
     listener.set_nonblocking(true).context("cannot prepare the admin socket")?;
     let (stop, stopped) = oneshot::channel();
@@ -91,7 +91,7 @@ pub fn start(
     Ok((Server { stop: Some(stop), thread: Some(thread) }, ended))
 }
 
-async fn serve(listener: UnixListener, daemon: Arc<Daemon>) -> std::io::Result<()> {
+async fn serve(listener: UnixListener, daemon: Arc<Parts>) -> std::io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let routes = routes(daemon).layer(middleware::from_fn(bounded));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -171,7 +171,7 @@ mod tests {
         let relay = Arc::new(Relay::new(router, Counters::default(), server, Duration::ZERO, u64::MAX));
         let mut workers = Workers::default();
         let pool = workers.start(1, Duration::ZERO).expect("a thread");
-        let daemon = Arc::new(Daemon {
+        let daemon = Arc::new(Parts {
             relay,
             udp: None,
             fast: Err("none".to_owned()),

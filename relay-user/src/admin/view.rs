@@ -1,23 +1,12 @@
-//! The answers of the admin socket, as JSON and as Rust types for those who ask from Rust.
+//! What the admin socket answers, as JSON and as Rust types for those who ask from Rust: the schema.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use relay_common::fastpath::{ReasonCount, SessionStats};
 use relay_common::key::{DiscoPublic, NodePublic};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use super::Daemon;
-use crate::log;
-use crate::route::peer::Peer;
-use crate::route::session::SessionRoute;
 use crate::transport::tls::map_node::MapNode;
-
-const SECOND_NS: u64 = 1_000_000_000;
 
 /// An error answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,9 +25,9 @@ pub struct Status {
     /// The DERP service.
     pub derp: Derp,
     /// The certificate that TLS is served with, where there is TLS.
-    pub certificate: Option<Certificate>,
+    pub certificate: Option<CertificateView>,
     /// The UDP relay, where there is one.
-    pub udp: Option<Udp>,
+    pub udp: Option<UdpView>,
     /// The fast path.
     pub xdp: Xdp,
     /// Lines of the log that nobody took in time.
@@ -66,7 +55,7 @@ pub struct Derp {
 
 /// The certificate in use.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Certificate {
+pub struct CertificateView {
     /// Its file.
     pub file: String,
     /// Its key's file.
@@ -89,7 +78,7 @@ pub struct Certificate {
 
 /// The UDP relay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Udp {
+pub struct UdpView {
     /// Its disco key.
     pub key: DiscoPublic,
     /// Its port.
@@ -135,12 +124,12 @@ pub struct ActiveXdp {
     /// Audits done.
     pub audits: u64,
     /// How often the program left by each exit.
-    pub reasons: BTreeMap<String, Count>,
+    pub reasons: BTreeMap<String, PacketCount>,
 }
 
 /// Packets and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
+pub struct PacketCount {
     /// Packets.
     pub packets: u64,
     /// Bytes.
@@ -149,7 +138,7 @@ pub struct Count {
 
 /// One of `GET /v1/clients`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Client {
+pub struct ClientView {
     /// Its node key.
     pub key: NodePublic,
     /// Where it connected from.
@@ -182,7 +171,7 @@ pub struct Client {
 
 /// One of `GET /v1/sessions`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Session {
+pub struct SessionView {
     /// Its virtual network identifier.
     pub vni: u32,
     /// Completed binds.
@@ -194,12 +183,12 @@ pub struct Session {
     /// Seconds since its allocation.
     pub age_seconds: u64,
     /// Its two clients.
-    pub legs: [Leg; 2],
+    pub legs: [LegView; 2],
 }
 
 /// One side of a session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Leg {
+pub struct LegView {
     /// The client's disco key.
     pub client: DiscoPublic,
     /// Where it is bound; `null`: no handshake yet.
@@ -216,134 +205,4 @@ pub struct Leg {
     pub xdp_bytes: u64,
     /// Seconds since its last packet, or its bind; `null`: neither.
     pub last_seen_seconds_ago: Option<f64>,
-}
-
-impl Status {
-    pub(super) fn of(daemon: &Daemon, now_ns: u64) -> Self {
-        let relay = &daemon.relay;
-        let udp = daemon.udp.as_ref().map(|udp| Udp {
-            key: udp.relay.public(),
-            port: udp.endpoints.port,
-            sessions: relay.router.session_count(),
-            max_sessions: udp.limits.max_sessions,
-        });
-        Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_seconds: now_ns.saturating_sub(daemon.started_ns) / SECOND_NS,
-            derp: Derp {
-                key: relay.public,
-                clients: relay.router.client_count(),
-                queued_bytes: relay.budget.held(),
-                queue_memory_bytes: relay.budget.most(),
-                workers: daemon.pool.count(),
-                workers_in_use: daemon.pool.active(),
-            },
-            certificate: daemon.certificate.as_deref().map(Certificate::of),
-            udp,
-            xdp: Xdp::of(daemon),
-            log_lines_dropped: log::dropped_lines(),
-            counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),
-        }
-    }
-}
-
-impl Certificate {
-    fn of(served: &super::Certificate) -> Self {
-        let (facts, now) = (&served.facts, OffsetDateTime::now_utc());
-        // Every date that X.509 can hold has an RFC 3339 form.
-        let date = |date: OffsetDateTime| date.format(&Rfc3339).unwrap_or_default();
-        Self {
-            file: facts.files.crt.display().to_string(),
-            key_file: facts.files.key.display().to_string(),
-            names: facts.names.clone(),
-            not_before: date(facts.not_before),
-            not_after: date(facts.not_after),
-            days_left: facts.days_left(now),
-            state: facts.state(now).to_string(),
-            pin: facts.pin.clone(),
-            derp_map_node: served.node.clone(),
-        }
-    }
-}
-
-impl Xdp {
-    pub(super) fn of(daemon: &Daemon) -> Self {
-        let fast = match &daemon.fast {
-            Ok(fast) => fast,
-            Err(reason) => return Self::Unavailable { unavailable: reason.clone() },
-        };
-        let health = daemon.relay.router.kernel_health();
-        let count = |ReasonCount { packets, bytes }| Count { packets, bytes };
-        let reasons =
-            fast.reasons().inspect_err(|error| tracing::warn!(%error, "cannot read the XDP counters"));
-        let reasons = reasons.unwrap_or_default().into_iter();
-        Self::Active(Box::new(ActiveXdp {
-            interface: fast.iface().to_owned(),
-            mode: fast.mode().to_string(),
-            enabled: fast.is_enabled(),
-            program_id: fast.program_id(),
-            maps: fast.maps_dir().map(|dir| dir.display().to_string()),
-            installed: daemon.relay.router.installed_count() as u64,
-            drift: health.drift,
-            failures: health.failures,
-            audits: health.audits,
-            reasons: reasons.map(|(reason, n)| (reason.label().to_owned(), count(n))).collect(),
-        }))
-    }
-}
-
-impl Client {
-    pub(super) fn of(peer: &Peer, now_ms: u64) -> Self {
-        let queued = peer.mailbox.depth();
-        let connected_ms = peer.timers.connected_ms.load(Ordering::Relaxed);
-        Self {
-            key: peer.key,
-            remote: peer.remote,
-            active: peer.is_active(),
-            preferred: peer.timers.preferred.load(Ordering::Relaxed) != 0,
-            protocol: peer.about.protocol.to_owned(),
-            app_name: peer.about.app_name.to_string(),
-            connected_seconds: now_ms.saturating_sub(connected_ms) / 1000,
-            packets_in: peer.counters.packets_in.load(Ordering::Relaxed),
-            bytes_in: peer.counters.bytes_in.load(Ordering::Relaxed),
-            packets_out: peer.counters.packets_out.load(Ordering::Relaxed),
-            bytes_out: peer.counters.bytes_out.load(Ordering::Relaxed),
-            queued_frames: queued.frames,
-            queued_bytes: queued.bytes,
-        }
-    }
-}
-
-impl Session {
-    pub(super) fn of(
-        session: &crate::route::sessions::Session,
-        route: &Arc<SessionRoute>,
-        kernel: Option<&SessionStats>,
-        now_ns: u64,
-    ) -> Self {
-        let last_seen_ns = route.last_seen_ns(kernel);
-        let leg = |index: usize| {
-            let (state, counters) = (&session.legs[index], &route.side.counters[index]);
-            let seen = last_seen_ns[index].max(state.last_seen_ns);
-            let ago = (seen > 0).then(|| now_ns.saturating_sub(seen) as f64 / SECOND_NS as f64);
-            Leg {
-                client: session.clients[index],
-                remote: state.path.map(|path| path.remote),
-                local: state.path.map(|path| path.local),
-                packets: counters.packets.load(Ordering::Relaxed),
-                bytes: counters.bytes.load(Ordering::Relaxed),
-                xdp_packets: kernel.map_or(0, |stats| stats.legs[index].packets),
-                xdp_bytes: kernel.map_or(0, |stats| stats.legs[index].bytes),
-                last_seen_seconds_ago: ago,
-            }
-        };
-        Self {
-            vni: session.vni,
-            generation: session.generation,
-            bound: session.is_bound(),
-            installed: session.installed.is_some(),
-            age_seconds: now_ns.saturating_sub(session.allocated_ns) / SECOND_NS,
-            legs: [leg(0), leg(1)],
-        }
-    }
 }

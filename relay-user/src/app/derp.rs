@@ -17,8 +17,8 @@ use crate::listen::{self, Service, tcp};
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::transport::tls::certificate::Facts;
-use crate::transport::tls::files::{self, Certificate, Pair};
-use crate::transport::tls::map_node::{MapNode, Place};
+use crate::transport::tls::files::{self, Certificate, CertificatePaths};
+use crate::transport::tls::map_node::{MapNode, Ports};
 use crate::transport::tls::{self, meta};
 use crate::udp::socket::UdpSocket;
 use crate::udp::stun;
@@ -40,14 +40,14 @@ pub(super) struct Plan {
 
 /// The certificate to serve with.
 struct Tls {
-    files: Pair,
+    files: CertificatePaths,
     hostname: String,
     /// Loaded; `None`: to be made.
     found: Option<(Certificate, Facts)>,
 }
 
 /// Bound, but not yet accepting.
-pub(super) struct Bound {
+pub(super) struct Listeners {
     derp: TcpListener,
     companion: Option<TcpListener>,
     /// The outer one: whether STUN is asked for; the inner: whether it could be bound.
@@ -69,9 +69,9 @@ pub(super) fn judge(serve: &Serve) -> anyhow::Result<Plan> {
 }
 
 /// Binds all that is asked for.
-pub(super) fn bind(serve: &Serve, plan: &Plan) -> anyhow::Result<Bound> {
+pub(super) fn bind(serve: &Serve, plan: &Plan) -> anyhow::Result<Listeners> {
     let options =
-        tcp::Options { keepalive_time: serve.tcp_keepalive_time, user_timeout: serve.tcp_user_timeout };
+        tcp::SocketOptions { keepalive_time: serve.tcp_keepalive_time, user_timeout: serve.tcp_user_timeout };
     let listen = |addr: SocketAddr, flag: &str| {
         tcp::listen(addr, &options).with_context(|| cannot("listen", addr, flag))
     };
@@ -79,7 +79,7 @@ pub(super) fn bind(serve: &Serve, plan: &Plan) -> anyhow::Result<Bound> {
     let companion = plan.companion.map(|port| listen(at(plan.addr, port), "-http-port; -1 turns it off"));
     let stun = plan.stun.map(|port| stun_socket(at(plan.addr, port)));
     let door = Arc::new(Door::new(caps(serve)?));
-    Ok(Bound { derp, companion: companion.transpose()?, stun, door })
+    Ok(Listeners { derp, companion: companion.transpose()?, stun, door })
 }
 
 /// DERP is served without STUN if that cannot be bound, as derper does; it is counted once there are
@@ -120,14 +120,14 @@ pub(super) struct Served {
     /// For the DERP listener.
     pub(super) service: Service,
     /// For the admin socket.
-    pub(super) certificate: Option<Arc<admin::Certificate>>,
+    pub(super) certificate: Option<Arc<admin::ServedCertificate>>,
 }
 
 /// Makes the certificate where there is none, and the TLS configuration.
 pub(super) fn secure(
     plan: Plan,
     records: TlsRecords,
-    bound: &Bound,
+    bound: &Listeners,
     relay: &Relay,
 ) -> anyhow::Result<Served> {
     let Some(tls) = plan.tls else { return Ok(Served { service: Service::Plain, certificate: None }) };
@@ -147,7 +147,7 @@ pub(super) fn secure(
     let meta = meta::certificate(&relay.public, now)?;
     let config: Arc<ServerConfig> = tls::server_config(certificate, meta, &tls.hostname, records)?;
     let port = |listener: &TcpListener| listener.local_addr().ok().map(|addr| addr.port());
-    let place = Place {
+    let place = Ports {
         derp: bound.derp.local_addr().context("the DERP listener has no address")?,
         companion: bound.companion.as_ref().and_then(port),
         stun: bound.stun.as_ref().and_then(Option::as_ref).map(|socket| socket.local().port()),
@@ -163,13 +163,13 @@ pub(super) fn secure(
     );
     facts.report(now);
     tracing::info!("node for the DERP map: {}", node.to_json());
-    let certificate = Arc::new(admin::Certificate { facts, node });
+    let certificate = Arc::new(admin::ServedCertificate { facts, node });
     Ok(Served { service: Service::Tls(config), certificate: Some(certificate) })
 }
 
 /// Starts accepting and answering.
 pub(super) fn start(
-    bound: Bound,
+    bound: Listeners,
     service: Service,
     relay: &Arc<Relay>,
     pool: &Arc<Pool>,
@@ -211,7 +211,7 @@ impl Tls {
             bail!("-certdir is empty; name the directory of the certificate, or leave the flag out");
         }
         let hostname = serve.hostname.clone();
-        let files = Pair::new(&dir, &hostname);
+        let files = CertificatePaths::new(&dir, &hostname);
         let found = match files::load(&files, &hostname)? {
             Some(certificate) => {
                 let facts = tls::judge(&certificate, &hostname)?;

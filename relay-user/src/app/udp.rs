@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use crate::admin;
 use crate::cli::{Serve, XdpMode};
 use crate::fastpath::nexthop::NextHops;
-use crate::fastpath::{FastPath, Mode, Options};
+use crate::fastpath::{FastPath, Mode, XdpOptions};
 use crate::relay::Relay;
 use crate::route::sessions::Limits;
 use crate::udp::endpoints::Endpoints;
 use crate::udp::relay::UdpRelay;
 use crate::udp::service::{Family, UdpService};
-use crate::udp::socket::Pair;
+use crate::udp::socket::SocketPair;
 use crate::workers::Pool;
 use crate::{clock, upkeep};
 
@@ -33,26 +33,29 @@ pub(super) fn judge(serve: &Serve) -> anyhow::Result<()> {
 }
 
 /// Binds the relay's sockets, one pair per worker.
-pub(super) fn bind(serve: &Serve, workers: usize) -> anyhow::Result<Option<Vec<Pair>>> {
+pub(super) fn bind(serve: &Serve, workers: usize) -> anyhow::Result<Option<Vec<SocketPair>>> {
     let Some(port) = serve.relay_server_port else { return Ok(None) };
-    let pairs = Pair::bind_all(port, workers);
+    let pairs = SocketPair::bind_all(port, workers);
     pairs.map(Some).with_context(|| {
         format!("cannot bind UDP port {port} (--relay-server-port); stop what uses it, or name another")
     })
 }
 
 /// The port that all pairs share.
-pub(super) fn port(pairs: &[Pair]) -> u16 {
+pub(super) fn port(pairs: &[SocketPair]) -> u16 {
     pairs.first().map_or(0, |pair| pair.v4.local().port())
 }
 
 /// Attaches the program, if asked for; else the reason why everything runs in userspace.
-pub(super) fn fast_path(serve: &Serve, pairs: Option<&[Pair]>) -> anyhow::Result<Result<FastPath, String>> {
+pub(super) fn fast_path(
+    serve: &Serve,
+    pairs: Option<&[SocketPair]>,
+) -> anyhow::Result<Result<FastPath, String>> {
     let port = pairs.map(port);
     let (Some(iface), Some(udp_port)) = (serve.xdp.clone(), port) else {
         return Ok(Err("no --xdp; UDP sessions run in userspace".to_owned()));
     };
-    let options = Options {
+    let options = XdpOptions {
         iface,
         mode: match serve.xdp_mode {
             XdpMode::Native => Mode::Native,
@@ -82,7 +85,7 @@ pub(super) async fn start(
     relay: &Arc<Relay>,
     fast: Option<&Arc<FastPath>>,
     tasks: &mut JoinSet<()>,
-) -> anyhow::Result<(Arc<UdpService>, admin::Udp)> {
+) -> anyhow::Result<(Arc<UdpService>, admin::UdpParts)> {
     let mut secret = [0; 32];
     OsRng.fill_bytes(&mut secret);
     let udp = Arc::new(UdpRelay::new(disco, secret, clock::monotonic_ns()));
@@ -102,12 +105,12 @@ pub(super) async fn start(
     tasks.spawn(upkeep::sessions(Arc::clone(relay), Arc::clone(&udp)));
     let service = Arc::new(UdpService { udp: Arc::clone(&udp), relay: Arc::clone(relay), bound });
     let endpoints = Endpoints { fixed: serve.relay_server_static_endpoints.clone(), port };
-    Ok((service, admin::Udp { relay: udp, endpoints, limits }))
+    Ok((service, admin::UdpParts { relay: udp, endpoints, limits }))
 }
 
 /// Serves the sockets, each worker a pair of them.
 pub(super) fn serve(
-    pairs: Vec<Pair>,
+    pairs: Vec<SocketPair>,
     service: &Arc<UdpService>,
     pool: &Pool,
     tasks: &mut JoinSet<()>,

@@ -76,7 +76,7 @@ pub async fn login<S: Stream>(
     let mut peer = Peer::new(ready.key, relay.next_conn(), remote);
     peer.about = About { protocol: stream.protocol(), app_name: ready.info.app_name.clone() };
     let peer = Arc::new(peer);
-    sweep::arm(&peer, clock::monotonic_ms());
+    sweep::begin(&peer, clock::monotonic_ms());
     let now_ns = clock::monotonic_ns();
     relay.router.login(&peer, now_ns).inspect_err(|_| relay.counters.add(Counter::LoginRefused, 1))?;
     relay.counters.add(Counter::Logins, 1);

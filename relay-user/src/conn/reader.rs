@@ -26,7 +26,7 @@ use crate::workers::pause;
 /// How a client broke the protocol. Ends its connection, and nobody else's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum ProtocolFault {
     /// A frame of a length that its type does not allow.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -77,12 +77,12 @@ pub struct Turn<'a> {
     me: &'a Peer,
     relay: &'a Relay,
     clock: fn() -> u64,
-    begun: Option<Begun>,
+    begun: Option<ReadTotals>,
 }
 
 /// What is gathered over a read.
 #[derive(Debug)]
-struct Begun {
+struct ReadTotals {
     now_ns: u64,
     touched: Vec<Arc<Peer>>,
     tally: Tally,
@@ -97,8 +97,8 @@ impl Turn<'_> {
     ///
     /// # Errors
     /// The client broke the protocol; what came before has been handled.
-    pub fn feed(&mut self, plaintext: &[u8]) -> Result<(), Fault> {
-        let begun = self.begun.get_or_insert_with(|| Begun {
+    pub fn feed(&mut self, plaintext: &[u8]) -> Result<(), ProtocolFault> {
+        let begun = self.begun.get_or_insert_with(|| ReadTotals {
             now_ns: (self.clock)(),
             touched: TOUCHED.with_borrow_mut(std::mem::take),
             tally: Tally::default(),
@@ -123,7 +123,7 @@ impl Turn<'_> {
         let result = deframer.push_with(&mut fitting::Fitting, plaintext, admit, on_frame);
         handler.begun.tally.add(Counter::UnknownFrames, skipped.get());
         result.map_err(|error| match error {
-            PushError::Frame(error) => Fault::Frame(error),
+            PushError::Frame(error) => ProtocolFault::Frame(error),
             PushError::Sink(fault) => fault,
         })
     }
@@ -133,7 +133,7 @@ impl Turn<'_> {
 /// receiver once and adds up the counters.
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let Some(Begun { mut touched, tally, growth, .. }) = self.begun.take() else { return };
+        let Some(ReadTotals { mut touched, tally, growth, .. }) = self.begun.take() else { return };
         let (me, relay) = (self.me, self.relay);
         relay.budget.add(growth);
         touched.drain(..).for_each(|peer| peer.mailbox.wake());
@@ -151,11 +151,11 @@ struct Handler<'a> {
     not_here: &'a mut Bucket,
     me: &'a Peer,
     relay: &'a Relay,
-    begun: &'a mut Begun,
+    begun: &'a mut ReadTotals,
 }
 
 impl Handler<'_> {
-    fn frame(&mut self, header: Header, payload: &[u8]) -> Result<(), Fault> {
+    fn frame(&mut self, header: Header, payload: &[u8]) -> Result<(), ProtocolFault> {
         if header.kind == FrameType::SendPacket as u8
             && let Some((dest, packet)) = payload.split_first_chunk::<KEY_LEN>()
         {
@@ -171,7 +171,7 @@ impl Handler<'_> {
                 self.answer_ping(data);
             }
             FromClient::ForwardPacket { .. } | FromClient::WatchConns | FromClient::ClosePeer(_) => {
-                return Err(Fault::NeedsMesh(header.kind));
+                return Err(ProtocolFault::NeedsMesh(header.kind));
             }
             // Admitted by its header, so of a type above; the rest has been skipped.
             _ => {}

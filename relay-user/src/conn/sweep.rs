@@ -19,7 +19,7 @@ use crate::route::peer::{Ending, Peer};
 const MS: u64 = 1_000_000;
 
 /// Starts a new connection's clocks.
-pub fn arm(peer: &Peer, now_ms: u64) {
+pub fn begin(peer: &Peer, now_ms: u64) {
     peer.timers.connected_ms.store(now_ms, Ordering::Relaxed);
     peer.timers.keepalive_due_ms.store(next_keepalive(now_ms), Ordering::Relaxed);
 }

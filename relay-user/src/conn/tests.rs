@@ -52,12 +52,12 @@ impl Stream for Told {
         &mut self,
         _cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Poll<io::Result<Received>> {
+    ) -> Poll<io::Result<ReadResult>> {
         let input = std::mem::take(&mut self.input);
         if !input.is_empty() {
             let _ = sink(&input);
             assert!(!self.panics, "as it was told");
-            return Poll::Ready(Ok(Received::Bytes));
+            return Poll::Ready(Ok(ReadResult::Bytes));
         }
         Poll::Pending
     }

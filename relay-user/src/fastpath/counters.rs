@@ -45,9 +45,9 @@ fn sum(counts: impl Iterator<Item = ReasonCount>) -> ReasonCount {
 }
 
 /// `CONFIG`, with the last value written.
-pub(super) struct Control(Mutex<(Array<MapData, Abi<Config>>, Config)>);
+pub(super) struct ProgramConfig(Mutex<(Array<MapData, Abi<Config>>, Config)>);
 
-impl Control {
+impl ProgramConfig {
     /// Wraps the map and writes its first value.
     pub(super) fn new(map: Array<MapData, Abi<Config>>, first: Config) -> Result<Self, MapError> {
         let control = Self(Mutex::new((map, first)));

@@ -73,7 +73,7 @@ pub enum InspectError {
 
 /// What is to be shown.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct InspectOptions {
     /// Which sessions. With a filter only those are shown, and not the other maps.
     pub only: Only,
     /// Sessions of one directory at most; 0: all.
@@ -110,7 +110,7 @@ impl fmt::Display for Only {
 ///
 /// # Errors
 /// There is nothing to print, or it cannot be read or written.
-pub fn dump(dir: &Path, options: &Options, out: &mut dyn Write) -> Result<(), InspectError> {
+pub fn dump(dir: &Path, options: &InspectOptions, out: &mut dyn Write) -> Result<(), InspectError> {
     let mut found = false;
     for pins in pin_dirs(dir)? {
         let maps = Maps::open(&pins)?;
@@ -187,7 +187,7 @@ impl Maps {
 
     /// The sessions to be shown, and how many there are of those asked for. Counters are read for the former
     /// only.
-    fn sessions(&self, options: &Options) -> Result<(Vec<Session>, usize), InspectError> {
+    fn sessions(&self, options: &InspectOptions) -> Result<(Vec<Session>, usize), InspectError> {
         let Some((map, _)) = &self.sessions else { return Ok((Vec::new(), 0)) };
         let mut found = Vec::new();
         for item in map.iter() {
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn nothing_pinned_is_said_with_the_directory() {
         let dir = std::env::temp_dir().join("relayd-no-such-directory");
-        let error = dump(&dir, &Options::default(), &mut Vec::new()).expect_err("nothing there");
+        let error = dump(&dir, &InspectOptions::default(), &mut Vec::new()).expect_err("nothing there");
         assert!(matches!(&error, InspectError::Nothing(found) if *found == dir));
         assert!(error.to_string().contains("--bpf-dir"), "{error}");
     }

@@ -15,10 +15,10 @@ use nix::errno::Errno;
 use relay_common::fastpath::{Config, PROGRAM, map};
 
 use super::{
-    Mode, Options,
+    Mode, XdpOptions,
     abi::Abi,
     bpf_sessions::BpfSessions,
-    counters::{Control, Reasons},
+    counters::{ProgramConfig, Reasons},
     error::StartError,
     inspect::layout,
     logs::LogDrain,
@@ -47,7 +47,7 @@ pub(super) struct Loaded {
 }
 
 /// Creates the maps with the sizes asked for, checks that they are this daemon's, and loads the program.
-pub(super) fn load(object: &[u8], options: &Options) -> Result<Loaded, StartError> {
+pub(super) fn load(object: &[u8], options: &XdpOptions) -> Result<Loaded, StartError> {
     let iface = &options.iface;
     let btf = Btf::from_sys_fs().ok();
     let mut ebpf = EbpfLoader::new()
@@ -82,13 +82,16 @@ impl Loaded {
     }
 
     /// Takes the maps out, as what each is for, and writes the first configuration.
-    pub(super) fn maps(&mut self, config: Config) -> Result<(BpfSessions, Reasons, Control), StartError> {
+    pub(super) fn maps(
+        &mut self,
+        config: Config,
+    ) -> Result<(BpfSessions, Reasons, ProgramConfig), StartError> {
         let mismatch = |error: AyaMapError| unfit(error.to_string());
         let sessions =
             BpfSessions::new(self.take(map::SESSIONS)?, self.take(map::LEG_STATS)?).map_err(mismatch)?;
         let reasons = Reasons::new(self.take(map::REASONS)?).map_err(mismatch)?;
         let array = Array::<_, Abi<Config>>::try_from(self.take(map::CONFIG)?).map_err(mismatch)?;
-        let control = Control::new(array, config).map_err(|error| unfit(error.to_string()))?;
+        let control = ProgramConfig::new(array, config).map_err(|error| unfit(error.to_string()))?;
         Ok((sessions, reasons, control))
     }
 
@@ -217,8 +220,13 @@ mod tests {
 
     #[test]
     fn an_object_that_is_no_object_is_the_builds_fault() {
-        let options =
-            Options { iface: "lo".into(), mode: Mode::Native, bpf_dir: None, max_sessions: 1, udp_port: 1 };
+        let options = XdpOptions {
+            iface: "lo".into(),
+            mode: Mode::Native,
+            bpf_dir: None,
+            max_sessions: 1,
+            udp_port: 1,
+        };
         let error = load(b"no object at all", &options).err().expect("refused");
         assert!(matches!(error, StartError::Object { .. }), "{error}");
     }

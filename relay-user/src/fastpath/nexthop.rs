@@ -78,6 +78,9 @@ impl NextHops {
     /// Opens the socket for questions, in the calling thread's network namespace.
     ///
     /// Async because whoever has one lives on the runtime that [`Self::watch`] needs.
+    ///
+    /// # Errors
+    /// The system's: there is no such socket to be had.
     pub async fn new() -> io::Result<Self> {
         Ok(Self { netlink: Mutex::new(Netlink::open()?) })
     }
@@ -86,6 +89,9 @@ impl NextHops {
     /// IPv6.
     ///
     /// Three system calls' worth of work; it does not wait for the neighbour.
+    ///
+    /// # Errors
+    /// Why XDP cannot carry packets there, for now or for good.
     pub fn resolve(&self, local: IpAddr, remote: IpAddr) -> Result<NextHop, NoNextHop> {
         let (local, remote) = (local.to_canonical(), remote.to_canonical());
         answers::eligible(local, remote)?;
@@ -115,6 +121,9 @@ impl NextHops {
     /// forgotten.
     ///
     /// `neighbour` is the next hop's IP address: the gateway, or the client itself on a shared link.
+    ///
+    /// # Errors
+    /// The system's.
     pub fn refresh_neighbour(&self, neighbour_ip: IpAddr, ifindex: u32) -> io::Result<()> {
         let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
         let neighbour_ip = neighbour_ip.to_canonical();
@@ -127,6 +136,9 @@ impl NextHops {
 
     /// Confirms the neighbour on the way from `local` to `remote`: [`Self::refresh_neighbour`] for callers
     /// that keep clients, not gateways.
+    ///
+    /// # Errors
+    /// As for [`Self::resolve`], but for the neighbour.
     pub fn refresh(&self, local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
         let (local, remote) = (local.to_canonical(), remote.to_canonical());
         answers::eligible(local, remote)?;
@@ -146,6 +158,9 @@ impl NextHops {
     /// telling.
     ///
     /// To be called on a tokio runtime, on a thread in the network namespace to be watched.
+    ///
+    /// # Errors
+    /// The system's: the kernel cannot be listened to.
     pub fn watch(&self) -> io::Result<mpsc::Receiver<()>> {
         watch::start()
     }

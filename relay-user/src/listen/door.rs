@@ -26,7 +26,7 @@ pub struct Caps {
 /// Why a connection is closed as soon as it is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[repr(usize)]
-pub enum Refusal {
+pub enum DoorRefusal {
     /// Only reserved files are left.
     #[error("no open files are left for clients; raise the limit (LimitNOFILE= of the service, ulimit -n)")]
     Files,
@@ -54,7 +54,7 @@ struct Waiting {
 
 /// The place of a connection that has not logged in; dropped when it has, or when it ends.
 #[derive(Debug)]
-pub struct Place {
+pub struct PendingPlace {
     door: Arc<Door>,
     source: IpAddr,
 }
@@ -66,7 +66,7 @@ impl Caps {
     }
 }
 
-impl Refusal {
+impl DoorRefusal {
     /// Where it is counted.
     pub const fn counter(self) -> Counter {
         match self {
@@ -92,26 +92,26 @@ impl Door {
         descriptor: RawFd,
         limit: Limit,
         remote: IpAddr,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<PendingPlace, DoorRefusal> {
         if limit.is_reserved(descriptor) {
-            return Err(Refusal::Files);
+            return Err(DoorRefusal::Files);
         }
         let source = source(remote);
         let mut waiting = self.lock();
         if self.caps.pending != 0 && waiting.all >= self.caps.pending {
-            return Err(Refusal::Pending);
+            return Err(DoorRefusal::Pending);
         }
         let here = waiting.by_source.get(&source).copied().unwrap_or(0);
         if self.caps.per_source != 0 && here >= self.caps.per_source {
-            return Err(Refusal::PerSource);
+            return Err(DoorRefusal::PerSource);
         }
         waiting.by_source.insert(source, here + 1);
         waiting.all += 1;
-        Ok(Place { door: Arc::clone(self), source })
+        Ok(PendingPlace { door: Arc::clone(self), source })
     }
 
     /// Counts a refusal, and says so in the log from time to time.
-    pub fn tell(&self, refusal: Refusal, remote: IpAddr, counters: &Counters, now_ms: u64) {
+    pub fn tell(&self, refusal: DoorRefusal, remote: IpAddr, counters: &Counters, now_ms: u64) {
         counters.add(refusal.counter(), 1);
         if let Some(left_out) = self.told[refusal as usize].note(now_ms) {
             tracing::warn!(%remote, left_out, "connection refused: {refusal}");
@@ -124,7 +124,7 @@ impl Door {
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingPlace {
     fn drop(&mut self) {
         let mut waiting = self.door.lock();
         waiting.all -= 1;
@@ -165,7 +165,7 @@ mod tests {
         let admit = |from: &str| door.admit(5, PLENTY, ip(from));
         let (first, second) =
             (admit("192.0.2.1").expect("first"), admit("::ffff:192.0.2.1").expect("second"));
-        assert_eq!(admit("192.0.2.1").expect_err("full"), Refusal::PerSource);
+        assert_eq!(admit("192.0.2.1").expect_err("full"), DoorRefusal::PerSource);
         let other = admit("192.0.2.2").expect("another source");
         drop(first);
         let third = admit("192.0.2.1").expect("a place is free");
@@ -178,7 +178,10 @@ mod tests {
     fn an_ipv6_network_is_one_source() {
         let door = door(10, 1);
         let _place = door.admit(5, PLENTY, ip("2001:db8::1")).expect("first");
-        assert_eq!(door.admit(5, PLENTY, ip("2001:db8::ffff:1")).expect_err("same /64"), Refusal::PerSource);
+        assert_eq!(
+            door.admit(5, PLENTY, ip("2001:db8::ffff:1")).expect_err("same /64"),
+            DoorRefusal::PerSource
+        );
         assert!(door.admit(5, PLENTY, ip("2001:db8:0:1::1")).is_ok(), "next /64");
     }
 
@@ -186,7 +189,7 @@ mod tests {
     fn all_together_are_limited_too() {
         let door = door(2, 0);
         let _places = [1, 2].map(|n: u8| door.admit(5, PLENTY, [192, 0, 2, n].into()).expect("room"));
-        assert_eq!(door.admit(5, PLENTY, ip("192.0.2.3")).expect_err("full"), Refusal::Pending);
+        assert_eq!(door.admit(5, PLENTY, ip("192.0.2.3")).expect_err("full"), DoorRefusal::Pending);
     }
 
     #[test]
@@ -194,7 +197,7 @@ mod tests {
         let door = door(0, 0);
         let places: Vec<_> = (0..1000).filter_map(|_| door.admit(5, PLENTY, ip("192.0.2.1")).ok()).collect();
         assert_eq!(places.len(), 1000);
-        assert_eq!(door.admit(960, PLENTY, ip("192.0.2.1")).expect_err("reserved"), Refusal::Files);
+        assert_eq!(door.admit(960, PLENTY, ip("192.0.2.1")).expect_err("reserved"), DoorRefusal::Files);
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn refusals_are_counted_by_their_reason() {
         let (door, counters) = (door(1, 1), Counters::default());
-        for refusal in [Refusal::Files, Refusal::Pending, Refusal::PerSource] {
+        for refusal in [DoorRefusal::Files, DoorRefusal::Pending, DoorRefusal::PerSource] {
             door.tell(refusal, ip("192.0.2.1"), &counters, 0);
             door.tell(refusal, ip("192.0.2.1"), &counters, 1);
             assert_eq!(counters.get(refusal.counter()), 2);

@@ -14,19 +14,19 @@ const MAX_CHALLENGE: usize = 64;
 
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum PageRoute {
     /// The connection speaks DERP from here on; with fast start, without any answer.
     Derp {
         /// The client waits for no answer.
         fast_start: bool,
     },
     /// An answer.
-    Page(Answer),
+    Page(PageAnswer),
 }
 
 /// An HTTP answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct PageAnswer {
     status: u16,
     reason: &'static str,
     headers: Vec<(&'static str, String)>,
@@ -35,7 +35,7 @@ pub struct Answer {
     pub close: bool,
 }
 
-impl Answer {
+impl PageAnswer {
     fn new(status: u16, reason: &'static str) -> Self {
         Self { status, reason, ..Self::default() }
     }
@@ -70,31 +70,31 @@ impl Answer {
 }
 
 /// The answer on a DERP listener.
-pub fn route(head: &Head) -> Route {
+pub fn route(head: &Head) -> PageRoute {
     if head.method == "CONNECT" {
-        return Route::Page(Answer::text(403, "Forbidden", "CONNECT not enabled\n"));
+        return PageRoute::Page(PageAnswer::text(403, "Forbidden", "CONNECT not enabled\n"));
     }
     match head.path.as_str() {
         "/derp" => derp(head),
-        "/derp/probe" | "/derp/latency-check" => Route::Page(probe(head)),
-        "/generate_204" => Route::Page(generate_204(head)),
-        "/robots.txt" => Route::Page(home::robots()),
-        "/bootstrap-dns" => Route::Page(home::bootstrap_dns()),
+        "/derp/probe" | "/derp/latency-check" => PageRoute::Page(probe(head)),
+        "/generate_204" => PageRoute::Page(generate_204(head)),
+        "/robots.txt" => PageRoute::Page(home::robots()),
+        "/bootstrap-dns" => PageRoute::Page(home::bootstrap_dns()),
         // derper refuses strangers here; a page in its place would look like metrics that cannot be read.
         path if path == "/debug" || path.starts_with("/debug/") => {
-            Route::Page(Answer::text(404, "Not Found", "ask `relayd status` on the relay's host\n"))
+            PageRoute::Page(PageAnswer::text(404, "Not Found", "ask `relayd status` on the relay's host\n"))
         }
-        _ => Route::Page(home::page()),
+        _ => PageRoute::Page(home::page()),
     }
 }
 
 /// The answer on the plain companion of a TLS listener.
-pub fn companion_route(head: &Head) -> Route {
-    Route::Page(match head.path.as_str() {
+pub fn companion_route(head: &Head) -> PageRoute {
+    PageRoute::Page(match head.path.as_str() {
         "/generate_204" => generate_204(head),
-        _ if head.method != "GET" && !head.is_head() => Answer::text(400, "Bad Request", "Use HTTPS\n"),
+        _ if head.method != "GET" && !head.is_head() => PageAnswer::text(400, "Bad Request", "Use HTTPS\n"),
         _ => {
-            let mut answer = Answer::new(302, "Found");
+            let mut answer = PageAnswer::new(302, "Found");
             answer.headers.push(("Location", format!("https://{}{}", head.host, head.target)));
             answer
         }
@@ -102,20 +102,20 @@ pub fn companion_route(head: &Head) -> Route {
 }
 
 /// The answer to what is no request; `None`: nobody is listening any more.
-pub fn refusal(error: &HeadError) -> Option<Answer> {
+pub fn refusal(error: &HeadError) -> Option<PageAnswer> {
     let answer = match error {
         HeadError::Io(_) => return None,
-        HeadError::Malformed(_) => Answer::text(400, "Bad Request", "not an HTTP/1 request\n"),
-        HeadError::Invalid(why) => Answer::text(400, "Bad Request", why),
+        HeadError::Malformed(_) => PageAnswer::text(400, "Bad Request", "not an HTTP/1 request\n"),
+        HeadError::Invalid(why) => PageAnswer::text(400, "Bad Request", why),
         HeadError::TransferEncoding => {
-            Answer::text(501, "Not Implemented", "unsupported transfer encoding\n")
+            PageAnswer::text(501, "Not Implemented", "unsupported transfer encoding\n")
         }
         HeadError::TooLong => {
-            Answer::text(431, "Request Header Fields Too Large", "the request head is too long\n")
+            PageAnswer::text(431, "Request Header Fields Too Large", "the request head is too long\n")
         }
-        HeadError::Body => Answer::text(413, "Content Too Large", "no page here takes a request body\n"),
+        HeadError::Body => PageAnswer::text(413, "Content Too Large", "no page here takes a request body\n"),
     };
-    Some(Answer { close: true, ..answer })
+    Some(PageAnswer { close: true, ..answer })
 }
 
 /// The answer that turns the connection into DERP, in a normal start.
@@ -128,30 +128,30 @@ pub fn switching(key: &NodePublic) -> Vec<u8> {
     .into_bytes()
 }
 
-fn derp(head: &Head) -> Route {
-    let refused = |why| Route::Page(Answer::text(426, "Upgrade Required", why));
+fn derp(head: &Head) -> PageRoute {
+    let refused = |why| PageRoute::Page(PageAnswer::text(426, "Upgrade Required", why));
     match head.upgrade.as_str() {
-        "derp" => Route::Derp { fast_start: head.fast_start },
+        "derp" => PageRoute::Derp { fast_start: head.fast_start },
         // Real WebSocket names a subprotocol; ancient clients said WebSocket while they spoke DERP.
         "websocket" if head.websocket_protocol.contains("derp") => {
             refused("WebSocket is not built into this relay; use Upgrade: DERP\n")
         }
-        "websocket" => Route::Derp { fast_start: head.fast_start },
+        "websocket" => PageRoute::Derp { fast_start: head.fast_start },
         _ => refused("DERP requires connection upgrade\n"),
     }
 }
 
-fn probe(head: &Head) -> Answer {
+fn probe(head: &Head) -> PageAnswer {
     if head.method != "GET" && !head.is_head() {
-        return Answer::text(405, "Method Not Allowed", "bogus probe method\n");
+        return PageAnswer::text(405, "Method Not Allowed", "bogus probe method\n");
     }
-    let mut answer = Answer::new(200, "OK");
+    let mut answer = PageAnswer::new(200, "OK");
     answer.headers.push(("Access-Control-Allow-Origin", "*".to_owned()));
     answer
 }
 
-fn generate_204(head: &Head) -> Answer {
-    let mut answer = Answer::new(204, "No Content");
+fn generate_204(head: &Head) -> PageAnswer {
+    let mut answer = PageAnswer::new(204, "No Content");
     let uncached = "no-cache, no-store, must-revalidate, no-transform, max-age=0";
     answer.headers.push(("Cache-Control", uncached.to_owned()));
     if is_challenge(&head.challenge) {
@@ -179,8 +179,8 @@ mod tests {
         }
     }
 
-    fn answer(route: Route) -> String {
-        let Route::Page(answer) = route else { return "derp".into() };
+    fn answer(route: PageRoute) -> String {
+        let PageRoute::Page(answer) = route else { return "derp".into() };
         String::from_utf8(answer.encode(true, false, SystemTime::UNIX_EPOCH)).expect("text")
     }
 
@@ -189,15 +189,15 @@ mod tests {
         let request = head("GET", "/derp");
         assert!(answer(route(&request)).starts_with("HTTP/1.1 426 "));
         let request = Head { upgrade: "derp".into(), ..request };
-        assert_eq!(route(&request), Route::Derp { fast_start: false });
+        assert_eq!(route(&request), PageRoute::Derp { fast_start: false });
         let request = Head { fast_start: true, ..request };
-        assert_eq!(route(&request), Route::Derp { fast_start: true });
+        assert_eq!(route(&request), PageRoute::Derp { fast_start: true });
     }
 
     #[test]
     fn websocket_without_its_subprotocol_is_derp() {
         let request = Head { upgrade: "websocket".into(), ..head("GET", "/derp") };
-        assert_eq!(route(&request), Route::Derp { fast_start: false });
+        assert_eq!(route(&request), PageRoute::Derp { fast_start: false });
         let request = Head { websocket_protocol: "derp".into(), ..request };
         let answer = answer(route(&request));
         assert!(answer.starts_with("HTTP/1.1 426 ") && answer.contains("WebSocket is not built"), "{answer}");

@@ -24,7 +24,7 @@ const NOT_SENT_BYTES: u32 = 64 * 1024;
 
 /// derper's socket flags.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct SocketOptions {
     /// `-tcp-keepalive-time`: idle time before the first probe.
     pub keepalive_time: Keepalive,
     /// `-tcp-user-timeout`: how long sent data may stay unacknowledged; zero: the system's default.
@@ -36,7 +36,7 @@ pub struct Options {
 ///
 /// # Errors
 /// The system's, of the call that failed.
-pub fn listen(addr: SocketAddr, options: &Options) -> io::Result<TcpListener> {
+pub fn listen(addr: SocketAddr, options: &SocketOptions) -> io::Result<TcpListener> {
     let socket = wildcard::open(addr, Type::STREAM, |socket| {
         socket.set_reuse_address(true)?;
         match options.keepalive_time {

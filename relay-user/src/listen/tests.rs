@@ -9,12 +9,12 @@ use rand_core::OsRng;
 use relay_common::key::{DiscoPrivate, NodePrivate};
 use tokio::time::Sleep;
 
-use super::door::{Caps, Refusal};
+use super::door::{Caps, DoorRefusal};
 use super::*;
 use crate::observe::counters::Counters;
 use crate::route::Router;
 use crate::route::sessions::Limits;
-use crate::transport::Received;
+use crate::transport::ReadResult;
 use crate::workers::Workers;
 
 const REMOTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -40,14 +40,14 @@ impl Stream for Client {
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Poll<io::Result<Received>> {
+    ) -> Poll<io::Result<ReadResult>> {
         let Some((after, text)) = self.says.front() else { return Poll::Pending };
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(*after)));
         std::task::ready!(waiting.as_mut().poll(cx));
         let _ = sink(text.as_bytes());
         self.waiting = None;
         self.says.pop_front();
-        Poll::Ready(Ok(Received::Bytes))
+        Poll::Ready(Ok(ReadResult::Bytes))
     }
 
     fn send(
@@ -102,7 +102,7 @@ async fn served(client: Client) -> (u64, Counters) {
     let pool = workers.start(1, Duration::ZERO).expect("a thread");
     let admit = || door.admit(5, Limit::UNKNOWN, REMOTE);
     let (place, start) = (admit().expect("the first"), Instant::now());
-    assert_eq!(admit().expect_err("the place is taken"), Refusal::Pending);
+    assert_eq!(admit().expect_err("the place is taken"), DoorRefusal::Pending);
     requests(client, (REMOTE, 1).into(), true, place, Arc::clone(&relay), pool).await;
     admit().expect("the place is free");
     let seconds = start.elapsed().as_secs();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use relay_common::fastpath::{SessionEntry, SessionStats};
 
-use super::session::{SessionRoute, Side};
+use super::session::{SessionRoute, UserspaceState};
 use super::vocabulary::Change;
 use super::{Inner, Router};
 use crate::route::session_map::SessionMap;
@@ -81,7 +81,7 @@ impl Kernel {
 
 impl Router {
     /// Writes one change. `side` is for a session that is not there yet.
-    pub(super) fn mirror(&self, inner: &mut Inner, change: Change, side: &mut Option<Side>) {
+    pub(super) fn mirror(&self, inner: &mut Inner, change: Change, side: &mut Option<UserspaceState>) {
         match change {
             Change::Route { key, conn } => {
                 // The connection is in `conns` from before its login until after its leave.
@@ -104,7 +104,7 @@ impl Router {
                 }
             }
             Change::Session { vni, clients, legs } => {
-                let known = self.session(vni).map(|route| Side::clone(&route.side));
+                let known = self.session(vni).map(|route| UserspaceState::clone(&route.side));
                 if let Some(side) = known.or_else(|| side.take()) {
                     self.sessions.insert(vni, Arc::new(SessionRoute { vni, clients, legs, side }));
                 }

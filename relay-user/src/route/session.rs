@@ -18,19 +18,19 @@ pub struct SessionRoute {
     /// Where each client is bound.
     pub legs: [Option<LegPath>; 2],
     /// What outlives a rebind.
-    pub side: Side,
+    pub side: UserspaceState,
 }
 
 /// The parts of a session that its bindings share, and that the table does not know.
 #[derive(Clone, Debug)]
-pub struct Side {
+pub struct UserspaceState {
     /// The relay's precomputed box with each client, ascending by client.
     pub boxes: Arc<[DiscoShared; 2]>,
     /// What userspace carried for each leg.
     pub counters: Arc<[LegCounters; 2]>,
 }
 
-impl Side {
+impl UserspaceState {
     /// Fresh counters with these boxes.
     pub fn new(boxes: [DiscoShared; 2]) -> Self {
         Self { boxes: Arc::new(boxes), counters: Arc::default() }

@@ -113,9 +113,9 @@ fn disco(n: u8) -> DiscoPublic {
     DiscoPrivate::from_bytes([n + 1; 32]).public()
 }
 
-fn side() -> Side {
+fn side() -> UserspaceState {
     let me = DiscoPrivate::from_bytes([99; 32]);
-    Side::new([disco(0), disco(1)].map(|client| me.shared(&client).expect("a good key")))
+    UserspaceState::new([disco(0), disco(1)].map(|client| me.shared(&client).expect("a good key")))
 }
 
 fn path(port: u16) -> LegPath {

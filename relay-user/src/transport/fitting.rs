@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use relay_common::derp::deframer::Carries;
+use relay_common::derp::deframer::CarryBuffers;
 
 /// Fitting buffers come in powers of two, from this size ...
 const MIN_FITTING: usize = 2 * 1024;
@@ -44,7 +44,7 @@ pub fn put(mut buffer: Vec<u8>) {
 #[derive(Clone, Copy, Debug)]
 pub struct Fitting;
 
-impl Carries for Fitting {
+impl CarryBuffers for Fitting {
     fn take(&mut self, at_least: usize, _at_most: usize) -> Vec<u8> {
         take(at_least)
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::outbox::Outbox;
-use super::{Received, Stream, rehome};
+use super::{ReadResult, Stream, rehome};
 use super::{parting, scratch};
 
 /// A TCP connection without TLS.
@@ -31,16 +31,16 @@ impl Stream for PlainStream {
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Poll<io::Result<Received>> {
+    ) -> Poll<io::Result<ReadResult>> {
         scratch::for_reading(|scratch| {
             let mut read = ReadBuf::new(&mut scratch[..scratch::SCRATCH_BYTES]);
             ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
             if read.filled().is_empty() {
-                return Poll::Ready(Ok(Received::Closed));
+                return Poll::Ready(Ok(ReadResult::Closed));
             }
             // Whether the sink wants more is its caller's business; there is no more here.
             let _ = sink(read.filled());
-            Poll::Ready(Ok(Received::Bytes))
+            Poll::Ready(Ok(ReadResult::Bytes))
         })
     }
 

@@ -4,11 +4,12 @@
 #![expect(unsafe_code, reason = "two system calls that take arrays of pointers")]
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use super::cmsg::{CONTROL_BYTES, Control};
+use super::cmsg::{CONTROL_BYTES, ControlBuffer};
+use super::name::{NAME_BYTES, Name};
 
 /// Datagrams per system call.
 pub const BATCH: usize = 64;
@@ -16,20 +17,12 @@ pub const BATCH: usize = 64;
 /// Bytes of a receive slot; upstream's without GRO. A longer datagram is cut, and reported as cut.
 pub const SLOT_BYTES: usize = 16_383;
 
-/// Bytes of the longest socket address.
-const NAME_BYTES: usize = size_of::<libc::sockaddr_in6>();
-
-/// A socket address as the kernel writes it.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(8))]
-struct Name([u8; NAME_BYTES]);
-
 /// Memory for one batch of received datagrams.
 #[derive(Debug)]
-pub struct Received {
+pub struct ReceivedBatch {
     slab: Box<[u8]>,
     names: Box<[Name]>,
-    controls: Box<[Control]>,
+    controls: Box<[ControlBuffer]>,
     lens: Vec<Len>,
 }
 
@@ -42,7 +35,7 @@ struct Len {
 
 /// One received datagram.
 #[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
+pub struct ReceivedDatagram<'a> {
     /// The UDP payload, as much of it as the slot holds.
     pub payload: &'a [u8],
     /// Who sent it.
@@ -73,18 +66,18 @@ pub struct Sent {
     pub failed: usize,
 }
 
-impl Default for Received {
+impl Default for ReceivedBatch {
     fn default() -> Self {
         Self {
             slab: vec![0; BATCH * SLOT_BYTES].into(),
-            names: vec![Name([0; NAME_BYTES]); BATCH].into(),
-            controls: vec![Control::default(); BATCH].into(),
+            names: vec![Name::EMPTY; BATCH].into(),
+            controls: vec![ControlBuffer::default(); BATCH].into(),
             lens: Vec::with_capacity(BATCH),
         }
     }
 }
 
-impl Received {
+impl ReceivedBatch {
     /// Receives what is there, up to [`BATCH`] datagrams, without waiting; returns how many.
     ///
     /// # Errors
@@ -119,11 +112,11 @@ impl Received {
         Ok(count)
     }
 
-    /// The datagrams of the last [`Received::recv`].
-    pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
+    /// The datagrams of the last [`ReceivedBatch::recv`].
+    pub fn iter(&self) -> impl Iterator<Item = ReceivedDatagram<'_>> {
         self.lens.iter().enumerate().filter_map(|(index, len)| {
             let slot = &self.slab[index * SLOT_BYTES..][..len.payload];
-            Some(Datagram {
+            Some(ReceivedDatagram {
                 payload: slot,
                 from: self.names[index].decode()?,
                 local_ip: self.controls[index].local_ip(len.control),
@@ -143,8 +136,8 @@ pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing<'_>]) -> Sent {
 }
 
 fn send_chunk(socket: BorrowedFd<'_>, chunk: &[Outgoing<'_>]) -> Sent {
-    let mut names = [Name([0; NAME_BYTES]); BATCH];
-    let mut controls = [Control::default(); BATCH];
+    let mut names = [Name::EMPTY; BATCH];
+    let mut controls = [ControlBuffer::default(); BATCH];
     let mut vectors = [EMPTY_VECTOR; BATCH];
     let mut headers = [EMPTY_HEADER; BATCH];
     let slots = names.iter_mut().zip(&mut controls).zip(vectors.iter_mut().zip(&mut headers));
@@ -182,44 +175,6 @@ fn send_chunk(socket: BorrowedFd<'_>, chunk: &[Outgoing<'_>]) -> Sent {
     total
 }
 
-impl Name {
-    fn decode(&self) -> Option<SocketAddr> {
-        let [f0, f1, p0, p1, rest @ ..] = &self.0;
-        let port = u16::from_be_bytes([*p0, *p1]);
-        match i32::from(u16::from_ne_bytes([*f0, *f1])) {
-            libc::AF_INET => {
-                let octets: [u8; 4] = rest.get(..4)?.try_into().ok()?;
-                Some(SocketAddr::new(Ipv4Addr::from(octets).into(), port))
-            }
-            libc::AF_INET6 => {
-                let octets: [u8; 16] = rest.get(4..20)?.try_into().ok()?;
-                let scope: [u8; 4] = rest.get(20..24)?.try_into().ok()?;
-                Some(SocketAddrV6::new(Ipv6Addr::from(octets), port, 0, u32::from_ne_bytes(scope)).into())
-            }
-            _ => None,
-        }
-    }
-
-    fn encode(&mut self, addr: SocketAddr) -> libc::socklen_t {
-        let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u16;
-        self.0 = [0; NAME_BYTES];
-        self.0[..2].copy_from_slice(&family.to_ne_bytes());
-        self.0[2..4].copy_from_slice(&addr.port().to_be_bytes());
-        match addr {
-            SocketAddr::V4(addr) => {
-                self.0[4..8].copy_from_slice(&addr.ip().octets());
-                size_of::<libc::sockaddr_in>() as libc::socklen_t
-            }
-            SocketAddr::V6(addr) => {
-                self.0[8..24].copy_from_slice(&addr.ip().octets());
-                // A link-local client cannot be answered without its zone.
-                self.0[24..28].copy_from_slice(&addr.scope_id().to_ne_bytes());
-                NAME_BYTES as libc::socklen_t
-            }
-        }
-    }
-}
-
 const EMPTY_VECTOR: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
 const EMPTY_HEADER: libc::mmsghdr = libc::mmsghdr {
@@ -247,7 +202,7 @@ mod tests {
         batch.insert(10, stray);
         assert_eq!(send(a.as_fd(), &batch), Sent { sent: 100, failed: 1 });
 
-        let mut received = Received::default();
+        let mut received = ReceivedBatch::default();
         let mut got = Vec::new();
         while got.len() < payloads.len() {
             received.recv(b.as_fd()).expect("loopback has delivered");
@@ -268,18 +223,8 @@ mod tests {
             send(a.as_fd(), &[Outgoing { payload: &long, to, from: None }]),
             Sent { sent: 1, failed: 0 }
         );
-        let mut received = Received::default();
+        let mut received = ReceivedBatch::default();
         assert_eq!(received.recv(a.as_fd()).expect("delivered"), 1);
         assert!(received.iter().all(|datagram| datagram.truncated && datagram.payload.len() == SLOT_BYTES));
-    }
-
-    #[test]
-    fn names_keep_port_address_and_zone() {
-        for text in ["192.0.2.1:65535", "[2001:db8::1]:1", "[fe80::1%3]:9"] {
-            let addr: SocketAddr = text.parse().expect("address");
-            let mut name = Name([0; NAME_BYTES]);
-            name.encode(addr);
-            assert_eq!(name.decode(), Some(addr));
-        }
     }
 }

@@ -17,15 +17,15 @@ const _: () = assert!(cfg!(target_pointer_width = "64"), "the layout here is tha
 /// A control buffer, aligned as the kernel expects it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
-pub struct Control(pub [u8; CONTROL_BYTES]);
+pub struct ControlBuffer(pub [u8; CONTROL_BYTES]);
 
-impl Default for Control {
+impl Default for ControlBuffer {
     fn default() -> Self {
         Self([0; CONTROL_BYTES])
     }
 }
 
-impl Control {
+impl ControlBuffer {
     /// The address that the datagram was sent to, from the first `len` bytes.
     ///
     /// About an IPv4 datagram on a socket of both families the kernel tells twice: by the mapped destination,
@@ -102,7 +102,7 @@ mod tests {
     fn a_source_reads_back_as_the_local_address() {
         for ip in ["192.0.2.7", "2001:db8::7"] {
             let ip: IpAddr = ip.parse().expect("address");
-            let mut control = Control::default();
+            let mut control = ControlBuffer::default();
             let used = control.set_source(ip);
             assert_eq!(control.local_ip(used), Some(ip));
         }
@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn messages_ahead_of_the_address_are_skipped() {
-        let mut info = Control::default();
+        let mut info = ControlBuffer::default();
         let used = info.set_source(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
-        let mut both = Control::default();
+        let mut both = ControlBuffer::default();
         // SO_RXQ_OVFL: 4 bytes of data, padded to 8.
         both.0[..8].copy_from_slice(&20usize.to_ne_bytes());
         both.0[8..12].copy_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
@@ -123,11 +123,11 @@ mod tests {
 
     #[test]
     fn ipv4s_own_information_counts_before_the_mapped_address() {
-        let mut both = Control::default();
+        let mut both = ControlBuffer::default();
         // A broadcast, as a socket of both families reports it: ff:ff mapped first, then what to answer from.
         let used = both.set_source("::ffff:192.0.2.255".parse().expect("address"));
         assert_eq!(both.local_ip(used), Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 255))), "mapped alone");
-        let mut info = Control::default();
+        let mut info = ControlBuffer::default();
         let more = info.set_source(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
         both.0[used..used + more].copy_from_slice(&info.0[..more]);
         assert_eq!(both.local_ip(used + more), Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))));
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn no_bytes_make_the_reader_leave_the_buffer_or_loop() {
         for length in [0usize, 1, 15, 16, 17, 24, 1000, usize::MAX] {
-            let mut control = Control::default();
+            let mut control = ControlBuffer::default();
             control.0[..8].copy_from_slice(&length.to_ne_bytes());
             for len in 0..=CONTROL_BYTES {
                 assert_eq!(control.local_ip(len), None);
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn addresses_that_cannot_be_a_source_leave_the_choice_to_the_kernel() {
         for ip in ["0.0.0.0", "::", "224.0.0.1", "ff02::1"] {
-            assert_eq!(Control::default().set_source(ip.parse().expect("address")), 0);
+            assert_eq!(ControlBuffer::default().set_source(ip.parse().expect("address")), 0);
         }
     }
 }

@@ -16,7 +16,7 @@ use relay_common::key::{DiscoPrivate, DiscoPublic, NONCE_LEN};
 
 use crate::observe::counters::Counter;
 use crate::route::Router;
-use crate::route::session::{SessionRoute, Side};
+use crate::route::session::{SessionRoute, UserspaceState};
 use crate::route::vocabulary::{LegIndex, LegPath, Refusal};
 
 /// What to do with a datagram.
@@ -61,9 +61,9 @@ impl UdpRelay {
     }
 
     /// The boxes with a pair of clients, ascending by key; `None` if one of them is no key to seal for.
-    pub fn side(&self, pair: [DiscoPublic; 2]) -> Option<Side> {
+    pub fn side(&self, pair: [DiscoPublic; 2]) -> Option<UserspaceState> {
         let [a, b] = if pair[0] <= pair[1] { pair } else { [pair[1], pair[0]] };
-        Some(Side::new([self.key.shared(&a)?, self.key.shared(&b)?]))
+        Some(UserspaceState::new([self.key.shared(&a)?, self.key.shared(&b)?]))
     }
 
     /// Swaps in a fresh challenge secret when it is time for one.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::batch::{Datagram, Outgoing, Received};
+use super::batch::{Outgoing, ReceivedBatch, ReceivedDatagram};
 use super::relay::{Action, UdpRelay};
 use super::setback::Setbacks;
-use super::socket::{Pair, UdpSocket};
+use super::socket::{SocketPair, UdpSocket};
 use crate::clock;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
@@ -16,7 +16,7 @@ use crate::route::vocabulary::{LegIndex, LegPath};
 
 /// A leg was bound: its next hop is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub struct BoundLeg {
     /// The session.
     pub vni: u32,
     /// Which leg.
@@ -33,7 +33,7 @@ pub struct UdpService {
     /// Table and counters.
     pub relay: Arc<Relay>,
     /// Who looks up next hops, where there is a fast path. When it is behind, its own timer makes up for it.
-    pub bound: Option<mpsc::Sender<Bound>>,
+    pub bound: Option<mpsc::Sender<BoundLeg>>,
 }
 
 /// Which of a pair's sockets a task receives from.
@@ -48,13 +48,13 @@ pub enum Family {
 impl UdpService {
     /// Serves one socket of `pair` for ever; answers and forwarded datagrams leave by the socket of their
     /// family.
-    pub async fn serve(self: Arc<Self>, pair: Arc<Pair>, family: Family) {
+    pub async fn serve(self: Arc<Self>, pair: Arc<SocketPair>, family: Family) {
         let socket = match (family, &pair.v6) {
             (Family::V4, _) => &pair.v4,
             (Family::V6, Some(v6)) => v6,
             (Family::V6, None) => return,
         };
-        let mut received = Received::default();
+        let mut received = ReceivedBatch::default();
         let mut setbacks = Setbacks::default();
         loop {
             match socket.recv(&mut received).await {
@@ -72,7 +72,7 @@ impl UdpService {
         }
     }
 
-    fn batch(&self, pair: &Pair, socket: &UdpSocket, received: &Received) {
+    fn batch(&self, pair: &SocketPair, socket: &UdpSocket, received: &ReceivedBatch) {
         let now_ns = clock::monotonic_ns();
         let mut tally = Tally::default();
         let decided: Vec<_> = received
@@ -112,7 +112,7 @@ impl UdpService {
                 tracing::debug!(vni, leg, remote = %path.remote, local = %path.local, "leg bound");
                 if let Some(bound) = &self.bound {
                     // Full: the refresh timer of the other end will come to this leg, too.
-                    let _ = bound.try_send(Bound { vni: *vni, leg: *leg, path: *path });
+                    let _ = bound.try_send(BoundLeg { vni: *vni, leg: *leg, path: *path });
                 }
             }
             Action::Drop(reason) => tally.add(*reason, 1),
@@ -146,7 +146,7 @@ impl<'a> Planned<'a> {
 }
 
 /// The way a datagram came.
-fn path(datagram: &Datagram<'_>, bound: SocketAddr) -> LegPath {
+fn path(datagram: &ReceivedDatagram<'_>, bound: SocketAddr) -> LegPath {
     let ip = datagram.local_ip.unwrap_or_else(|| bound.ip());
     LegPath { remote: datagram.from, local: SocketAddr::new(ip, bound.port()) }
 }

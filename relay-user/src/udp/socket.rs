@@ -9,7 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 
-use super::batch::{Outgoing, Received, Sent, send};
+use super::batch::{Outgoing, ReceivedBatch, Sent, send};
 use crate::host::wildcard;
 
 /// Wanted socket buffers, each way (upstream's 7 MiB).
@@ -27,7 +27,7 @@ pub struct UdpSocket {
 
 /// One worker's sockets. IPv6 is optional.
 #[derive(Debug)]
-pub struct Pair {
+pub struct SocketPair {
     /// The IPv4 socket.
     pub v4: UdpSocket,
     /// The IPv6 socket, where the host has IPv6.
@@ -82,7 +82,7 @@ impl UdpSocket {
     ///
     /// # Errors
     /// The system's; the socket can go on being used.
-    pub async fn recv(&self, received: &mut Received) -> io::Result<usize> {
+    pub async fn recv(&self, received: &mut ReceivedBatch) -> io::Result<usize> {
         self.inner.async_io(Interest::READABLE, || received.recv(self.inner.as_fd())).await
     }
 
@@ -92,7 +92,7 @@ impl UdpSocket {
     }
 }
 
-impl Pair {
+impl SocketPair {
     /// Binds `count` pairs to one port of all addresses; port 0 picks one, the same for both families. The
     /// port is this process's alone.
     ///
@@ -172,12 +172,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_relays_port_is_refused_while_another_relay_has_it() {
-        let first = Pair::bind_all(0, 2).expect("any port");
+        let first = SocketPair::bind_all(0, 2).expect("any port");
         let port = first[0].v4.local().port();
-        let error = Pair::bind_all(port, 2).expect_err("taken");
+        let error = SocketPair::bind_all(port, 2).expect_err("taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        Pair::bind_all(port, 2).expect("free again");
+        SocketPair::bind_all(port, 2).expect("free again");
     }
 
     #[tokio::test]
@@ -186,12 +186,12 @@ mod tests {
             return println!("SKIPPED: a_port_that_is_taken_in_ipv6_alone_is_refused_too: no IPv6 here");
         };
         let port = other.local_addr().expect("address").port();
-        assert!(Pair::bind_all(port, 1).is_err());
+        assert!(SocketPair::bind_all(port, 1).is_err());
     }
 
     #[tokio::test]
     async fn every_worker_of_one_relay_gets_its_share() {
-        let pairs = Pair::bind_all(0, 2).expect("any port");
+        let pairs = SocketPair::bind_all(0, 2).expect("any port");
         let to = (Ipv4Addr::LOCALHOST, pairs[0].v4.local().port());
         // The kernel chooses by a hash of the addresses: of 64 senders, none going to one socket is a chance
         // of one in 2^63.
@@ -200,7 +200,7 @@ mod tests {
         for sender in &senders {
             sender.send_to(b"x", to).expect("sent");
         }
-        let mut received = Received::default();
+        let mut received = ReceivedBatch::default();
         for pair in &pairs {
             let got = received.recv(pair.v4.inner.as_fd()).expect("loopback has delivered");
             assert!((1..64).contains(&got), "{got} of 64");
@@ -213,7 +213,7 @@ mod tests {
         let sender = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("sender");
         let asked = Ipv4Addr::new(127, 0, 0, 2);
         sender.send_to(b"x", (asked, socket.local().port())).expect("sent");
-        let mut received = Received::default();
+        let mut received = ReceivedBatch::default();
         socket.recv(&mut received).await.expect("received");
         let datagram = received.iter().next().expect("one");
         assert_eq!(datagram.local_ip, Some(asked.into()));

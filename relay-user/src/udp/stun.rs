@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use relay_common::stun;
 
-use super::batch::{Outgoing, Received};
+use super::batch::{Outgoing, ReceivedBatch};
 use super::setback::Setbacks;
 use super::socket::UdpSocket;
 use crate::host::unmapped;
@@ -14,7 +14,7 @@ use crate::relay::Relay;
 
 /// Answers requests on one socket for ever.
 pub async fn serve(socket: UdpSocket, relay: Arc<Relay>) {
-    let mut received = Received::default();
+    let mut received = ReceivedBatch::default();
     let mut setbacks = Setbacks::default();
     loop {
         if let Err(error) = socket.recv(&mut received).await {

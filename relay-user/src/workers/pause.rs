@@ -62,7 +62,7 @@ pub fn before_sleep(pause: Duration) {
 }
 
 /// Lets this thread's pauses be as short as they are asked for: by default the kernel adds 50 microseconds.
-pub fn precise() {
+pub fn allow_short_sleeps() {
     if let Err(error) = nix::sys::prctl::set_timerslack(1) {
         tracing::debug!(%error, "cannot make pauses precise");
     }

@@ -11,13 +11,13 @@ use std::{
 };
 
 use anyhow::Context as _;
-use relay_user::fastpath::{FastPath, Mode, Options};
+use relay_user::fastpath::{FastPath, Mode, XdpOptions};
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args_os().skip(1);
     let iface = args.next().and_then(|arg| arg.into_string().ok()).context("IFACE is missing")?;
     let bpf_dir = Some(PathBuf::from(args.next().context("BPF_DIR is missing")?));
-    let options = Options { iface, mode: Mode::Native, bpf_dir, max_sessions: 16, udp_port: 3478 };
+    let options = XdpOptions { iface, mode: Mode::Native, bpf_dir, max_sessions: 16, udp_port: 3478 };
     let fast_path = FastPath::start(&options)?;
     writeln!(std::io::stdout(), "ready")?;
     std::io::stdin().read_to_end(&mut Vec::new())?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use relay_user::transport::tls::cipher::{APPLICATION_DATA, Cipher, HEADER, OVERHEAD};
 use relay_user::transport::tls::handshake::Handshake;
-use relay_user::transport::tls::records::{Fault, Opened, Records};
+use relay_user::transport::tls::records::{Opened, RecordFault, Records};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -199,7 +199,7 @@ impl Side<Ours> {
         Outcome { plaintext, state }
     }
 
-    fn alert(&mut self, fault: Fault) -> Option<u8> {
+    fn alert(&mut self, fault: RecordFault) -> Option<u8> {
         let mut out = [0; 64];
         let len = self.layer.0.seal_alert(Some(fault), &mut out).expect("room");
         self.read(&mut out[..len]).1

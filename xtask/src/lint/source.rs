@@ -2,7 +2,7 @@
 
 /// The only files that may contain `unsafe`.
 const UNSAFE_FILES: &[&str] = &[
-    "relay-ebpf/src/maps.rs",
+    "relay-ebpf/src/values.rs",
     "relay-ebpf/src/packet.rs",
     "relay-user/src/fastpath/abi.rs",
     "relay-user/src/udp/batch.rs",

@@ -3,7 +3,7 @@
 use super::*;
 use crate::derp::{
     frame::FrameType,
-    limits::{self, Fault},
+    limits::{self, HeaderFault},
 };
 use core::{cell::Cell, convert::Infallible};
 use proptest::prelude::*;
@@ -124,11 +124,11 @@ fn a_skipped_frame_is_never_held_and_its_limits_are_asked_once() {
 #[test]
 fn an_illegal_length_is_refused_before_any_body_byte() {
     for (kind, len, fault) in [
-        (0x04, 31, Fault::TooShort),
-        (0x04, 65_569, Fault::TooLong),
-        (0xee, 65_569, Fault::TooLong),
-        (0x12, 7, Fault::TooShort),
-        (0x10, 1, Fault::TooLong),
+        (0x04, 31, HeaderFault::TooShort),
+        (0x04, 65_569, HeaderFault::TooLong),
+        (0xee, 65_569, HeaderFault::TooLong),
+        (0x12, 7, HeaderFault::TooShort),
+        (0x10, 1, HeaderFault::TooLong),
     ] {
         let header = Header { kind, len };
         let mut deframer = Deframer::new();

@@ -15,6 +15,9 @@ pub struct AppNameError;
 
 impl AppName {
     /// The name, if it is one.
+    ///
+    /// # Errors
+    /// It is too long, or not printable ASCII.
     pub fn new(name: &str) -> Result<Self, AppNameError> {
         if Self::is_valid(name) { Ok(Self(name.into())) } else { Err(AppNameError) }
     }

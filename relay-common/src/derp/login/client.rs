@@ -43,6 +43,9 @@ pub fn client_info_frame(
 }
 
 /// The server's key from its first frame.
+///
+/// # Errors
+/// It is another frame, or not well formed.
 pub fn parse_server_key(header: Header, payload: &[u8]) -> Result<NodePublic, ClientLoginError> {
     match FromServer::parse(header, payload)? {
         FromServer::ServerKey { key } => Ok(*key),
@@ -51,6 +54,9 @@ pub fn parse_server_key(header: Header, payload: &[u8]) -> Result<NodePublic, Cl
 }
 
 /// What the server says about itself, from its second frame.
+///
+/// # Errors
+/// It is another frame, does not open with these keys, or is not what it should be.
 pub fn parse_server_info(
     header: Header,
     payload: &[u8],

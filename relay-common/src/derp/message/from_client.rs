@@ -56,6 +56,9 @@ pub enum FromClient<'a> {
 
 impl<'a> FromClient<'a> {
     /// The message in a frame; `payload` is all of it.
+    ///
+    /// # Errors
+    /// Its content does not fit its type.
     pub fn parse(header: Header, payload: &'a [u8]) -> Result<Self, MessageError> {
         let exactly = |len| if payload.len() == len { Ok(()) } else { Err(MessageError::Length(header)) };
         let Some(kind) = header.frame_type() else { return Ok(Self::Unknown { kind: header.kind, payload }) };

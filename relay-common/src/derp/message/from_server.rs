@@ -113,6 +113,9 @@ pub enum FromServer<'a> {
 
 impl<'a> FromServer<'a> {
     /// The message in a frame; `payload` is all of it. As tolerant of longer payloads as upstream's client.
+    ///
+    /// # Errors
+    /// Its content is too short for its type.
     pub fn parse(header: Header, payload: &'a [u8]) -> Result<Self, MessageError> {
         let Some(kind) = header.frame_type() else { return Ok(Self::Unknown { kind: header.kind, payload }) };
         Ok(match kind {

@@ -47,6 +47,9 @@ pub struct Bind {
 
 impl Bind {
     /// The bind message in an opened box. Bytes after it are ignored.
+    ///
+    /// # Errors
+    /// It is too short, or of another type.
     pub fn parse(plain: &[u8]) -> Result<(BindKind, Self), MessageError> {
         let ([kind, _], body) = plain.split_first_chunk().ok_or(MessageError::Length)?;
         let kind = BindKind::from_u8(*kind).ok_or(MessageError::Type(*kind))?;

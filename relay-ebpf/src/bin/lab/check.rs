@@ -12,11 +12,11 @@ use relay_common::net::{
 };
 use relay_ebpf::{
     lab::{Checked, MAX_CHECKED, VNI_SLOTS},
-    maps::{change_own, change_shared},
+    values::{change_own, change_shared},
     packet::XdpFrame,
 };
 
-use crate::tables::{LAB_CHECKED, LAB_CONFIG, LAB_VNIS};
+use crate::maps::{LAB_CHECKED, LAB_CONFIG, LAB_VNIS};
 
 /// Counts `frame`; returns the action to leave the program with.
 #[inline(always)]

@@ -10,11 +10,11 @@ use relay_common::net::{
 };
 use relay_ebpf::{
     lab::{SEQUENCE_OFFSET, TEMPLATE_LEN},
-    maps::change_shared,
+    values::change_shared,
     packet::{XdpFrame, redirect},
 };
 
-use crate::tables::{LAB_CONFIG, LAB_GENERATED, LAB_TEMPLATES};
+use crate::maps::{LAB_CONFIG, LAB_GENERATED, LAB_TEMPLATES};
 
 /// Makes the next frame of the series; returns the action to leave the program with.
 #[inline(always)]

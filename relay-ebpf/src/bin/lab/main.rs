@@ -6,7 +6,7 @@ mod check;
 #[cfg(target_arch = "bpf")]
 mod generate;
 #[cfg(target_arch = "bpf")]
-mod tables;
+mod maps;
 
 #[cfg(target_arch = "bpf")]
 mod program {

@@ -7,8 +7,8 @@ use relay_common::key::{DiscoPublic, KEY_LEN, NodePublic};
 use super::*;
 use crate::admin::view::Derp;
 
-fn client(byte: u8) -> Client {
-    Client {
+fn client(byte: u8) -> ClientView {
+    ClientView {
         key: NodePublic::from_bytes([byte; KEY_LEN]),
         remote: "192.0.2.7:1234".parse().expect("an address"),
         active: true,
@@ -54,7 +54,7 @@ fn keys_that_look_alike_get_the_digits_that_tell_them_apart() {
 
 #[test]
 fn a_session_is_two_lines_and_the_totals_one() {
-    let leg = |byte, remote: Option<&str>| Leg {
+    let leg = |byte, remote: Option<&str>| LegView {
         client: DiscoPublic::from_bytes([byte; KEY_LEN]),
         remote: remote.map(|addr| addr.parse().expect("an address")),
         local: remote.map(|_| "198.51.100.1:7777".parse().expect("an address")),
@@ -64,7 +64,7 @@ fn a_session_is_two_lines_and_the_totals_one() {
         xdp_bytes: 1_000_000,
         last_seen_seconds_ago: remote.map(|_| 0.26),
     };
-    let session = Session {
+    let session = SessionView {
         vni: 7,
         generation: 2,
         bound: true,

@@ -12,7 +12,7 @@ use super::NoNextHop;
 
 /// Who takes the packet on, and by which interface.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Route {
+pub(super) struct KernelRoute {
     pub(super) ifindex: u32,
     pub(super) neighbour: IpAddr,
     pub(super) mtu: Option<u32>,
@@ -50,7 +50,7 @@ pub(super) fn eligible(local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
 }
 
 /// Reads a route; one whose next hop has no IP address on the link leads to `remote` itself.
-pub(super) fn route(route: &RouteMessage, remote: IpAddr) -> Result<Route, NoNextHop> {
+pub(super) fn route(route: &RouteMessage, remote: IpAddr) -> Result<KernelRoute, NoNextHop> {
     match route.header.kind {
         RouteType::Unicast => {}
         RouteType::Local => return Err(NoNextHop::Own),
@@ -78,7 +78,7 @@ pub(super) fn route(route: &RouteMessage, remote: IpAddr) -> Result<Route, NoNex
             _ => {}
         }
     }
-    Ok(Route { ifindex: ifindex.ok_or(NoNextHop::NoRoute)?, neighbour, mtu })
+    Ok(KernelRoute { ifindex: ifindex.ok_or(NoNextHop::NoRoute)?, neighbour, mtu })
 }
 
 /// Reads a link, which must be Ethernet.
@@ -134,7 +134,7 @@ mod tests {
         let on_link = route_of(RouteType::Unicast, vec![RouteAttribute::Oif(3)]);
         assert_eq!(
             route(&on_link, remote).expect("a route"),
-            Route { ifindex: 3, neighbour: remote, mtu: None }
+            KernelRoute { ifindex: 3, neighbour: remote, mtu: None }
         );
         let gateway = ip("192.0.2.1");
         let routed = route_of(
@@ -145,7 +145,7 @@ mod tests {
                 RouteAttribute::Metrics(vec![RouteMetric::Advmss(1), RouteMetric::Mtu(1400)]),
             ],
         );
-        let wanted = Route { ifindex: 4, neighbour: gateway, mtu: Some(1400) };
+        let wanted = KernelRoute { ifindex: 4, neighbour: gateway, mtu: Some(1400) };
         assert_eq!(route(&routed, remote).expect("a route"), wanted);
     }
 

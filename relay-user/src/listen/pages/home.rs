@@ -1,6 +1,6 @@
 //! The pages for people and robots who come to a relay with a browser, with derper's paths and headers.
 
-use super::Answer;
+use super::PageAnswer;
 
 /// What a browser is shown on every path that is no other page's.
 const PAGE: &str = "<!DOCTYPE html>
@@ -16,22 +16,22 @@ send their packets through it. The packets are encrypted end to end: the relay c
 ";
 
 /// The home page.
-pub(super) fn page() -> Answer {
+pub(super) fn page() -> PageAnswer {
     browsed("text/html; charset=utf-8", PAGE)
 }
 
 /// `/robots.txt`: nothing here is for search engines.
-pub(super) fn robots() -> Answer {
+pub(super) fn robots() -> PageAnswer {
     browsed("text/plain; charset=utf-8", "User-agent: *\nDisallow: /\n")
 }
 
 /// `/bootstrap-dns`: no names are published. Clients ask several relays, so the connection is of no more use.
-pub(super) fn bootstrap_dns() -> Answer {
-    Answer { close: true, ..browsed("application/json", "{}\n") }
+pub(super) fn bootstrap_dns() -> PageAnswer {
+    PageAnswer { close: true, ..browsed("application/json", "{}\n") }
 }
 
 /// A page with the headers that keep browsers from doing more with it than to show it.
-fn browsed(kind: &str, body: &'static str) -> Answer {
+fn browsed(kind: &str, body: &'static str) -> PageAnswer {
     let policy = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; \
                   block-all-mixed-content; object-src 'none'";
     let headers = [
@@ -42,5 +42,5 @@ fn browsed(kind: &str, body: &'static str) -> Answer {
         ("X-Content-Type-Options", "nosniff"),
     ];
     let headers = headers.map(|(name, value)| (name, value.to_owned())).into();
-    Answer { headers, body, ..Answer::new(200, "OK") }
+    PageAnswer { headers, body, ..PageAnswer::new(200, "OK") }
 }

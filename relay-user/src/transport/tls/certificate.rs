@@ -12,7 +12,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::files::{Certificate, Pair};
+use super::files::{Certificate, CertificatePaths};
 
 /// An end nearer than this is warned of.
 const SOON: Duration = Duration::days(14);
@@ -21,7 +21,7 @@ const SOON: Duration = Duration::days(14);
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Its files.
-    pub files: Pair,
+    pub files: CertificatePaths,
     /// Host names and addresses that it is for.
     pub names: Vec<String>,
     /// Valid from then.
@@ -36,7 +36,7 @@ pub struct Facts {
 
 /// Whether clients accept a certificate by its dates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Validity {
     /// They do.
     Valid,
     /// They do, for 14 days at most.
@@ -47,7 +47,7 @@ pub enum State {
     NotYetValid,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for Validity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Valid => "valid",
@@ -95,15 +95,15 @@ impl Facts {
     }
 
     /// How it stands at a time.
-    pub fn state(&self, now: OffsetDateTime) -> State {
+    pub fn state(&self, now: OffsetDateTime) -> Validity {
         if now > self.not_after {
-            State::Expired
+            Validity::Expired
         } else if now < self.not_before {
-            State::NotYetValid
+            Validity::NotYetValid
         } else if self.not_after - now <= SOON {
-            State::ExpiresSoon
+            Validity::ExpiresSoon
         } else {
-            State::Valid
+            Validity::Valid
         }
     }
 
@@ -124,14 +124,14 @@ impl Facts {
             (false, _) => "renew it, and restart relayd",
         };
         match self.state(now) {
-            State::Valid => {}
-            State::ExpiresSoon => {
+            Validity::Valid => {}
+            Validity::ExpiresSoon => {
                 tracing::warn!("the certificate {crt} ends in {days} days, on {end}: {remedy}")
             }
-            State::Expired => {
+            Validity::Expired => {
                 tracing::error!("the certificate {crt} has ended on {end}; clients refuse it: {remedy}")
             }
-            State::NotYetValid => tracing::error!(
+            Validity::NotYetValid => tracing::error!(
                 "the certificate {crt} begins only on {}; clients refuse it until then: is the clock right?",
                 self.not_before.date()
             ),
@@ -181,7 +181,7 @@ mod tests {
         Certificate {
             chain: vec![crt.der().clone()],
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("key"),
-            files: Pair::new("/certs".as_ref(), "relay.example"),
+            files: CertificatePaths::new("/certs".as_ref(), "relay.example"),
             fresh: false,
             unfinished: None,
         }
@@ -206,12 +206,12 @@ mod tests {
     fn its_state_follows_its_dates() {
         let facts = Facts::of(&certificate(&["relay.example"]), "relay.example").expect("for it");
         let at = |days| NOW + Duration::days(days);
-        assert_eq!((facts.state(at(-1)), facts.days_left(at(-1))), (State::NotYetValid, 101));
-        assert_eq!(facts.state(at(0)), State::Valid);
-        assert_eq!(facts.state(at(85)), State::Valid);
-        assert_eq!((facts.state(at(86)), facts.days_left(at(86))), (State::ExpiresSoon, 14));
-        assert_eq!(facts.state(at(100)), State::ExpiresSoon);
-        assert_eq!((facts.state(at(101)), facts.days_left(at(101))), (State::Expired, -1));
+        assert_eq!((facts.state(at(-1)), facts.days_left(at(-1))), (Validity::NotYetValid, 101));
+        assert_eq!(facts.state(at(0)), Validity::Valid);
+        assert_eq!(facts.state(at(85)), Validity::Valid);
+        assert_eq!((facts.state(at(86)), facts.days_left(at(86))), (Validity::ExpiresSoon, 14));
+        assert_eq!(facts.state(at(100)), Validity::ExpiresSoon);
+        assert_eq!((facts.state(at(101)), facts.days_left(at(101))), (Validity::Expired, -1));
         assert_eq!(facts.days_left(at(100) + Duration::SECOND), -1);
     }
 

@@ -27,7 +27,7 @@ pub struct Certificate {
     /// The private key.
     pub key: PrivateKeyDer<'static>,
     /// Where they came from.
-    pub files: Pair,
+    pub files: CertificatePaths,
     /// They were made just now.
     pub fresh: bool,
     /// The file with the certificate, where it has not got its name yet; see [`finish`].
@@ -36,14 +36,14 @@ pub struct Certificate {
 
 /// Where a certificate and its key are, or are to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub struct CertificatePaths {
     /// The certificates, PEM.
     pub crt: PathBuf,
     /// The private key, PEM.
     pub key: PathBuf,
 }
 
-impl Pair {
+impl CertificatePaths {
     /// `<dir>/<hostname>.crt` and `.key`; of the name only letters, digits, dots and dashes, as derper has
     /// it.
     pub fn new(dir: &Path, hostname: &str) -> Self {
@@ -58,7 +58,7 @@ impl Pair {
 /// # Errors
 /// Names the file, and the flag that leads to it.
 pub fn load_or_make(dir: &Path, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
-    let files = Pair::new(dir, hostname);
+    let files = CertificatePaths::new(dir, hostname);
     match load(&files, hostname)? {
         Some(mut certificate) => finish(&mut certificate).map(|()| certificate),
         None => make(&files, hostname, now),
@@ -70,7 +70,7 @@ pub fn load_or_make(dir: &Path, hostname: &str, now: OffsetDateTime) -> anyhow::
 ///
 /// # Errors
 /// Names the file, and the flag that leads to it.
-pub fn load(files: &Pair, hostname: &str) -> anyhow::Result<Option<Certificate>> {
+pub fn load(files: &CertificatePaths, hostname: &str) -> anyhow::Result<Option<Certificate>> {
     let (crt, key) = (files.crt.display(), files.key.display());
     let (has_crt, has_key) = (is_there(&files.crt)?, is_there(&files.key)?);
     // A daemon that was killed between the two: the certificate only lacks its name.
@@ -132,7 +132,7 @@ pub fn finish(certificate: &mut Certificate) -> anyhow::Result<()> {
 }
 
 /// The certificate of a pair that was being made when the daemon was killed: written whole, and of this key.
-fn unfinished(files: &Pair) -> Option<PathBuf> {
+fn unfinished(files: &CertificatePaths) -> Option<PathBuf> {
     let key = PrivateKeyDer::from_pem_slice(&fs::read(&files.key).ok()?).ok()?;
     let is_ours = |staged: &PathBuf| {
         let chain = fs::read(staged).ok().map(|pem| CertificateDer::pem_slice_iter(&pem).collect());
@@ -159,7 +159,7 @@ fn is_there(path: &Path) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// Names the file, and the flag that leads to it. Nothing is left behind.
-pub fn make(files: &Pair, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
+pub fn make(files: &CertificatePaths, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
     let ip: IpAddr = hostname.parse().with_context(|| format!("-hostname {hostname} is no IP address"))?;
     let signer = KeyPair::generate()?;
     let mut params = CertificateParams::default();
@@ -192,7 +192,7 @@ pub fn make(files: &Pair, hostname: &str, now: OffsetDateTime) -> anyhow::Result
 }
 
 /// Both are written and synced before either gets its name, so that half a pair is next to impossible.
-fn write(files: &Pair, key: &[u8], crt: &[u8]) -> io::Result<()> {
+fn write(files: &CertificatePaths, key: &[u8], crt: &[u8]) -> io::Result<()> {
     make_directory(&files.crt, DIRECTORY_MODE)?;
     let staged = (Staged::write(&files.key, key, 0o600)?, Staged::write(&files.crt, crt, 0o644)?);
     staged.0.publish()?;
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn links_to_nothing_are_not_written_through() {
         let dir = tempfile::tempdir().expect("directory");
-        let files = Pair::new(dir.path(), "192.0.2.1");
+        let files = CertificatePaths::new(dir.path(), "192.0.2.1");
         let targets = [dir.path().join("a"), dir.path().join("b")];
         std::os::unix::fs::symlink(&targets[0], &files.crt).expect("link");
         std::os::unix::fs::symlink(&targets[1], &files.key).expect("link");
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn a_pair_of_which_one_name_is_taken_leaves_nothing() {
         let dir = tempfile::tempdir().expect("directory");
-        let files = Pair::new(dir.path(), "192.0.2.1");
+        let files = CertificatePaths::new(dir.path(), "192.0.2.1");
         fs::write(&files.crt, "somebody else's").expect("written");
         assert!(make(&files, "192.0.2.1", NOW).is_err());
         assert_eq!(fs::read_dir(dir.path()).expect("directory").count(), 1);

@@ -47,7 +47,7 @@ pub struct MapNode {
 
 /// Where the relay listens.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct Ports {
     /// DERP over TLS.
     pub derp: SocketAddr,
     /// The plain companion's port.
@@ -58,7 +58,7 @@ pub struct Place {
 
 impl MapNode {
     /// The node for a relay with this certificate at this place.
-    pub fn new(hostname: &str, facts: &Facts, place: Place) -> Self {
+    pub fn new(hostname: &str, facts: &Facts, place: Ports) -> Self {
         let (ipv4, ipv6) = addresses(hostname, place.derp.ip());
         Self {
             name: "custom".to_owned(),
@@ -115,11 +115,11 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::transport::tls::files::Pair;
+    use crate::transport::tls::files::CertificatePaths;
 
     fn json(hostname: &str, derp: &str, pinned: bool) -> String {
         let facts = Facts {
-            files: Pair::new("/certs".as_ref(), hostname),
+            files: CertificatePaths::new("/certs".as_ref(), hostname),
             names: vec![hostname.to_owned()],
             not_before: OffsetDateTime::UNIX_EPOCH,
             not_after: OffsetDateTime::UNIX_EPOCH,
@@ -127,7 +127,7 @@ mod tests {
             pinned,
         };
         let derp = derp.parse().expect("address");
-        MapNode::new(hostname, &facts, Place { derp, companion: Some(80), stun: Some(3478) }).to_json()
+        MapNode::new(hostname, &facts, Ports { derp, companion: Some(80), stun: Some(3478) }).to_json()
     }
 
     #[test]

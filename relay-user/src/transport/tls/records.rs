@@ -31,7 +31,7 @@ const MAX_FRUITLESS: u8 = 32;
 /// Why a connection cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum RecordFault {
     /// A record that breaks the rules.
     #[error(transparent)]
     Broken(#[from] Broken),
@@ -55,7 +55,7 @@ pub enum Fault {
     Keys,
 }
 
-impl Fault {
+impl RecordFault {
     /// The alert to send before the end, unless the peer sent one.
     fn alert(self) -> Option<u8> {
         match self {
@@ -127,7 +127,7 @@ impl Records {
         &mut self,
         data: &mut [u8],
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Result<Opened, Fault> {
+    ) -> Result<Opened, RecordFault> {
         let mut used = 0;
         let mut closed = false;
         while !closed && let Some(record) = self.rx.open(&mut data[used..])? {
@@ -135,7 +135,7 @@ impl Records {
             used += len;
             if kind != HANDSHAKE && self.update.is_begun() {
                 // RFC 8446, 5.1: nothing comes between the pieces of a handshake message.
-                return Err(Fault::Unexpected(kind));
+                return Err(RecordFault::Unexpected(kind));
             }
             if kind == APPLICATION_DATA && !plaintext.is_empty() {
                 self.fruitless = 0;
@@ -144,7 +144,7 @@ impl Records {
             }
             self.fruitless += 1;
             if self.fruitless > MAX_FRUITLESS {
-                return Err(Fault::Fruitless);
+                return Err(RecordFault::Fruitless);
             }
             match kind {
                 APPLICATION_DATA => {}
@@ -155,7 +155,7 @@ impl Records {
                         self.owes_update |= asked;
                     }
                 }
-                _ => return Err(Fault::Unexpected(kind)),
+                _ => return Err(RecordFault::Unexpected(kind)),
             }
         }
         Ok(Opened { used, closed })
@@ -195,7 +195,7 @@ impl Records {
     ///
     /// # Errors
     /// There is no room for two bytes and [`OVERHEAD`].
-    pub fn seal_alert(&mut self, fault: Option<Fault>, out: &mut [u8]) -> Result<usize, Error> {
+    pub fn seal_alert(&mut self, fault: Option<RecordFault>, out: &mut [u8]) -> Result<usize, Error> {
         let alert = match fault {
             None => [WARNING, CLOSE_NOTIFY],
             Some(fault) => match fault.alert() {
@@ -216,23 +216,25 @@ impl Records {
 }
 
 /// Whether an alert is the peer's goodbye; one that has no consequence is none.
-fn is_goodbye(content: &[u8]) -> Result<bool, Fault> {
+fn is_goodbye(content: &[u8]) -> Result<bool, RecordFault> {
     match *content {
         // RFC 8446, 5.4: no empty alerts, whatever their padding.
-        [] => Err(Fault::Unexpected(ALERT)),
+        [] => Err(RecordFault::Unexpected(ALERT)),
         // Section 6 lets the level be ignored where it is one.
         [WARNING | FATAL, CLOSE_NOTIFY] => Ok(true),
         [WARNING | FATAL, USER_CANCELED] => Ok(false),
         // Section 6.2: every other alert is an error, whatever its level.
-        [WARNING | FATAL, alert] => Err(Fault::Alert(alert)),
-        [_, _] => Err(Fault::Illegal(ALERT)),
+        [WARNING | FATAL, alert] => Err(RecordFault::Alert(alert)),
+        [_, _] => Err(RecordFault::Illegal(ALERT)),
         // Section 5.1: one alert a record, and all of it.
-        _ => Err(Fault::Malformed(ALERT)),
+        _ => Err(RecordFault::Malformed(ALERT)),
     }
 }
 
-fn new_cipher(secrets: Result<(u64, rustls::ConnectionTrafficSecrets), Error>) -> Result<Cipher, Fault> {
-    secrets.and_then(Cipher::new).map_err(|_| Fault::Keys)
+fn new_cipher(
+    secrets: Result<(u64, rustls::ConnectionTrafficSecrets), Error>,
+) -> Result<Cipher, RecordFault> {
+    secrets.and_then(Cipher::new).map_err(|_| RecordFault::Keys)
 }
 
 #[cfg(test)]

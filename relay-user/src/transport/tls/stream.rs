@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 
 use super::cipher::MAX_PLAINTEXT;
 use super::handshake::Handshake;
-use super::records::{Fault, Opened, Records};
+use super::records::{Opened, RecordFault, Records};
 use crate::transport::gather::pieces;
 use crate::transport::outbox::{Mark, Outbox};
-use crate::transport::{Received, Stream, fitting, parting, rehome, scratch};
+use crate::transport::{ReadResult, Stream, fitting, parting, rehome, scratch};
 
 /// Bytes of a worker's seal buffer to begin with: what is sealed at once fits.
 const SEAL_BYTES: usize = 68 * 1024;
@@ -102,7 +102,7 @@ impl TlsStream {
                 Err(fault) => {
                     self.seal_last(Some(fault));
                     return Err(match fault {
-                        Fault::Alert(_) => given_up(fault),
+                        RecordFault::Alert(_) => given_up(fault),
                         _ => invalid(fault),
                     });
                 }
@@ -142,7 +142,7 @@ impl TlsStream {
     }
 
     /// Puts the last record into the outbox: why it is over, or a goodbye. Nothing can be sealed after it.
-    fn seal_last(&mut self, fault: Option<Fault>) {
+    fn seal_last(&mut self, fault: Option<RecordFault>) {
         let mut room = [0; MESSAGE_BYTES];
         let len = match std::mem::replace(&mut self.layer, Layer::None) {
             Layer::Records(mut records) => records.seal_alert(fault, &mut room).unwrap_or(0),
@@ -169,9 +169,9 @@ impl Stream for TlsStream {
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Poll<io::Result<Received>> {
+    ) -> Poll<io::Result<ReadResult>> {
         if self.closed {
-            return Poll::Ready(Ok(Received::Closed));
+            return Poll::Ready(Ok(ReadResult::Closed));
         }
         scratch::for_reading(|scratch| {
             let kept = self.tail.len();
@@ -182,7 +182,7 @@ impl Stream for TlsStream {
             ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
             let end = kept + read.filled().len();
             if end == kept {
-                return Poll::Ready(Ok(Received::Closed));
+                return Poll::Ready(Ok(ReadResult::Closed));
             }
             scratch[..kept].copy_from_slice(&self.tail);
             let used = self.open(&mut scratch[..end], sink);
@@ -200,7 +200,7 @@ impl Stream for TlsStream {
                 self.tail = fitting::take(end - used);
                 self.tail.extend_from_slice(&scratch[used..end]);
             }
-            Poll::Ready(Ok(Received::Bytes))
+            Poll::Ready(Ok(ReadResult::Bytes))
         })
     }
 

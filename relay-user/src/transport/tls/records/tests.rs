@@ -136,7 +136,7 @@ fn say(client: &mut ClientConnection, plaintext: &[u8]) -> Vec<u8> {
     sealed
 }
 
-fn open(records: &mut Records, data: &mut [u8]) -> (Vec<u8>, Result<Opened, Fault>) {
+fn open(records: &mut Records, data: &mut [u8]) -> (Vec<u8>, Result<Opened, RecordFault>) {
     let mut got = Vec::new();
     let result = records.open(data, &mut |bytes| {
         got.extend_from_slice(bytes);
@@ -213,7 +213,7 @@ fn a_client_sees_why_it_was_refused() {
     let mut data = say(&mut client, b"text");
     data[7] ^= 1;
     let fault = open(&mut records, &mut data).1.expect_err("broken");
-    assert_eq!(fault, Fault::Broken(Broken::Seal));
+    assert_eq!(fault, RecordFault::Broken(Broken::Seal));
     let mut alert = [0; 64];
     let len = records.seal_alert(Some(fault), &mut alert).expect("room");
     client.read_tls(&mut &alert[..len]).expect("memory");
@@ -248,7 +248,7 @@ fn records_without_data_are_suffered_for_a_while() {
         assert!(open(&mut records, &mut empty(&mut cipher, MAX_FRUITLESS)).1.is_ok());
         assert_eq!(open(&mut records, &mut forged(&mut cipher, APPLICATION_DATA, b"x")).0, b"x");
     }
-    assert_eq!(open(&mut records, &mut empty(&mut cipher, MAX_FRUITLESS + 1)).1, Err(Fault::Fruitless));
+    assert_eq!(open(&mut records, &mut empty(&mut cipher, MAX_FRUITLESS + 1)).1, Err(RecordFault::Fruitless));
 }
 
 #[test]

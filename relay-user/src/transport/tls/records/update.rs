@@ -1,7 +1,7 @@
 //! The one handshake message that a client may still send (RFC 8446, 4.6.3): a key update, in one piece or in
 //! several.
 
-use super::{Fault, HANDSHAKE};
+use super::{HANDSHAKE, RecordFault};
 
 /// Type and length of a key update; behind them one byte, whether we shall update too.
 pub(super) const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
@@ -23,9 +23,9 @@ impl KeyUpdate {
     ///
     /// # Errors
     /// As soon as it cannot become a key update any more, with the alert that RFC 8446 names.
-    pub(super) fn push(&mut self, content: &[u8]) -> Result<Option<bool>, Fault> {
+    pub(super) fn push(&mut self, content: &[u8]) -> Result<Option<bool>, RecordFault> {
         // Section 5.4: no empty pieces, whatever their padding.
-        let (&last, before) = content.split_last().ok_or(Fault::Unexpected(HANDSHAKE))?;
+        let (&last, before) = content.split_last().ok_or(RecordFault::Unexpected(HANDSHAKE))?;
         for &byte in before {
             self.take(byte)?;
         }
@@ -38,20 +38,20 @@ impl KeyUpdate {
             0 => Ok(Some(false)),
             1 => Ok(Some(true)),
             // Section 4.6.3 names the alert.
-            _ => Err(Fault::Illegal(HANDSHAKE)),
+            _ => Err(RecordFault::Illegal(HANDSHAKE)),
         }
     }
 
     /// Takes a byte of type or length.
-    fn take(&mut self, byte: u8) -> Result<(), Fault> {
+    fn take(&mut self, byte: u8) -> Result<(), RecordFault> {
         match KEY_UPDATE.get(self.len) {
             Some(&wanted) if wanted == byte => self.len += 1,
             // No other message is a client's to send now (sections 4 and 4.1.2).
-            Some(_) if self.len == 0 => return Err(Fault::Unexpected(HANDSHAKE)),
+            Some(_) if self.len == 0 => return Err(RecordFault::Unexpected(HANDSHAKE)),
             // Section 6: a length that is not the message's.
-            Some(_) => return Err(Fault::Malformed(HANDSHAKE)),
+            Some(_) => return Err(RecordFault::Malformed(HANDSHAKE)),
             // Section 5.1: the keys change at the end of a record, and this one goes on.
-            None => return Err(Fault::Unexpected(HANDSHAKE)),
+            None => return Err(RecordFault::Unexpected(HANDSHAKE)),
         }
         Ok(())
     }

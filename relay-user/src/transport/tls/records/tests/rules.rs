@@ -114,7 +114,8 @@ fn padding_does_not_make_a_record_longer_than_it_may_be() {
             inner.push(kind);
             inner.resize(MAX_PLAINTEXT + longer, 0);
             // The sealer's own type is the last zero of the padding.
-            let alert = open(&mut records, &mut forged(&mut cipher, 0, &inner)).1.err().map(Fault::alert);
+            let alert =
+                open(&mut records, &mut forged(&mut cipher, 0, &inner)).1.err().map(RecordFault::alert);
             // Nothing but padding is another fault, as long as it is not too long.
             let wanted = if kind == 0 { wanted.or(UNEXPECTED_MESSAGE) } else { wanted };
             assert_eq!(alert, wanted.map(Some), "type {kind}, {longer} more than allowed");

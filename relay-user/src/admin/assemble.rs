@@ -1,0 +1,148 @@
+//! What the admin socket answers, put together from the running daemon.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use relay_common::fastpath::{ReasonCount, SessionStats};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Parts;
+use super::view::{
+    ActiveXdp, CertificateView, ClientView, Derp, LegView, PacketCount, SessionView, Status, UdpView, Xdp,
+};
+use crate::log;
+use crate::route::peer::Peer;
+use crate::route::session::SessionRoute;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+impl Status {
+    pub(super) fn of(daemon: &Parts, now_ns: u64) -> Self {
+        let relay = &daemon.relay;
+        let udp = daemon.udp.as_ref().map(|udp| UdpView {
+            key: udp.relay.public(),
+            port: udp.endpoints.port,
+            sessions: relay.router.session_count(),
+            max_sessions: udp.limits.max_sessions,
+        });
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: now_ns.saturating_sub(daemon.started_ns) / SECOND_NS,
+            derp: Derp {
+                key: relay.public,
+                clients: relay.router.client_count(),
+                queued_bytes: relay.budget.held(),
+                queue_memory_bytes: relay.budget.most(),
+                workers: daemon.pool.count(),
+                workers_in_use: daemon.pool.active(),
+            },
+            certificate: daemon.certificate.as_deref().map(CertificateView::of),
+            udp,
+            xdp: Xdp::of(daemon),
+            log_lines_dropped: log::dropped_lines(),
+            counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),
+        }
+    }
+}
+
+impl CertificateView {
+    fn of(served: &super::ServedCertificate) -> Self {
+        let (facts, now) = (&served.facts, OffsetDateTime::now_utc());
+        // Every date that X.509 can hold has an RFC 3339 form.
+        let date = |date: OffsetDateTime| date.format(&Rfc3339).unwrap_or_default();
+        Self {
+            file: facts.files.crt.display().to_string(),
+            key_file: facts.files.key.display().to_string(),
+            names: facts.names.clone(),
+            not_before: date(facts.not_before),
+            not_after: date(facts.not_after),
+            days_left: facts.days_left(now),
+            state: facts.state(now).to_string(),
+            pin: facts.pin.clone(),
+            derp_map_node: served.node.clone(),
+        }
+    }
+}
+
+impl Xdp {
+    pub(super) fn of(daemon: &Parts) -> Self {
+        let fast = match &daemon.fast {
+            Ok(fast) => fast,
+            Err(reason) => return Self::Unavailable { unavailable: reason.clone() },
+        };
+        let health = daemon.relay.router.kernel_health();
+        let count = |ReasonCount { packets, bytes }| PacketCount { packets, bytes };
+        let reasons =
+            fast.reasons().inspect_err(|error| tracing::warn!(%error, "cannot read the XDP counters"));
+        let reasons = reasons.unwrap_or_default().into_iter();
+        Self::Active(Box::new(ActiveXdp {
+            interface: fast.iface().to_owned(),
+            mode: fast.mode().to_string(),
+            enabled: fast.is_enabled(),
+            program_id: fast.program_id(),
+            maps: fast.maps_dir().map(|dir| dir.display().to_string()),
+            installed: daemon.relay.router.installed_count() as u64,
+            drift: health.drift,
+            failures: health.failures,
+            audits: health.audits,
+            reasons: reasons.map(|(reason, n)| (reason.label().to_owned(), count(n))).collect(),
+        }))
+    }
+}
+
+impl ClientView {
+    pub(super) fn of(peer: &Peer, now_ms: u64) -> Self {
+        let queued = peer.mailbox.depth();
+        let connected_ms = peer.timers.connected_ms.load(Ordering::Relaxed);
+        Self {
+            key: peer.key,
+            remote: peer.remote,
+            active: peer.is_active(),
+            preferred: peer.timers.preferred.load(Ordering::Relaxed) != 0,
+            protocol: peer.about.protocol.to_owned(),
+            app_name: peer.about.app_name.to_string(),
+            connected_seconds: now_ms.saturating_sub(connected_ms) / 1000,
+            packets_in: peer.counters.packets_in.load(Ordering::Relaxed),
+            bytes_in: peer.counters.bytes_in.load(Ordering::Relaxed),
+            packets_out: peer.counters.packets_out.load(Ordering::Relaxed),
+            bytes_out: peer.counters.bytes_out.load(Ordering::Relaxed),
+            queued_frames: queued.frames,
+            queued_bytes: queued.bytes,
+        }
+    }
+}
+
+impl SessionView {
+    pub(super) fn of(
+        session: &crate::route::sessions::Session,
+        route: &Arc<SessionRoute>,
+        kernel: Option<&SessionStats>,
+        now_ns: u64,
+    ) -> Self {
+        let last_seen_ns = route.last_seen_ns(kernel);
+        let leg = |index: usize| {
+            let (state, counters) = (&session.legs[index], &route.side.counters[index]);
+            let seen = last_seen_ns[index].max(state.last_seen_ns);
+            let ago = (seen > 0).then(|| now_ns.saturating_sub(seen) as f64 / SECOND_NS as f64);
+            LegView {
+                client: session.clients[index],
+                remote: state.path.map(|path| path.remote),
+                local: state.path.map(|path| path.local),
+                packets: counters.packets.load(Ordering::Relaxed),
+                bytes: counters.bytes.load(Ordering::Relaxed),
+                xdp_packets: kernel.map_or(0, |stats| stats.legs[index].packets),
+                xdp_bytes: kernel.map_or(0, |stats| stats.legs[index].bytes),
+                last_seen_seconds_ago: ago,
+            }
+        };
+        Self {
+            vni: session.vni,
+            generation: session.generation,
+            bound: session.is_bound(),
+            installed: session.installed.is_some(),
+            age_seconds: now_ns.saturating_sub(session.allocated_ns) / SECOND_NS,
+            legs: [leg(0), leg(1)],
+        }
+    }
+}
