@@ -71,7 +71,9 @@ macro_rules! public_key {
         }
 
         impl Hash for $name {
-            /// Half of the key is all that a map needs: nobody can make two keys that agree in 16 bytes.
+            /// Half of the key spreads the keys of a map: to make many keys that agree in it takes as many tries
+            /// as to break a 128-bit hash. Keys that agree in it are still told apart, by all of their bytes: one
+            /// private key alone proves two public keys, which differ in bit 255 only (X25519 ignores that bit).
             fn hash<H: Hasher>(&self, state: &mut H) {
                 let [half @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = self.0;
                 state.write_u128(u128::from_ne_bytes(half));

@@ -249,7 +249,7 @@ impl<S> Connection<S> {
         let shard = relay.counters.shard();
         shard.add(Counter::DropGoneDisconnected, left.packets() as u64);
         shard.add(Counter::DropControl, left.count(Lane::Control).frames as u64);
-        // When the daemon stops, everybody leaves: there is no use in telling each of all others.
+        // When the daemon stops, everybody leaves: telling each about all the others is of no use.
         let stopping = peer.ending() == Some(Ending::Shutdown);
         let audience = if stopping { Audience::default() } else { reader.take_audience() };
         relay.leave(peer, audience, clock::monotonic_ns());

@@ -159,7 +159,7 @@ impl FastPath {
         Ok((object, load::ifindex(iface)?))
     }
 
-    /// Detaches the program and removes the pins. The same as dropping it, for those who like to say so.
+    /// Detaches the program and removes the pins, as dropping it does.
     pub fn stop(self) {
         drop(self);
     }

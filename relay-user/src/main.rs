@@ -59,7 +59,7 @@ fn answer(command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A reader that has seen enough, such as `head`, is no error.
+/// A reader that has seen enough, such as `head`, is not an error.
 fn show(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> anyhow::Result<()> {
     match write(&mut io::stdout().lock()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -2,7 +2,7 @@
 //!
 //! It does not use the daemon's loader on purpose: two readings of the same contract are worth more than one.
 
-mod far;
+mod lab_programs;
 mod maps;
 mod relayd;
 
@@ -19,7 +19,7 @@ use aya::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-pub use far::Far;
+pub use lab_programs::LabPrograms;
 pub use maps::{array_value, own_values, set_array_value};
 pub use relayd::Relayd;
 

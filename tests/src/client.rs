@@ -1,4 +1,4 @@
-//! A DERP client for tests: blocking, small, and stricter than stock ones (derp.md 1.1 to 1.8).
+//! A DERP client for tests: blocking, small, and stricter than stock ones.
 //!
 //! It checks what stock clients leave unchecked: the upgrade answer to the header, that ServerKey comes first
 //! and names the key the greeting promised, that ServerInfo comes second and opens. Every wait ends after

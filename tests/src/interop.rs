@@ -4,13 +4,13 @@
 
 mod go;
 mod judge;
-mod site;
+mod judged;
 
 use anyhow::{Context as _, bail};
 pub use go::{build_program, build_tests};
 pub(crate) use go::{find_go, go};
 pub use judge::{Judge, Verdict};
-pub use site::{Server, Site};
+pub use judged::{JudgedRelay, Server};
 
 /// Judges one case on the shared site and panics unless it passed; skips by name where this machine cannot.
 ///
@@ -47,7 +47,7 @@ fn try_case(case: &str) -> anyhow::Result<Verdict> {
         Ok(server) => server,
         Err(reason) => return Ok(Verdict::Skipped(reason)),
     };
-    let site = Site::shared(&server, judge).context("starting the relay to be judged")?;
+    let site = JudgedRelay::shared(&server, judge).context("starting the relay to be judged")?;
     judge
         .case(site.flags(), case, site.must_fail(case))
         .with_context(|| format!("the relay's log ends:\n{}", site.log_tail()))

@@ -20,7 +20,7 @@ use relay_common::{key::DiscoPrivate, net::datagram::Datagram};
 use relay_ebpf::lab::{Checked, LabConfig};
 
 use crate::{
-    bpf::{Far, Objects},
+    bpf::{LabPrograms, Objects},
     client::{Client, Dial},
     daemon::{Daemon, Setup, run_relayd, until},
     lab::{End, Netns, veth},
@@ -56,7 +56,7 @@ const BRIDGE: &str = "br0";
 #[derive(Debug)]
 pub struct Lab {
     // Before the namespaces, so that its programs are detached while their interfaces are there.
-    checker: Option<Far>,
+    checker: Option<LabPrograms>,
     /// Where the daemon runs.
     pub relay: Netns,
     /// What connects the others.
@@ -250,8 +250,8 @@ fn connect(
     host.complete_checksums(interface)
 }
 
-fn attach_checker(objects: &Objects, switch: &Netns) -> Result<Far> {
-    let mut checker = Far::load(&objects.lab)?;
+fn attach_checker(objects: &Objects, switch: &Netns) -> Result<LabPrograms> {
+    let mut checker = LabPrograms::load(&objects.lab)?;
     checker.configure(&LabConfig { egress: 0, template_mask: 0, drop: 0, reserved: 0 })?;
     let attach = || -> Result<_> { Ok(checker.checker()?.attach(RELAY_PORT, XdpMode::Driver)?) };
     switch.enter(attach)?.with_context(|| format!("attaching to {RELAY_PORT}"))?;

@@ -1,6 +1,6 @@
 //! A client of the UDP relay for tests: binds a leg, sends and receives, pings its peer through the relay.
 //!
-//! Blocking. Wire format and handshake: udp-relay.md 1 and 2.4. As strict about what comes back as upstream's
+//! Blocking. Wire format and handshake: `relay-user/docs/protocol.md`. As strict about what comes back as upstream's
 //! client: only from the address it talks to, only Geneve with its own VNI.
 
 use std::{

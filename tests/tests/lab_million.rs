@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::XdpMode;
 use relay_ebpf::lab::{Checked, LabConfig};
 use relay_tests::{
-    bpf::{Far, Objects},
+    bpf::{LabPrograms, Objects},
     daemon::{Daemon, Setup},
     lab::{End, Netns, veth},
     skip,
@@ -94,7 +94,7 @@ fn a_million_packets_of_a_bound_session_pass_and_userspace_sees_none() -> Result
 
 /// One veth pair: the relay's interface, and a far end that has both clients' addresses, a checker, and a
 /// generator.
-fn wire(relay: &Netns, far: &Netns, objects: &Objects) -> Result<Far> {
+fn wire(relay: &Netns, far: &Netns, objects: &Objects) -> Result<LabPrograms> {
     veth(
         End { netns: relay, name: RELAY_INTERFACE, mac: mac(1) },
         // Both clients' frames carry one address here, for one interface holds them both.
@@ -106,7 +106,7 @@ fn wire(relay: &Netns, far: &Netns, objects: &Objects) -> Result<Far> {
     }
     relay.complete_checksums(RELAY_INTERFACE)?;
     far.complete_checksums(FAR)?;
-    let mut checker = Far::load(&objects.lab)?;
+    let mut checker = LabPrograms::load(&objects.lab)?;
     checker.configure(&LabConfig { egress: 0, template_mask: 0, drop: 0, reserved: 0 })?;
     far.enter(|| -> Result<_> { Ok(checker.checker()?.attach(FAR, XdpMode::Driver)?) })?
         .context("attaching natively to the far end")?;
@@ -127,7 +127,7 @@ fn template(client: &UdpClient) -> Result<Vec<u8>> {
 }
 
 /// Sends [`PACKETS`], waiting after each run until the checker has seen all of it.
-fn send_in_runs(far: &mut Far, frame: &[u8]) -> Result<()> {
+fn send_in_runs(far: &mut LabPrograms, frame: &[u8]) -> Result<()> {
     let seen_before = seen(far)?;
     let mut sent = 0;
     while sent < PACKETS {
@@ -144,7 +144,7 @@ fn send_in_runs(far: &mut Far, frame: &[u8]) -> Result<()> {
 }
 
 /// UDP frames the checker has judged; other ones may come in between.
-fn seen(far: &Far) -> Result<u64> {
+fn seen(far: &LabPrograms) -> Result<u64> {
     let checked = far.checked()?;
     Ok(checked.iter().sum::<u64>() - checked[Checked::Other as usize])
 }

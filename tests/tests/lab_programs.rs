@@ -8,7 +8,7 @@ use relay_common::{
 };
 use relay_ebpf::lab::{Checked, LabConfig, SEQUENCE_OFFSET, VniCount};
 use relay_tests::{
-    bpf::{Far, Objects, run},
+    bpf::{LabPrograms, Objects, run},
     skip,
 };
 
@@ -17,9 +17,9 @@ const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
 
-fn far(test: &str) -> Result<Option<Far>> {
+fn far(test: &str) -> Result<Option<LabPrograms>> {
     match Objects::find() {
-        Ok(objects) => Far::load(&objects.lab).map(Some),
+        Ok(objects) => LabPrograms::load(&objects.lab).map(Some),
         Err(reason) => {
             skip(test, &reason);
             Ok(None)

@@ -17,7 +17,7 @@ use relay_tests::{
 
 #[test]
 fn a_login_that_breaks_the_protocol_is_closed_and_counted_by_what_is_wrong() -> Result<()> {
-    let site = Site::start()?;
+    let site = Target::start()?;
     let key = NodePrivate::generate(&mut OsRng);
     let server = site.good_client()?.server();
     let good = client_info(&key, &server)?;
@@ -63,7 +63,7 @@ fn a_login_that_breaks_the_protocol_is_closed_and_counted_by_what_is_wrong() -> 
 
 #[test]
 fn a_login_that_stops_half_way_is_counted() -> Result<()> {
-    let site = Site::start()?;
+    let site = Target::start()?;
     let before = site.daemon.counter("login_transport")?;
     let mut greeted = Greeted::normal(&site.dial)?;
     greeted.wire.write(&client_info(&NodePrivate::generate(&mut OsRng), &greeted.server)?[..20])?;
@@ -74,7 +74,7 @@ fn a_login_that_stops_half_way_is_counted() -> Result<()> {
 
 #[test]
 fn a_frame_that_its_type_does_not_allow_ends_the_connection_that_sent_it() -> Result<()> {
-    let site = Site::start()?;
+    let site = Target::start()?;
     let cases: [(&str, Vec<u8>); 15] = [
         ("a packet without a whole key", frame(FrameType::SendPacket, &[0; KEY_LEN - 1])),
         ("an empty packet frame", frame(FrameType::SendPacket, &[])),
@@ -105,7 +105,7 @@ fn a_frame_that_its_type_does_not_allow_ends_the_connection_that_sent_it() -> Re
 
 #[test]
 fn a_frame_of_another_version_is_passed_over_and_counted() -> Result<()> {
-    let site = Site::start()?;
+    let site = Target::start()?;
     let mut client = site.good_client()?;
     let before = (site.daemon.counter("unknown_frames")?, site.daemon.counter("protocol_faults")?);
     for bytes in [
@@ -126,7 +126,7 @@ fn a_frame_of_another_version_is_passed_over_and_counted() -> Result<()> {
 
 #[test]
 fn a_frame_that_breaks_off_harms_nobody() -> Result<()> {
-    let site = Site::start()?;
+    let site = Target::start()?;
     let dest = site.good_client()?.key();
     let packet = frame(FrameType::SendPacket, &[dest.as_bytes(), &[1; 100][..]].concat());
     for len in [1, HEADER_LEN - 1, HEADER_LEN, HEADER_LEN + 1, HEADER_LEN + KEY_LEN, packet.len() - 1] {
@@ -140,7 +140,7 @@ fn a_frame_that_breaks_off_harms_nobody() -> Result<()> {
 
 #[test]
 fn what_is_no_request_is_refused_and_counted() -> Result<()> {
-    let site = Site::start()?;
+    let site = Target::start()?;
     let long = [&b"GET / HTTP/1.1\r\nX: "[..], &vec![b'a'; 10_000]].concat();
     let cases: [(&str, Vec<u8>, &str); 3] = [
         ("garbage", b"\x16\x03\x01 this is no request\r\n\r\n".to_vec(), "HTTP/1.1 400 "),
@@ -167,12 +167,12 @@ fn what_is_no_request_is_refused_and_counted() -> Result<()> {
     site.serves()
 }
 
-struct Site {
+struct Target {
     daemon: Daemon,
     dial: Dial,
 }
 
-impl Site {
+impl Target {
     fn start() -> Result<Self> {
         let daemon = Daemon::start(Setup::loopback())?;
         let dial = daemon.dial(Start::Normal)?;

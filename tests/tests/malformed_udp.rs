@@ -25,7 +25,7 @@ const BOX_AT: usize = SENDER_AT + 32 + 24;
 
 #[test]
 fn a_datagram_that_is_not_geneve_as_the_relay_speaks_it_is_counted_by_what_is_wrong() -> Result<()> {
-    let site = Site::bound()?;
+    let site = Target::bound()?;
     let good = site.clients[0].data(b"good but for one thing");
     let with = |at: usize, byte: u8| {
         let mut bent = good.clone();
@@ -55,7 +55,7 @@ fn a_datagram_that_is_not_geneve_as_the_relay_speaks_it_is_counted_by_what_is_wr
 
 #[test]
 fn data_from_or_for_nobody_is_counted() -> Result<()> {
-    let site = Site::bound()?;
+    let site = Target::bound()?;
     let stranger = UdpSocket::bind((site.daemon.ip(), 0))?;
     let before = site.counters()?;
     stranger.send_to(&site.clients[0].data(b"from a stranger"), site.clients[0].relay)?;
@@ -70,7 +70,7 @@ fn data_from_or_for_nobody_is_counted() -> Result<()> {
 
 #[test]
 fn a_handshake_that_proves_nothing_is_counted_by_what_is_wrong() -> Result<()> {
-    let mut site = Site::bound()?;
+    let mut site = Target::bound()?;
     site.clients[0].next_generation();
     let client = &site.clients[0];
     let good = client.control(BindKind::Bind, [0; 32]);
@@ -110,7 +110,7 @@ fn a_handshake_that_proves_nothing_is_counted_by_what_is_wrong() -> Result<()> {
 
 #[test]
 fn a_challenge_is_good_for_one_answer_from_the_address_it_was_sent_to() -> Result<()> {
-    let mut site = Site::bound()?;
+    let mut site = Target::bound()?;
     site.clients[0].next_generation();
     let challenge = site.clients[0].challenge()?;
     let client = &site.clients[0];
@@ -137,7 +137,7 @@ fn a_challenge_is_good_for_one_answer_from_the_address_it_was_sent_to() -> Resul
 
 #[test]
 fn a_leg_cannot_be_bound_to_the_address_of_the_other() -> Result<()> {
-    let mut site = Site::bound()?;
+    let mut site = Target::bound()?;
     let shared = site.clients[0].socket.try_clone()?;
     let own = site.clients[1].roam(shared);
     site.clients[1].next_generation();
@@ -150,14 +150,14 @@ fn a_leg_cannot_be_bound_to_the_address_of_the_other() -> Result<()> {
 }
 
 /// A daemon with one session, both legs bound.
-struct Site {
+struct Target {
     daemon: Daemon,
     clients: [UdpClient; 2],
 }
 
 type Counters = BTreeMap<String, u64>;
 
-impl Site {
+impl Target {
     fn bound() -> Result<Self> {
         let daemon = Daemon::start(Setup::loopback())?;
         let mut clients = allocate(&daemon)?;

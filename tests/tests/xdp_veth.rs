@@ -15,7 +15,7 @@ use relay_common::{
 };
 use relay_ebpf::lab::{Checked, LabConfig};
 use relay_tests::{
-    bpf::{Far, Objects, Relayd, now_ns},
+    bpf::{LabPrograms, Objects, Relayd, now_ns},
     lab::{End, Netns, veth},
     skip,
 };
@@ -76,7 +76,7 @@ fn a_million_packets_of_a_session_pass_a_native_veth_with_right_checksums() -> R
         .enter(|| -> Result<_> { Ok(relayd.program()?.attach("r0", XdpMode::Driver)?) })?
         .context("attaching natively to r0")?;
 
-    let mut far = Far::load(&objects.lab)?;
+    let mut far = LabPrograms::load(&objects.lab)?;
     far.configure(&LabConfig { egress: far_ns.index("f0")?, template_mask: 1, drop: 1, reserved: 0 })?;
     for (index, leg) in [(0, 0), (1, 1)] {
         far.set_template(index, &frame(leg))?;
@@ -117,7 +117,7 @@ fn a_million_packets_of_a_session_pass_a_native_veth_with_right_checksums() -> R
 
 /// Sends [`PACKETS`], waiting after each run until the checker has seen all of it. Plays the daemon's heart
 /// meanwhile.
-fn send_in_runs(relayd: &mut Relayd, far: &mut Far) -> Result<()> {
+fn send_in_runs(relayd: &mut Relayd, far: &mut LabPrograms) -> Result<()> {
     let data = frame(0);
     let mut sent = 0;
     while sent < PACKETS {

@@ -36,7 +36,7 @@ pub struct Ready {
     pub key: NodePublic,
     /// What it said about itself.
     pub info: ClientInfo,
-    /// The box between the server and it: computing it is the dearest step of a login.
+    /// The box between the server and it: computing it costs more than the rest of a login together.
     pub shared: NodeShared,
 }
 

@@ -44,7 +44,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
-/// The sentence for what is no duration.
+/// What is said about a text that is not a duration.
 pub(super) fn wrong(text: &str) -> String {
     format!("{text:?} is no duration that can be used here; write one like 300ms, 2s or 1m30s")
 }

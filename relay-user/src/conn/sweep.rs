@@ -110,7 +110,7 @@ mod tests {
         let relay = Relay::new(Router::new(limits, None), Counters::default(), key, write_timeout, u64::MAX);
         let remote = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1);
         let peer = Arc::new(Peer::new(client, relay.next_conn(), remote));
-        arm(&peer, 1000);
+        begin(&peer, 1000);
         relay.router.login(&peer, 0).expect("the first of its key");
         peer.timers.blocked_since_ms.store(1000, Ordering::Relaxed);
         sweep(&relay, 1002);

@@ -1,7 +1,7 @@
 //! The pin directory: where the maps can be found by `relayd inspect`, bpftool, and whoever comes after a
 //! crash.
 //!
-//! In this step the maps are pinned and the attachment is not. A clean stop removes the pins and their
+//! The maps are pinned and the attachment is not. A clean stop removes the pins and their
 //! directory; after a kill the program is gone with its process and the maps stay to be looked at, until the
 //! next start clears them.
 

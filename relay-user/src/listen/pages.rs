@@ -101,7 +101,7 @@ pub fn companion_route(head: &Head) -> PageRoute {
     })
 }
 
-/// The answer to what is no request; `None`: nobody is listening any more.
+/// The answer to something that is not a request; `None`: nobody is listening any more.
 pub fn refusal(error: &HeadError) -> Option<PageAnswer> {
     let answer = match error {
         HeadError::Io(_) => return None,

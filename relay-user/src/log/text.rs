@@ -14,7 +14,7 @@ pub fn brief(text: &impl Display) -> impl Display {
     out
 }
 
-/// Writes on, escapes what is no visible character, and ends with an ellipsis behind so many characters.
+/// Writes on, escapes what is not a visible character, and ends with an ellipsis behind so many characters.
 pub(super) struct Escaped<W> {
     inner: W,
     left: usize,

@@ -134,9 +134,9 @@ counters! {
     UdpUnknownVni = "udp_drop_unknown_vni";
     /// Data before both legs are bound.
     UdpNotBound = "udp_drop_not_bound";
-    /// Data from an address that is no leg's, or to another address than the leg's.
+    /// Data that did not come from a leg's address, or not to the address that the leg talks to.
     UdpNotALeg = "udp_drop_not_a_leg";
-    /// A control packet that is no disco message.
+    /// A control packet that is not a disco message.
     UdpNotDisco = "udp_drop_not_disco";
     /// A control packet from neither client's disco key.
     UdpUnknownSender = "udp_drop_unknown_sender";

@@ -60,7 +60,7 @@ impl UdpRelay {
         self.public
     }
 
-    /// The boxes with a pair of clients, ascending by key; `None` if one of them is no key to seal for.
+    /// The boxes with a pair of clients, ascending by key; `None` if nothing can be sealed for one of them.
     pub fn side(&self, pair: [DiscoPublic; 2]) -> Option<UserspaceState> {
         let [a, b] = if pair[0] <= pair[1] { pair } else { [pair[1], pair[0]] };
         Some(UserspaceState::new([self.key.shared(&a)?, self.key.shared(&b)?]))

@@ -20,7 +20,7 @@ fuzz_target!(|input: (u16, Vec<u8>)| {
             assert_eq!(parse(&bytes[..len]).expect("a head"), Some((head.clone(), len)));
             let other = [&bytes[..len], b"\x02\r\n\r\nGET / HTTP/1.1\r\n\r\n"].concat();
             assert_eq!(parse(&other).expect("a head"), Some((head.clone(), len)));
-            // Less than all of it is no head: it waits for the rest.
+            // With less than all of it, the parser waits for the rest.
             let early = parse(prefix).expect("the beginning of a head");
             assert_eq!(early.is_some(), prefix.len() >= len);
             // An answer can be given to it.

@@ -1,7 +1,7 @@
 //! The steady state: two real connections on workers of their own, packets from one to the other over
 //! loopback sockets, and what the workers allocate once they are warm.
 
-mod crumbs;
+mod small_writes;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,6 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use crumbs::Crumbs;
 use relay_common::derp::message::FromClient;
 use relay_common::key::{NodePrivate, NodePublic};
 use relay_user::cli::TlsRecords;
@@ -27,6 +26,7 @@ use relay_user::transport::plain::PlainStream;
 use relay_user::transport::tls::stream::TlsStream;
 use relay_user::transport::tls::{self, files, meta};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use small_writes::SmallWrites;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::Notify;
 
@@ -127,7 +127,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Allocated> {
         let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
         workers.push(thread::spawn(move || work(&runtime, parties, &relay, server, &phase, index)));
     }
-    let clients = clients.map(Crumbs);
+    let clients = clients.map(SmallWrites);
     let sent = match identity {
         None => send(Ok(clients.into()), to, plan, &phase),
         Some((_, client)) => {

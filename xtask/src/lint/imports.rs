@@ -184,7 +184,7 @@ impl<'ast> Visit<'ast> for Seen<'_> {
         syn::visit::visit_path(self, path);
     }
 
-    // `pub(super)` is no import.
+    // `pub(super)` imports nothing.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }
 

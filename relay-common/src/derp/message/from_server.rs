@@ -239,7 +239,7 @@ fn known_addr(bytes: &[u8; ADDR_LEN]) -> Option<SocketAddr> {
     (!addr.ip().is_unspecified()).then_some(addr)
 }
 
-/// The length-prefixed name, or none if it runs past the frame or is no valid name.
+/// The length-prefixed name, or none if it runs past the frame or is not valid.
 fn app_name(bytes: &[u8]) -> &str {
     let Some((len, rest)) = bytes.split_first() else { return "" };
     let name = rest.get(..usize::from(*len)).unwrap_or_default();

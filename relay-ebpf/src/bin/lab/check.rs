@@ -12,8 +12,8 @@ use relay_common::net::{
 };
 use relay_ebpf::{
     lab::{Checked, MAX_CHECKED, VNI_SLOTS},
-    values::{change_own, change_shared},
     packet::XdpFrame,
+    values::{change_own, change_shared},
 };
 
 use crate::maps::{LAB_CHECKED, LAB_CONFIG, LAB_VNIS};

@@ -10,8 +10,8 @@ use relay_common::net::{
 };
 use relay_ebpf::{
     lab::{SEQUENCE_OFFSET, TEMPLATE_LEN},
-    values::change_shared,
     packet::{XdpFrame, redirect},
+    values::change_shared,
 };
 
 use crate::maps::{LAB_CONFIG, LAB_GENERATED, LAB_TEMPLATES};

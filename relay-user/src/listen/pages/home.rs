@@ -2,7 +2,7 @@
 
 use super::PageAnswer;
 
-/// What a browser is shown on every path that is no other page's.
+/// What a browser is shown on every path that has no page of its own.
 const PAGE: &str = "<!DOCTYPE html>
 <html lang=\"en\">
 <head><meta charset=\"utf-8\"><title>DERP relay</title></head>

@@ -145,7 +145,7 @@ impl Client {
     }
 
     /// Waits until the server has handled everything that was sent before: asks it for a Pong, and reads up
-    /// to it. `seen` gets the frames before that; `got` is what was read and is no whole frame.
+    /// to it. `seen` gets the frames before that; `got` is what was read and is not a whole frame yet.
     pub(super) fn barrier(
         &mut self,
         got: &mut Vec<u8>,
@@ -269,7 +269,7 @@ impl Wire {
         Ok(read)
     }
 
-    /// Whether a read that finds nothing is no error: not while this still blocks, when it means silence.
+    /// Whether a read may find nothing. While this still blocks it may not: that means silence.
     fn may_wait(&self) -> io::Result<bool> {
         Ok(self.tcp.read_timeout()?.is_none())
     }

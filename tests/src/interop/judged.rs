@@ -25,7 +25,7 @@ const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];
 /// binding it.
 const START_ATTEMPTS: usize = 3;
 
-/// How often a starting site is looked at: a child's end is no event that can be waited for beside another's.
+/// How often a starting relay is looked at: the ends of two children cannot be waited for at once.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Which relay is judged.
@@ -64,17 +64,17 @@ impl Server {
 
 /// A running relay; dropped, it is gone with its files.
 #[derive(Debug)]
-pub struct Site {
+pub struct JudgedRelay {
     children: Vec<Child>,
     dir: PathBuf,
     flags: Vec<String>,
     must_fail: &'static [&'static str],
 }
 
-impl Site {
+impl JudgedRelay {
     /// The site of all cases that run now; started if none does.
-    pub(super) fn shared(server: &Server, judge: &Judge) -> anyhow::Result<Arc<Site>> {
-        static SHARED: Mutex<Result<Weak<Site>, String>> = Mutex::new(Ok(Weak::new()));
+    pub(super) fn shared(server: &Server, judge: &Judge) -> anyhow::Result<Arc<JudgedRelay>> {
+        static SHARED: Mutex<Result<Weak<JudgedRelay>, String>> = Mutex::new(Ok(Weak::new()));
         // A poisoned lock means that a start panicked; the next case may try again.
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         match &*shared {
@@ -86,7 +86,7 @@ impl Site {
             // What did not come up for one case will not for forty more.
             Err(reason) => bail!("{reason}"),
         }
-        match Site::start(server, judge) {
+        match JudgedRelay::start(server, judge) {
             Ok(site) => {
                 let site = Arc::new(site);
                 *shared = Ok(Arc::downgrade(&site));
@@ -99,10 +99,10 @@ impl Site {
         }
     }
 
-    fn start(server: &Server, judge: &Judge) -> anyhow::Result<Site> {
+    fn start(server: &Server, judge: &Judge) -> anyhow::Result<JudgedRelay> {
         let mut attempt = 1;
         loop {
-            let error = match Site::try_start(server, judge) {
+            let error = match JudgedRelay::try_start(server, judge) {
                 Ok(site) => return Ok(site),
                 Err(error) => error,
             };
@@ -113,7 +113,7 @@ impl Site {
         }
     }
 
-    fn try_start(server: &Server, judge: &Judge) -> anyhow::Result<Site> {
+    fn try_start(server: &Server, judge: &Judge) -> anyhow::Result<JudgedRelay> {
         let ports = Ports::free()?;
         let dir = new_dir()?;
         let socket = dir.join("admin.sock");
@@ -130,7 +130,7 @@ impl Site {
             Server::Upstream => STRICTER_THAN_UPSTREAM,
         };
         // From here on dropping the site cleans up whatever was started.
-        let mut site = Site { children: Vec::new(), dir, flags, must_fail };
+        let mut site = JudgedRelay { children: Vec::new(), dir, flags, must_fail };
         match server {
             Server::Relayd(program) => {
                 let mut relayd = site.tls(program, &ports);
@@ -232,7 +232,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for JudgedRelay {
     fn drop(&mut self) {
         for child in &mut self.children {
             // Either may fail only because the child is gone already.

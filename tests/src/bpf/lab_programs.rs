@@ -15,9 +15,9 @@ use super::{array_value, load_object, load_program, loaded_program, own_values, 
 
 /// Generator and checker, loaded and not attached.
 #[derive(Debug)]
-pub struct Far(Ebpf);
+pub struct LabPrograms(Ebpf);
 
-impl Far {
+impl LabPrograms {
     /// Loads both programs with maps of their own.
     pub fn load(object: &Path) -> Result<Self> {
         let mut ebpf = load_object(object)?;

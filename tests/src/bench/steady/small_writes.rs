@@ -5,19 +5,19 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 /// Bytes of a piece: a prime, so that the pieces' ends wander through the frames.
-const CRUMB: usize = 3_001;
+const MOST_BYTES: usize = 3_001;
 
-pub(super) struct Crumbs(pub(super) TcpStream);
+pub(super) struct SmallWrites(pub(super) TcpStream);
 
-impl Read for Crumbs {
+impl Read for SmallWrites {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.0.read(into)
     }
 }
 
-impl Write for Crumbs {
+impl Write for SmallWrites {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(&bytes[..bytes.len().min(CRUMB)])
+        self.0.write(&bytes[..bytes.len().min(MOST_BYTES)])
     }
 
     fn flush(&mut self) -> io::Result<()> {
