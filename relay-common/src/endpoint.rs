@@ -1,8 +1,6 @@
 //! A session of the UDP relay as its clients are told of it, in JSON byte for byte as upstream writes it
 //! (`net/udprelay/endpoint`).
 
-mod go_duration;
-
 use crate::{geneve::Vni, key::DiscoPublic};
 use core::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
@@ -24,10 +22,10 @@ pub struct ServerEndpoint {
     #[serde(rename = "VNI")]
     pub vni: Vni,
     /// Time both clients have to bind.
-    #[serde(with = "go_duration")]
+    #[serde(with = "crate::go_duration")]
     pub bind_lifetime: Duration,
     /// Time either client may stay silent once both are bound.
-    #[serde(with = "go_duration")]
+    #[serde(with = "crate::go_duration")]
     pub steady_state_lifetime: Duration,
 }
 

@@ -16,6 +16,8 @@ pub mod endpoint;
 pub mod fastpath;
 pub mod forward;
 pub mod geneve;
+#[cfg(feature = "std")]
+pub mod go_duration;
 pub mod key;
 pub mod net;
 pub mod stun;

@@ -4,13 +4,10 @@
 //! the file too, while it is still locked; who takes the lock therefore looks whether the file it locked is
 //! still the one of that name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 /// Files locked and found removed in the meantime before giving up.
 const PATIENCE: usize = 8;
@@ -19,7 +16,7 @@ const PATIENCE: usize = 8;
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
-    file: Flock<File>,
+    file: File,
 }
 
 impl Drop for Lock {
@@ -53,9 +50,9 @@ impl Lock {
     /// Another process holds it, or the file cannot be opened.
     pub fn take(path: &Path) -> Result<Self, LockError> {
         for _ in 0..PATIENCE {
-            let file = open(path)?;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(mut file) => {
+            let mut file = open(path)?;
+            match file.try_lock() {
+                Ok(()) => {
                     if !is_named(&file, path) {
                         continue;
                     }
@@ -63,12 +60,12 @@ impl Lock {
                     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
                     return Ok(Self { path: path.to_owned(), file });
                 }
-                Err((mut file, Errno::EWOULDBLOCK)) => {
+                Err(TryLockError::WouldBlock) => {
                     let mut text = String::new();
                     let read = file.read_to_string(&mut text);
                     return Err(LockError::Held(read.ok().and_then(|_| text.trim().parse().ok())));
                 }
-                Err((_, errno)) => return Err(LockError::Io(errno.into())),
+                Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
             }
         }
         Err(LockError::Io(io::Error::other("the lock file is removed again and again")))

@@ -2,18 +2,7 @@
 
 use std::time::Duration;
 
-/// Units, longest first so that `ms` is not read as `m`.
-const UNITS: &[(&str, f64)] = &[
-    ("ms", 1e-3),
-    ("us", 1e-6),
-    // The sign for micro, and the Greek letter.
-    ("\u{b5}s", 1e-6),
-    ("\u{3bc}s", 1e-6),
-    ("ns", 1e-9),
-    ("h", 3600.0),
-    ("m", 60.0),
-    ("s", 1.0),
-];
+use relay_common::go_duration;
 
 /// The longest `--busy-pause`: longer ones cost latency and save nothing more.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);
@@ -21,32 +10,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest TCP_USER_TIMEOUT: the kernel counts milliseconds in 31 bits.
 const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// Parses one; only zero may go without a unit.
+/// Parses one, as [`go_duration::parse`].
 ///
 /// # Errors
 /// A sentence for the command line.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || wrong(text);
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let (mut rest, mut seconds) = (text, 0.0);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let (number, tail) = rest.split_at(digits);
-        let (unit, scale) = UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).ok_or_else(wrong)?;
-        seconds += number.parse::<f64>().map_err(|_| wrong())? * scale;
-        rest = &tail[unit.len()..];
-    }
-    if text.is_empty() {
-        return Err(wrong());
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+    go_duration::parse(text).ok_or_else(|| wrong(text))
 }
 
 /// What is said about a text that is not a duration.
 pub(super) fn wrong(text: &str) -> String {
-    format!("{text:?} is no duration that can be used here; write one like 300ms, 2s or 1m30s")
+    format!("{text:?} is not a duration that can be used here; write one like 300ms, 2s or 1m30s")
 }
 
 /// `--busy-pause`: at most 1 ms.

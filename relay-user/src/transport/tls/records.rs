@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::{Error, SupportedCipherSuite};
+use rustls::{AlertDescription, Error, SupportedCipherSuite};
 
 use self::update::{KEY_UPDATE, KeyUpdate};
 use super::cipher::{APPLICATION_DATA, Broken, Cipher, MAX_PLAINTEXT, OVERHEAD, Record};
@@ -19,11 +19,9 @@ use super::cipher::{APPLICATION_DATA, Broken, Cipher, MAX_PLAINTEXT, OVERHEAD, R
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 
-/// Alerts (RFC 8446, 6): level and description.
+/// Levels of an alert (RFC 8446, 6).
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
-const CLOSE_NOTIFY: u8 = 0;
-const USER_CANCELED: u8 = 90;
 
 /// Records in a row that bring no data: as many as rustls and BoringSSL suffer.
 const MAX_FRUITLESS: u8 = 32;
@@ -36,8 +34,8 @@ pub enum RecordFault {
     #[error(transparent)]
     Broken(#[from] Broken),
     /// The peer gave up.
-    #[error("alert {0} from the peer")]
-    Alert(u8),
+    #[error("alert {0:?} from the peer")]
+    Alert(AlertDescription),
     /// A record of a kind, or a message, that has no place after the handshake.
     #[error("an unexpected record of type {0}")]
     Unexpected(u8),
@@ -57,16 +55,16 @@ pub enum RecordFault {
 
 impl RecordFault {
     /// The alert to send before the end, unless the peer sent one.
-    fn alert(self) -> Option<u8> {
-        match self {
-            Self::Alert(_) => None,
-            Self::Broken(Broken::Seal) => Some(20),
-            Self::Broken(Broken::TooLong(_)) => Some(22),
-            Self::Broken(_) | Self::Unexpected(_) | Self::Fruitless => Some(10),
-            Self::Malformed(_) => Some(50),
-            Self::Illegal(_) => Some(47),
-            Self::Keys => Some(80),
-        }
+    fn alert(self) -> Option<AlertDescription> {
+        Some(match self {
+            Self::Alert(_) => return None,
+            Self::Broken(Broken::Seal) => AlertDescription::BadRecordMac,
+            Self::Broken(Broken::TooLong(_)) => AlertDescription::RecordOverflow,
+            Self::Broken(_) | Self::Unexpected(_) | Self::Fruitless => AlertDescription::UnexpectedMessage,
+            Self::Malformed(_) => AlertDescription::DecodeError,
+            Self::Illegal(_) => AlertDescription::IllegalParameter,
+            Self::Keys => AlertDescription::InternalError,
+        })
     }
 }
 
@@ -197,9 +195,9 @@ impl Records {
     /// There is no room for two bytes and [`OVERHEAD`].
     pub fn seal_alert(&mut self, fault: Option<RecordFault>, out: &mut [u8]) -> Result<usize, Error> {
         let alert = match fault {
-            None => [WARNING, CLOSE_NOTIFY],
+            None => [WARNING, AlertDescription::CloseNotify.into()],
             Some(fault) => match fault.alert() {
-                Some(alert) => [FATAL, alert],
+                Some(alert) => [FATAL, alert.into()],
                 None => return Ok(0),
             },
         };
@@ -221,10 +219,12 @@ fn is_goodbye(content: &[u8]) -> Result<bool, RecordFault> {
         // RFC 8446, 5.4: no empty alerts, whatever their padding.
         [] => Err(RecordFault::Unexpected(ALERT)),
         // Section 6 lets the level be ignored where it is one.
-        [WARNING | FATAL, CLOSE_NOTIFY] => Ok(true),
-        [WARNING | FATAL, USER_CANCELED] => Ok(false),
-        // Section 6.2: every other alert is an error, whatever its level.
-        [WARNING | FATAL, alert] => Err(RecordFault::Alert(alert)),
+        [WARNING | FATAL, alert] => match AlertDescription::from(alert) {
+            AlertDescription::CloseNotify => Ok(true),
+            AlertDescription::UserCanceled => Ok(false),
+            // Section 6.2: every other alert is an error, whatever its level.
+            alert => Err(RecordFault::Alert(alert)),
+        },
         [_, _] => Err(RecordFault::Illegal(ALERT)),
         // Section 5.1: one alert a record, and all of it.
         _ => Err(RecordFault::Malformed(ALERT)),

@@ -18,6 +18,10 @@ mod rules;
 
 const HOST: &str = "relay.test";
 
+/// Two alerts, as RFC 8446, 6 numbers them.
+const CLOSE_NOTIFY: u8 = 0;
+const USER_CANCELED: u8 = 90;
+
 /// Configurations of both sides, with a certificate of their own.
 fn configs(suite: SupportedCipherSuite) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let CertifiedKey { cert, signing_key } =

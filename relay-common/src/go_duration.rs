@@ -7,17 +7,19 @@ use std::borrow::Cow;
 const SECOND: u64 = 1_000_000_000;
 
 /// For `#[serde(with)]`.
-pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&GoDuration(*duration))
 }
 
 /// For `#[serde(with)]`. Takes whatever Go takes, but for negative durations.
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = Cow::<'de, str>::deserialize(deserializer)?;
     parse(&text).ok_or_else(|| D::Error::custom(format_args!("{text:?} is not a duration")))
 }
 
-struct GoDuration(Duration);
+/// A duration that is written as Go writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct GoDuration(pub Duration);
 
 impl fmt::Display for GoDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,7 +58,8 @@ fn fraction(f: &mut fmt::Formatter<'_>, ns: u64, unit_ns: u64, unit: &str) -> fm
     f.write_str(unit)
 }
 
-fn parse(text: &str) -> Option<Duration> {
+/// Reads what Go's `time.ParseDuration` reads, but for negative durations; only zero may go without a unit.
+pub fn parse(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(Duration::ZERO);
