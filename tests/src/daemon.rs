@@ -11,13 +11,13 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU8, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     admin::Admin,
@@ -60,7 +60,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Daemon {
     setup: Setup,
-    dir: PathBuf,
+    dir: TempDir,
     bpf_dir: PathBuf,
     child: Child,
     admin: Admin,
@@ -128,13 +128,10 @@ impl Setup {
 impl Daemon {
     /// Starts one, in a directory of its own, and waits until it answers.
     pub fn start(setup: Setup) -> Result<Self> {
-        static NEXT: AtomicU8 = AtomicU8::new(0);
-        let name = format!("relayd-lab-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let dir = env::temp_dir().join(&name);
-        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let bpf_dir = Path::new(BPF_ROOT).join(&name);
-        let admin = Admin::new(dir.join("admin.sock"));
-        let child = spawn(&setup, &dir, &bpf_dir, &admin)?;
+        let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
+        let bpf_dir = Path::new(BPF_ROOT).join(dir.path().file_name().unwrap_or_default());
+        let admin = Admin::new(dir.path().join("admin.sock"));
+        let child = spawn(&setup, dir.path(), &bpf_dir, &admin)?;
         let mut daemon = Self { setup, dir, bpf_dir, child, admin };
         daemon.wait_until_ready()?;
         Ok(daemon)
@@ -143,7 +140,7 @@ impl Daemon {
     /// Starts it again with the same files, after [`Self::kill`] or [`Self::stop`].
     pub fn restart(&mut self) -> Result<()> {
         ensure!(self.child.try_wait()?.is_some(), "the daemon still runs");
-        self.child = spawn(&self.setup, &self.dir, &self.bpf_dir, &self.admin)?;
+        self.child = spawn(&self.setup, self.dir.path(), &self.bpf_dir, &self.admin)?;
         self.wait_until_ready()
     }
 
@@ -175,7 +172,7 @@ impl Daemon {
 
     /// Its certificate.
     pub fn pinned(&self) -> Result<Pinned> {
-        Pinned::load(&self.dir.join(format!("{}.crt", self.setup.ip)))
+        Pinned::load(&self.dir.path().join(format!("{}.crt", self.setup.ip)))
     }
 
     /// Where its UDP relay listens.
@@ -259,7 +256,7 @@ impl Daemon {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.dir.join("log")
+        self.dir.path().join("log")
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -299,7 +296,6 @@ impl Drop for Daemon {
         let pins = fs::read_dir(&self.bpf_dir).into_iter().flatten().flatten();
         pins.for_each(|pin| drop(fs::remove_file(pin.path())));
         let _ = fs::remove_dir(&self.bpf_dir);
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 

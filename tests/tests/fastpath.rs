@@ -124,8 +124,8 @@ fn frames_too_large_for_the_driver_are_refused_as_such() {
 #[test]
 fn a_directory_off_the_bpf_file_system_costs_the_pins_only() {
     lab("a_directory_off_the_bpf_file_system_costs_the_pins_only", |wire, _| {
-        let elsewhere = std::env::temp_dir().join(format!("relayd-test-unpinned-{}", std::process::id()));
-        let dir = BpfDir(elsewhere);
+        let place = tempfile::tempdir().expect("a directory");
+        let dir = BpfDir(place.path().join("not-there"));
         let fast_path = started(wire, &dir);
         assert_eq!(fast_path.maps_dir(), None);
         assert!(attached(wire).contains("prog/xdp"));

@@ -145,11 +145,10 @@ fn the_socket_has_a_thread_of_its_own() -> Result<()> {
 #[test]
 fn of_daemons_that_start_together_one_gets_the_socket_and_keeps_it() -> Result<()> {
     const TOGETHER: usize = 8;
-    let dir = std::env::temp_dir().join(format!("relayd-together-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let path = dir.join("admin.sock");
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("admin.sock");
     let socket = path.to_string_lossy().into_owned();
-    let result = (0..10).try_for_each(|round| -> Result<()> {
+    (0..10).try_for_each(|round| -> Result<()> {
         if !path.exists() {
             // What a killed daemon leaves; later rounds find what the winner before left.
             drop(UnixListener::bind(&path)?);
@@ -163,9 +162,7 @@ fn of_daemons_that_start_together_one_gets_the_socket_and_keeps_it() -> Result<(
             ensure!(said.contains("--admin-socket") && said.contains("another relayd"), "{said}");
         }
         Ok(())
-    });
-    std::fs::remove_dir_all(&dir)?;
-    result
+    })
 }
 
 #[test]

@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn nothing_pinned_is_said_with_the_directory() {
-        let dir = std::env::temp_dir().join("relayd-no-such-directory");
+        let dir = tempfile::tempdir().expect("a directory").path().join("not-there");
         let error = dump(&dir, &InspectOptions::default(), &mut Vec::new()).expect_err("nothing there");
         assert!(matches!(&error, InspectError::Nothing(found) if *found == dir));
         assert!(error.to_string().contains("--bpf-dir"), "{error}");
@@ -294,15 +294,15 @@ mod tests {
 
     #[test]
     fn pins_are_found_below_the_directory_named() {
-        let root = std::env::temp_dir().join(format!("relayd-inspect-test-{}", std::process::id()));
+        let place = tempfile::tempdir().expect("a directory");
+        let root = place.path();
         let (one, two) = (root.join("v1/1"), root.join("v1/2"));
         for dir in [&one, &two, &root.join("v1/empty")] {
             fs::create_dir_all(dir).expect("a fresh directory");
         }
         fs::write(one.join(map::CONFIG), "").expect("a file");
         fs::write(two.join(map::SESSIONS), "").expect("a file");
-        assert_eq!(pin_dirs(&root).expect("two"), [one.clone(), two]);
+        assert_eq!(pin_dirs(root).expect("two"), [one.clone(), two]);
         assert_eq!(pin_dirs(&one).expect("one"), [one]);
-        fs::remove_dir_all(&root).expect("the test's own directory");
     }
 }

@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn spellings_of_one_directory_share_a_lock() {
-        let real = std::env::temp_dir().canonicalize().expect("a temporary directory");
+        let place = tempfile::tempdir().expect("a directory");
+        let real = place.path().canonicalize().expect("it is there");
         let other = real.join("..").join(real.file_name().expect("a name")).join("not-there");
         assert_eq!(resolve(&other), real.join("not-there"));
     }

@@ -142,20 +142,19 @@ mod tests {
 
     #[test]
     fn a_directory_elsewhere_is_not_mounted_over() {
-        let dir = std::env::temp_dir().join("relayd-not-there");
+        let dir = tempfile::tempdir().expect("a directory").path().join("not-there");
         assert!(!on_bpffs(&dir).expect("statfs of the temporary directory"));
         assert!(ensure_bpffs(&dir).is_err());
     }
 
     #[test]
     fn only_this_daemons_pins_are_removed() {
-        let dir = std::env::temp_dir().join(format!("relayd-pins-test-{}", std::process::id()));
-        fs::create_dir(&dir).expect("a fresh directory");
+        let place = tempfile::tempdir().expect("a directory");
+        let dir = place.path();
         for name in [map::SESSIONS, map::CONFIG, "SOMEBODY_ELSES"] {
             fs::write(dir.join(name), "").expect("a file in it");
         }
-        assert_eq!(clear(&dir).expect("it is there"), 2);
+        assert_eq!(clear(dir).expect("it is there"), 2);
         assert!(dir.join("SOMEBODY_ELSES").exists());
-        fs::remove_dir_all(&dir).expect("the test's own directory");
     }
 }

@@ -9,11 +9,11 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tempfile::TempDir;
 
 use super::go::{build_package, text};
 use super::judge::Judge;
@@ -66,7 +66,7 @@ impl Server {
 #[derive(Debug)]
 pub struct JudgedRelay {
     children: Vec<Child>,
-    dir: PathBuf,
+    dir: TempDir,
     flags: Vec<String>,
     must_fail: &'static [&'static str],
 }
@@ -139,7 +139,7 @@ impl JudgedRelay {
                 relayd.args(["--relay-server-static-endpoints", &ports.relay_endpoints()]);
                 site.run(relayd)?;
                 let mut plain = site.plain(program, &ports);
-                plain.arg("--admin-socket").arg(site.dir.join("plain.sock"));
+                plain.arg("--admin-socket").arg(site.dir.path().join("plain.sock"));
                 site.run(plain)?;
             }
             Server::Upstream => {
@@ -192,7 +192,7 @@ impl JudgedRelay {
             "-hostname",
             "127.0.0.1",
         ]);
-        command.arg("-certdir").arg(self.dir.join("certs")).arg("-c").arg(self.dir.join("tls.key"));
+        command.arg("-certdir").arg(self.dir.path().join("certs")).arg("-c").arg(self.dir.path().join("tls.key"));
         command.args(["-http-port", &ports.http.to_string(), "-stun-port", &ports.stun.to_string()]);
         command
     }
@@ -202,12 +202,12 @@ impl JudgedRelay {
     fn plain(&self, program: &Path, ports: &Ports) -> Command {
         let mut command = Command::new(program);
         command.args(["-a", &format!("127.0.0.1:{}", ports.plain), "-http-port", "-1", "-stun=false"]);
-        command.arg("-c").arg(self.dir.join("plain.key"));
+        command.arg("-c").arg(self.dir.path().join("plain.key"));
         command
     }
 
     fn run(&mut self, mut command: Command) -> anyhow::Result<()> {
-        let log = File::options().create(true).append(true).open(self.dir.join("log"))?;
+        let log = File::options().create(true).append(true).open(self.dir.path().join("log"))?;
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         self.children.push(child.with_context(|| format!("starting {command:?}"))?);
         Ok(())
@@ -225,7 +225,7 @@ impl JudgedRelay {
 
     /// The last lines that the site's processes wrote.
     pub(super) fn log_tail(&self) -> String {
-        let log = fs::read(self.dir.join("log")).unwrap_or_default();
+        let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
@@ -239,7 +239,6 @@ impl Drop for JudgedRelay {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -278,12 +277,9 @@ impl Ports {
     }
 }
 
-/// A directory of this process and this site only; short, as a socket's path must be.
-fn new_dir() -> anyhow::Result<PathBuf> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let dir = std::env::temp_dir().join(format!("relayd-interop-{}-{number}", std::process::id()));
-    fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    fs::create_dir(dir.join("certs"))?;
+/// A directory of one's own; short, as a socket's path must be.
+fn new_dir() -> anyhow::Result<TempDir> {
+    let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
+    fs::create_dir(dir.path().join("certs"))?;
     Ok(dir)
 }

@@ -11,10 +11,10 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use tempfile::TempDir;
 
 use crate::lab::{End, Netns, veth};
 use crate::skip;
@@ -62,7 +62,7 @@ impl Host {
 pub struct Place {
     relay: Netns,
     hosts: [Netns; 3],
-    dir: PathBuf,
+    dir: TempDir,
 }
 
 impl Place {
@@ -106,11 +106,8 @@ impl Place {
                 netns.ip(&[family, "route", "add", "default", "via", &gateway.to_string()])?;
             }
         }
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // Short, as a socket's path must be.
-        let dir = std::env::temp_dir().join(format!("relayd-stock-{}-{number}", std::process::id()));
-        fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
         Ok(Self { relay, hosts, dir })
     }
 
@@ -126,13 +123,7 @@ impl Place {
 
     /// Where files of the test go; they are removed with this value.
     pub(super) fn dir(&self) -> &Path {
-        &self.dir
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
+        self.dir.path()
     }
 }
 
