@@ -8,6 +8,7 @@ mod ebpf;
 mod fuzz;
 mod host;
 mod lint;
+mod mutants;
 mod process;
 mod setup;
 mod test;
@@ -81,6 +82,10 @@ enum Verb {
     },
     /// Feed every parser and the TLS record layer with what libFuzzer makes up; not part of the tests
     Fuzz(fuzz::Fuzz),
+    /// Change the code that must not be wrong, and list the changes that no unit test notices
+    ///
+    /// cargo-mutants does it; it is installed into target/tools where it is not.
+    Mutants(mutants::Mutants),
     /// Check formatting, clippy with warnings as errors, and the house rules about files
     Lint,
 }
@@ -111,6 +116,7 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Bench(bench) => bench::bench(&bench),
         Verb::Inspect { bpf_dir } => daemon::inspect(bpf_dir),
         Verb::Fuzz(fuzz) => fuzz::fuzz(&fuzz),
+        Verb::Mutants(mutants) => mutants::mutants(&mutants),
         Verb::Lint => lint::lint(),
     }
 }

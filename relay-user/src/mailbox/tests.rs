@@ -1,6 +1,9 @@
 //! Lanes against a plain model: what is taken is what was pushed, less the oldest that had no room.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
 
 use proptest::prelude::*;
 use relay_common::derp::frame::{FrameType, Header};
@@ -139,6 +142,29 @@ fn what_comes_later_overtakes_what_has_not_been_taken() {
     let batch = mailbox.take();
     let kinds: Vec<u8> = batch.slices().map(|slice| slice[0]).collect();
     assert_eq!(kinds[..3], [1, 2, 3]);
+}
+
+/// A waker that counts.
+#[derive(Debug, Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn whoever_was_registered_last_is_woken_once() {
+    let [first, last] = [(); 2].map(|()| Arc::new(Woken::default()));
+    let mailbox = Mailbox::default();
+    mailbox.wake();
+    for woken in [&first, &last] {
+        mailbox.register(&Waker::from(Arc::clone(woken)));
+    }
+    mailbox.wake();
+    mailbox.wake();
+    assert_eq!([&first, &last].map(|woken| woken.0.load(Ordering::SeqCst)), [0, 1]);
 }
 
 #[test]

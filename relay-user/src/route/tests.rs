@@ -366,7 +366,30 @@ fn an_install_that_failed_is_made_up_for_by_the_audit() {
     run.step(Step::Hop { nth: 0, leg: 0, mac: Some(1) });
     run.kernel.with(|map| map.fail_next = Some(MapError::Full));
     run.step(Step::Hop { nth: 0, leg: 1, mac: Some(1) });
+    assert_eq!(run.router.kernel_health().failures, 1);
     let health = run.router.audit();
     assert_eq!((health.drift, run.router.kernel_health().audits), (1, 1));
     run.check();
+    // What cannot be removed is counted too, and so is an audit that cannot repair.
+    run.kernel.with(|map| map.fail_next = Some(MapError::Full));
+    run.step(Step::Hop { nth: 0, leg: 1, mac: None });
+    assert_eq!(run.router.kernel_health().failures, 2);
+    run.kernel.with(|map| map.fail_next = Some(MapError::Full));
+    assert_eq!(run.router.audit(), KernelHealth { failures: 3, audits: 2, drift: 2 });
+    assert_eq!(run.router.audit(), KernelHealth { failures: 3, audits: 3, drift: 3 });
+    run.check();
+}
+
+#[test]
+fn a_leg_was_last_heard_where_it_was_heard_later() {
+    let mut run = Run::new();
+    run.step(Step::Allocate { a: 0, b: 1 });
+    let vni = run.model.sessions[0].vni;
+    let route = run.router.session(vni).expect("allocated");
+    route.side.counters[0].count(1, 5);
+    route.side.counters[1].count(1, 9);
+    assert_eq!(route.last_seen_ns(None), [5, 9]);
+    let mut kernel = SessionStats::zeroed();
+    (kernel.legs[0].last_seen_ns, kernel.legs[1].last_seen_ns) = (7, 7);
+    assert_eq!(route.last_seen_ns(Some(&kernel)), [7, 9]);
 }

@@ -1,0 +1,164 @@
+//! `cargo xtask mutants`: changes the code that must not be wrong in small ways, one at a time, and asks the
+//! unit tests whether they notice.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::{cargo, host, process};
+
+/// The tool that is installed where there is none: in `target`, for this workspace alone.
+const VERSION: &str = "27.1.0";
+
+/// What is looked at when no file is named: table, sessions, mailbox, records, deframer, forwarding, and the
+/// decisions of the UDP relay.
+const GUARDED: &[&str] = &[
+    "relay-common/src/derp/deframer.rs",
+    "relay-common/src/derp/limits.rs",
+    "relay-common/src/forward.rs",
+    "relay-common/src/forward/classify.rs",
+    "relay-common/src/forward/rewrite.rs",
+    "relay-user/src/conn/ledger.rs",
+    "relay-user/src/conn/reader.rs",
+    "relay-user/src/mailbox.rs",
+    "relay-user/src/mailbox/*.rs",
+    "relay-user/src/route.rs",
+    "relay-user/src/route/*.rs",
+    "relay-user/src/route/sessions/*.rs",
+    "relay-user/src/transport/tls/cipher.rs",
+    "relay-user/src/transport/tls/records.rs",
+    "relay-user/src/transport/tls/records/*.rs",
+    "relay-user/src/udp/relay.rs",
+];
+
+/// Seconds after which a mutant that makes a test hang counts as noticed.
+const PATIENCE_S: u32 = 60;
+
+/// What `cargo xtask mutants` takes.
+#[derive(Args, Debug)]
+pub(crate) struct Mutants {
+    /// Files to change, from the top of the workspace; all that must not be wrong, if none is named
+    files: Vec<String>,
+    /// Only files that differ from this commit
+    #[arg(long, value_name = "COMMIT")]
+    since: Option<String>,
+    /// Minutes that all of it may take
+    #[arg(long, default_value_t = 60)]
+    minutes: u32,
+}
+
+/// Runs, and lists what survives by file. Survivors are no failure: some mutants mean the same.
+pub(crate) fn mutants(mutants: &Mutants) -> Result<()> {
+    let mut files = mutants.files.clone();
+    if files.is_empty() {
+        files = GUARDED.iter().map(|file| (*file).to_owned()).collect();
+    }
+    if let Some(since) = &mutants.since {
+        let changed = changed(since)?;
+        files = changed.into_iter().filter(|file| files.iter().any(|glob| fits(glob, file))).collect();
+        if files.is_empty() {
+            println!("mutants: none of these files has changed since {since}");
+            return Ok(());
+        }
+    }
+    let program = installed()?;
+    let out = host::target_dir().join("mutants");
+    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let mut run = Command::new("timeout");
+    // Interrupted, it still writes down what it has found.
+    run.args(["--signal=INT", &format!("{}m", mutants.minutes)]).arg(program).arg("mutants");
+    run.arg("--dir").arg(host::workspace()).arg("--output").arg(&out);
+    run.args(["--timeout", &PATIENCE_S.to_string(), "--no-shuffle", "--colors", "never"]);
+    run.args(files.iter().flat_map(|file| ["--file", file]));
+    let status = process::status(run.args(["--", "--lib"]))?;
+    let found = out.join("mutants.out");
+    let list = |name: &str| fs::read_to_string(found.join(name)).unwrap_or_default();
+    let (caught, missed, hung) = (list("caught.txt"), list("missed.txt"), list("timeout.txt"));
+    if [&caught, &missed, &hung].iter().all(|list| list.is_empty()) {
+        bail!("no mutant was tried: {status}; {} has the log", found.display());
+    }
+    println!("\n{}", table(&[&caught, &missed, &hung]));
+    println!("survivors:\n{missed}");
+    Ok(())
+}
+
+/// A line for each file: how many mutants of it were noticed, survived, and hung.
+fn table(lists: &[&str; 3]) -> String {
+    let mut files = BTreeMap::<&str, [usize; 3]>::new();
+    for (column, list) in lists.iter().enumerate() {
+        for file in list.lines().filter_map(|line| line.split(':').next()) {
+            files.entry(file).or_default()[column] += 1;
+        }
+    }
+    let lines = files.iter().map(|(file, [caught, missed, hung])| {
+        format!("{file}: {caught} noticed, {missed} survived, {hung} hung\n")
+    });
+    lines.collect()
+}
+
+/// Files that differ from `commit`, from the top of the workspace.
+fn changed(commit: &str) -> Result<Vec<String>> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(host::workspace()).args(["diff", "--name-only", commit]);
+    let names = process::stdout_of(&mut git).with_context(|| format!("git does not know {commit}"))?;
+    Ok(names.lines().map(str::to_owned).collect())
+}
+
+/// Whether `file` is `glob`, in which a star stands for a file's name.
+fn fits(glob: &str, file: &str) -> bool {
+    match glob.split_once('*') {
+        None => glob == file,
+        Some((before, behind)) => file
+            .strip_prefix(before)
+            .and_then(|rest| rest.strip_suffix(behind))
+            .is_some_and(|name| !name.contains('/')),
+    }
+}
+
+/// The tool, installed if it is not there.
+fn installed() -> Result<PathBuf> {
+    let root = host::target_dir().join("tools");
+    let program = root.join("bin/cargo-mutants");
+    if !is_ours(&program) {
+        let mut install = cargo::plain();
+        install.args(["install", "cargo-mutants", "--locked", "--version", VERSION, "--root"]).arg(&root);
+        process::run(&mut install)?;
+    }
+    Ok(program)
+}
+
+fn is_ours(program: &Path) -> bool {
+    process::stdout_of(Command::new(program).args(["mutants", "--version"]))
+        .is_some_and(|about| about.contains(VERSION))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_one_files_name() {
+        assert!(fits("a/b.rs", "a/b.rs") && fits("a/*.rs", "a/b.rs"));
+        assert!(!fits("a/*.rs", "a/b/c.rs") && !fits("a/*.rs", "b.rs") && !fits("a/b.rs", "a/c.rs"));
+    }
+
+    #[test]
+    fn mutants_are_counted_by_file() {
+        let table = table(&["a.rs:1:2: replace x\na.rs:3:4: replace y\n", "b.rs:5:6: delete z\n", ""]);
+        assert_eq!(table, "a.rs: 2 noticed, 0 survived, 0 hung\nb.rs: 0 noticed, 1 survived, 0 hung\n");
+    }
+
+    #[test]
+    fn every_guarded_file_exists() {
+        for glob in GUARDED {
+            let path = host::workspace().join(glob.trim_end_matches("*.rs"));
+            assert!(path.exists(), "{glob}");
+        }
+    }
+}
