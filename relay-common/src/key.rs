@@ -66,7 +66,7 @@ macro_rules! public_key {
             /// The 64 lowercase digits without prefix.
             #[cfg(feature = "std")]
             pub fn hex(&self) -> String {
-                text::Hex(&self.0).to_string()
+                const_hex::encode(self.0)
             }
         }
 
@@ -82,13 +82,13 @@ macro_rules! public_key {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}{}", Self::PREFIX, text::Hex(&self.0))
+                write!(f, "{}{}", Self::PREFIX, const_hex::display(&self.0))
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}{}", $short, text::Hex(&self.0[..8]))
+                write!(f, "{}{}", $short, const_hex::display(&self.0[..8]))
             }
         }
 

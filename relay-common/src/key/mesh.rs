@@ -25,7 +25,7 @@ impl MeshKey {
 
     /// 64 lowercase hex digits. The secret itself: for the sealed ClientInfo only.
     pub fn to_text(&self) -> String {
-        text::Hex(&self.0).to_string()
+        const_hex::encode(self.0)
     }
 }
 
@@ -52,7 +52,7 @@ impl FromStr for MeshKey {
 
 impl serde::Serialize for MeshKey {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&text::Hex(&self.0))
+        serializer.serialize_str(&const_hex::encode(self.0))
     }
 }
 

@@ -36,7 +36,7 @@ macro_rules! private_key {
 
             /// `privkey:` and 64 hex digits. The secret itself: for key files only.
             pub fn to_text(&self) -> String {
-                format!("{PREFIX}{}", text::Hex(&self.0.to_bytes()))
+                format!("{PREFIX}{}", const_hex::encode(self.0.to_bytes()))
             }
         }
 

@@ -1,7 +1,6 @@
 //! The text form of keys: a prefix that says the kind, then 64 hex digits.
 
 use super::KEY_LEN;
-use core::fmt;
 
 /// Why a text is not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,26 +17,13 @@ pub enum KeyError {
     Digit,
 }
 
-/// Bytes shown as lowercase hex digits.
-pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
 /// Parses `prefix` and 64 hex digits of either case.
 pub(crate) fn parse(s: &str, prefix: &'static str) -> Result<[u8; KEY_LEN], KeyError> {
     let digits = s.strip_prefix(prefix).ok_or(KeyError::Prefix(prefix))?.as_bytes();
     if digits.len() != 2 * KEY_LEN {
         return Err(KeyError::Length(digits.len()));
     }
-    let mut key = [0; KEY_LEN];
-    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-    }
-    Ok(key)
+    const_hex::decode_to_array(digits).map_err(|_| KeyError::Digit)
 }
 
 /// Deserializes anything that is a string in its own text form, without an allocation where the input allows
@@ -51,13 +37,4 @@ where
     use serde::{Deserialize, de::Error};
     let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
     text.parse().map_err(D::Error::custom)
-}
-
-fn nibble(digit: u8) -> Result<u8, KeyError> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        b'A'..=b'F' => Ok(digit - b'A' + 10),
-        _ => Err(KeyError::Digit),
-    }
 }

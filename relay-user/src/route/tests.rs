@@ -6,6 +6,7 @@ mod walk;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex as StdMutex;
 
+use bytemuck::Zeroable;
 use proptest::prelude::*;
 use relay_common::fastpath::SessionEntry;
 use relay_common::key::DiscoPrivate;
