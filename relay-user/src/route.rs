@@ -165,9 +165,9 @@ impl Router {
     /// An authenticated client opened its handshake.
     ///
     /// # Errors
-    /// There is no such session or leg, or the generation is zero.
-    pub fn bind(&self, vni: u32, leg: LegIndex, generation: u32, now_ns: u64) -> Result<(), Refusal> {
-        self.apply(&mut self.lock(), Event::Bind { vni, leg, generation }, now_ns)
+    /// There is no such session or leg, or the handshake is zero.
+    pub fn bind(&self, vni: u32, leg: LegIndex, handshake: u32, now_ns: u64) -> Result<(), Refusal> {
+        self.apply(&mut self.lock(), Event::Bind { vni, leg, handshake }, now_ns)
     }
 
     /// An authenticated client answered its challenge from `path`.
@@ -178,11 +178,11 @@ impl Router {
         &self,
         vni: u32,
         leg: LegIndex,
-        generation: u32,
+        handshake: u32,
         path: LegPath,
         now_ns: u64,
     ) -> Result<(), Refusal> {
-        self.apply(&mut self.lock(), Event::Answer { vni, leg, generation, path }, now_ns)
+        self.apply(&mut self.lock(), Event::Answer { vni, leg, handshake, path }, now_ns)
     }
 
     /// What the kernel's routing says about a leg.

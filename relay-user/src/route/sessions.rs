@@ -60,7 +60,7 @@ pub struct Session {
 /// One side of a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Leg {
-    /// Generation of the handshake in progress; 0: none.
+    /// The number that the client gave to the handshake in progress (upstream's "generation"); 0: none.
     pub in_progress: u32,
     /// Where the client is bound.
     pub path: Option<LegPath>,
@@ -149,11 +149,11 @@ impl Sessions {
     }
 
     /// A bind opens a handshake; the latest one counts.
-    pub(super) fn bind(&mut self, vni: u32, leg: LegIndex, generation: u32) -> Result<(), Refusal> {
-        if generation == 0 {
-            return Err(Refusal::WrongGeneration);
+    pub(super) fn bind(&mut self, vni: u32, leg: LegIndex, handshake: u32) -> Result<(), Refusal> {
+        if handshake == 0 {
+            return Err(Refusal::WrongHandshake);
         }
-        self.leg_mut(vni, leg)?.in_progress = generation;
+        self.leg_mut(vni, leg)?.in_progress = handshake;
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl Sessions {
         &mut self,
         vni: u32,
         leg: LegIndex,
-        generation: u32,
+        handshake: u32,
         path: LegPath,
         now_ns: u64,
         out: &mut Vec<Change>,
@@ -172,8 +172,8 @@ impl Sessions {
             0 => session.legs,
             _ => [session.legs[1], session.legs[0]],
         };
-        if generation == 0 || mine.in_progress != generation {
-            return Err(Refusal::WrongGeneration);
+        if handshake == 0 || mine.in_progress != handshake {
+            return Err(Refusal::WrongHandshake);
         }
         if other.path.is_some_and(|other| other.remote == path.remote) {
             return Err(Refusal::SameAddress);

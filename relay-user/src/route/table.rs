@@ -33,9 +33,9 @@ impl Table {
             Event::Frame { conn } => self.clients.frame(conn, out),
             Event::Leave { conn } => self.clients.leave(conn, out),
             Event::Allocate { pair } => self.sessions.allocate(pair, now_ns, out),
-            Event::Bind { vni, leg, generation } => self.sessions.bind(vni, leg, generation),
-            Event::Answer { vni, leg, generation, path } => {
-                self.sessions.answer(vni, leg, generation, path, now_ns, out)
+            Event::Bind { vni, leg, handshake } => self.sessions.bind(vni, leg, handshake),
+            Event::Answer { vni, leg, handshake, path } => {
+                self.sessions.answer(vni, leg, handshake, path, now_ns, out)
             }
             Event::NextHop { vni, leg, path, hop } => self.sessions.next_hop(vni, leg, path, hop, out),
             Event::Tick { vni, last_seen_ns } => self.sessions.tick(vni, last_seen_ns, now_ns, out),

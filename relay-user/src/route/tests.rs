@@ -55,8 +55,8 @@ enum Step {
     Frame { conn: u64 },
     Leave { conn: u64 },
     Allocate { a: u8, b: u8 },
-    Bind { nth: usize, leg: usize, generation: u32 },
-    Answer { nth: usize, leg: usize, generation: u32, port: u16 },
+    Bind { nth: usize, leg: usize, handshake: u32 },
+    Answer { nth: usize, leg: usize, handshake: u32, port: u16 },
     Hop { nth: usize, leg: usize, mac: Option<u8> },
     Heard { nth: usize, leg: usize },
     Wait { seconds: u64 },
@@ -65,16 +65,16 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let (nth, leg, generation) = (0..SLOTS as usize, 0..2usize, 0..3u32);
+    let (nth, leg, handshake) = (0..SLOTS as usize, 0..2usize, 0..3u32);
     prop_oneof![
         3 => (0..CONNS, 0..KEYS).prop_map(|(conn, key)| Step::Login { conn, key }),
         2 => (0..CONNS).prop_map(|conn| Step::Frame { conn }),
         2 => (0..CONNS).prop_map(|conn| Step::Leave { conn }),
         3 => (0..CLIENTS, 0..CLIENTS).prop_map(|(a, b)| Step::Allocate { a, b }),
-        4 => (nth.clone(), leg.clone(), generation.clone())
-            .prop_map(|(nth, leg, generation)| Step::Bind { nth, leg, generation }),
-        6 => (nth.clone(), leg.clone(), generation, 1..4u16)
-            .prop_map(|(nth, leg, generation, port)| Step::Answer { nth, leg, generation, port }),
+        4 => (nth.clone(), leg.clone(), handshake.clone())
+            .prop_map(|(nth, leg, handshake)| Step::Bind { nth, leg, handshake }),
+        6 => (nth.clone(), leg.clone(), handshake, 1..4u16)
+            .prop_map(|(nth, leg, handshake, port)| Step::Answer { nth, leg, handshake, port }),
         6 => (nth.clone(), leg.clone(), prop::option::weighted(0.8, 1..3u8))
             .prop_map(|(nth, leg, mac)| Step::Hop { nth, leg, mac }),
         3 => (nth, leg).prop_map(|(nth, leg)| Step::Heard { nth, leg }),
@@ -177,20 +177,20 @@ impl Run {
                 self.model.conns.retain(|(other, _)| *other != conn);
             }
             Step::Allocate { a, b } => self.allocate([disco(a), disco(b)]),
-            Step::Bind { nth, leg, generation } => {
+            Step::Bind { nth, leg, handshake } => {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
-                let result = self.router.bind(session.vni, leg, generation, now_ns);
-                assert_eq!(result.is_ok(), generation != 0);
-                if generation != 0 {
-                    session.legs[leg].in_progress = generation;
+                let result = self.router.bind(session.vni, leg, handshake, now_ns);
+                assert_eq!(result.is_ok(), handshake != 0);
+                if handshake != 0 {
+                    session.legs[leg].in_progress = handshake;
                 }
             }
-            Step::Answer { nth, leg, generation, port } => {
+            Step::Answer { nth, leg, handshake, port } => {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
-                let result = self.router.answer(session.vni, leg, generation, path(port), now_ns);
+                let result = self.router.answer(session.vni, leg, handshake, path(port), now_ns);
                 let state = session.legs[leg];
                 let taken = session.legs[1 - leg].path == Some(path(port));
-                let good = generation != 0 && generation == state.in_progress && !taken;
+                let good = handshake != 0 && handshake == state.in_progress && !taken;
                 assert_eq!(result.is_ok(), good);
                 if good {
                     let hop = state.hop.filter(|_| state.path == Some(path(port)));
@@ -361,8 +361,8 @@ fn an_install_that_failed_is_made_up_for_by_the_audit() {
     let mut run = Run::new();
     run.step(Step::Allocate { a: 0, b: 1 });
     for leg in 0..2 {
-        run.step(Step::Bind { nth: 0, leg, generation: 1 });
-        run.step(Step::Answer { nth: 0, leg, generation: 1, port: leg as u16 + 1 });
+        run.step(Step::Bind { nth: 0, leg, handshake: 1 });
+        run.step(Step::Answer { nth: 0, leg, handshake: 1, port: leg as u16 + 1 });
     }
     run.step(Step::Hop { nth: 0, leg: 0, mac: Some(1) });
     run.kernel.with(|map| map.fail_next = Some(MapError::Full));

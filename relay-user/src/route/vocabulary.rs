@@ -36,9 +36,9 @@ pub enum Event {
     /// Two clients want a session.
     Allocate { pair: [DiscoPublic; 2] },
     /// A client opened its handshake; it has been authenticated.
-    Bind { vni: u32, leg: LegIndex, generation: u32 },
+    Bind { vni: u32, leg: LegIndex, handshake: u32 },
     /// A client returned the challenge from this path; it has been authenticated.
-    Answer { vni: u32, leg: LegIndex, generation: u32, path: LegPath },
+    Answer { vni: u32, leg: LegIndex, handshake: u32, path: LegPath },
     /// What the kernel's routing says about a leg's path; `None`: no way out is known.
     NextHop { vni: u32, leg: LegIndex, path: LegPath, hop: Option<NextHop> },
     /// When each leg was last heard, on either packet path; 0: never. Refreshes the session, or ends it.
@@ -85,8 +85,8 @@ pub enum Refusal {
     #[error("not a pair of client keys")]
     BadPair,
     /// An answer without its bind, or to an older one.
-    #[error("not the generation of the bind in progress")]
-    WrongGeneration,
+    #[error("not the handshake of the bind in progress")]
+    WrongHandshake,
     /// Both legs would have one address.
     #[error("the other client is bound to this address")]
     SameAddress,
