@@ -1,5 +1,7 @@
-//! `cargo xtask lint`: formatting, clippy, and the house rules that neither of them knows.
+//! `cargo xtask lint`: formatting, clippy, the house rules that neither of them knows, and what lies beside the
+//! workspace.
 
+mod beside;
 mod floors;
 mod imports;
 mod source;
@@ -30,6 +32,11 @@ pub(crate) fn lint() -> Result<()> {
     clippy.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);
     if !process::status(&mut clippy)?.success() {
         failed.push("clippy");
+    }
+    for (what, passed) in beside::checks()? {
+        if !passed {
+            failed.push(what);
+        }
     }
     if failed.is_empty() {
         println!("lint: clean");

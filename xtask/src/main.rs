@@ -12,6 +12,7 @@ mod mutants;
 mod process;
 mod setup;
 mod test;
+mod tools;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

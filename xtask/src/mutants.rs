@@ -1,20 +1,12 @@
 //! `cargo xtask mutants`: changes the code that must not be wrong in small ways, one at a time, and asks the
 //! unit tests whether they notice.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{cargo, host, process};
-
-/// The tool that is installed where there is none: in `target`, for this workspace alone.
-const VERSION: &str = "27.1.0";
+use crate::{host, process, tools};
 
 /// What is looked at when no file is named: table, sessions, mailbox, records, deframer, forwarding, and the
 /// decisions of the UDP relay.
@@ -67,7 +59,7 @@ pub(crate) fn mutants(mutants: &Mutants) -> Result<()> {
             return Ok(());
         }
     }
-    let program = installed()?;
+    let program = tools::MUTANTS.installed()?;
     let out = host::target_dir().join("mutants");
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut run = Command::new("timeout");
@@ -119,23 +111,6 @@ fn fits(glob: &str, file: &str) -> bool {
             .and_then(|rest| rest.strip_suffix(behind))
             .is_some_and(|name| !name.contains('/')),
     }
-}
-
-/// The tool, installed if it is not there.
-fn installed() -> Result<PathBuf> {
-    let root = host::target_dir().join("tools");
-    let program = root.join("bin/cargo-mutants");
-    if !is_ours(&program) {
-        let mut install = cargo::plain();
-        install.args(["install", "cargo-mutants", "--locked", "--version", VERSION, "--root"]).arg(&root);
-        process::run(&mut install)?;
-    }
-    Ok(program)
-}
-
-fn is_ours(program: &Path) -> bool {
-    process::stdout_of(Command::new(program).args(["mutants", "--version"]))
-        .is_some_and(|about| about.contains(VERSION))
 }
 
 #[cfg(test)]

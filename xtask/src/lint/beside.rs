@@ -1,0 +1,65 @@
+//! What clippy does not look at: the documents in the code, the fuzz targets, the Go modules, and the licences
+//! of what we build on.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::{cargo, host, process, tools};
+
+/// The Go modules of the tests.
+const GO_MODULES: &[&str] = &["tests/interop", "tests/stock"];
+
+/// Every check, and whether it passed.
+pub(super) fn checks() -> Result<Vec<(&'static str, bool)>> {
+    let root = host::workspace();
+    let mut checks = vec![("cargo doc", documents()?), ("fuzz targets", fuzz_targets(&root)?)];
+    if host::find_program("go").is_none() {
+        println!("lint: skipped gofmt and go vet: there is no Go on this machine");
+    } else {
+        for module in GO_MODULES {
+            checks.push(("gofmt", is_formatted(&root.join(module))?));
+            checks.push(("go vet", process::status(go(&root.join(module)).args(["vet", "./..."]))?.success()));
+        }
+    }
+    checks.push(("cargo deny", licences()?));
+    Ok(checks)
+}
+
+/// Links in comments lead somewhere, and no comment is malformed.
+fn documents() -> Result<bool> {
+    let mut doc = cargo::command(None);
+    doc.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--all-features"]);
+    Ok(process::status(doc.env("RUSTDOCFLAGS", "-D warnings"))?.success())
+}
+
+/// The fuzz targets are a workspace of their own, for their own profile.
+fn fuzz_targets(root: &Path) -> Result<bool> {
+    let mut check = cargo::plain();
+    check.current_dir(root.join("tests/fuzz")).args(["check", "--bins", "--target-dir"]);
+    Ok(process::status(check.arg(host::target_dir().join("fuzz-check")))?.success())
+}
+
+fn go(module: &Path) -> Command {
+    let mut go = Command::new("go");
+    // As the tests build them: any Go since 1.21 fetches the one that a module asks for.
+    go.current_dir(module).env("GOTOOLCHAIN", "auto").env("GOFLAGS", "-mod=mod -buildvcs=false");
+    go
+}
+
+fn is_formatted(module: &Path) -> Result<bool> {
+    let mut gofmt = Command::new("gofmt");
+    let listed = process::stdout_of(gofmt.current_dir(module).args(["-l", "."]));
+    let listed = listed.context("gofmt does not run, though there is a Go")?;
+    print!("{listed}");
+    Ok(listed.is_empty())
+}
+
+/// Every licence is one that fits ours, every crate comes from the registry. Advisories are not asked for: their
+/// list lies elsewhere than in the registry.
+fn licences() -> Result<bool> {
+    let mut deny = Command::new(tools::DENY.installed()?);
+    deny.current_dir(host::workspace()).args(["--offline", "--all-features", "check"]);
+    Ok(process::status(deny.args(["licenses", "bans", "sources"]))?.success())
+}
