@@ -18,9 +18,6 @@ pub(crate) struct Tool {
 /// Changes code in small ways, and sees whether the tests notice.
 pub(crate) const MUTANTS: Tool = Tool { verb: "mutants", version: "27.1.0" };
 
-/// Knows licences.
-pub(crate) const DENY: Tool = Tool { verb: "deny", version: "0.20.2" };
-
 impl Tool {
     /// Its program, installed if it is not there.
     pub(crate) fn installed(self) -> Result<PathBuf> {

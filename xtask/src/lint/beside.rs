@@ -1,12 +1,11 @@
-//! What clippy does not look at: the documents in the code, the fuzz targets, the Go modules, and the licences
-//! of what we build on.
+//! What clippy does not look at: the documents in the code, the fuzz targets, and the Go modules.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::{cargo, host, process, tools};
+use crate::{cargo, host, process};
 
 /// The Go modules of the tests.
 const GO_MODULES: &[&str] = &["tests/interop", "tests/stock"];
@@ -23,7 +22,6 @@ pub(super) fn checks() -> Result<Vec<(&'static str, bool)>> {
             checks.push(("go vet", process::status(go(&root.join(module)).args(["vet", "./..."]))?.success()));
         }
     }
-    checks.push(("cargo deny", licences()?));
     Ok(checks)
 }
 
@@ -54,12 +52,4 @@ fn is_formatted(module: &Path) -> Result<bool> {
     let listed = listed.context("gofmt does not run, though there is a Go")?;
     print!("{listed}");
     Ok(listed.is_empty())
-}
-
-/// Every licence is one that fits ours, every crate comes from the registry. Advisories are not asked for: their
-/// list lies elsewhere than in the registry.
-fn licences() -> Result<bool> {
-    let mut deny = Command::new(tools::DENY.installed()?);
-    deny.current_dir(host::workspace()).args(["--offline", "--all-features", "check"]);
-    Ok(process::status(deny.args(["licenses", "bans", "sources"]))?.success())
 }
