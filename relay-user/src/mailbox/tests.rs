@@ -145,7 +145,7 @@ fn what_comes_later_overtakes_what_has_not_been_taken() {
     assert_eq!(kinds[..3], [1, 2, 3]);
 }
 
-/// A waker that counts.
+/// A waker that counts its calls.
 #[derive(Debug, Default)]
 struct Woken(AtomicUsize);
 
