@@ -27,11 +27,11 @@ pub use self::lane::{Count, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES};
 use self::lane::{Queue, Room};
 use self::owed::{NEWS_BYTES, Owed};
 
-/// Bytes that one [`Mailbox::take`] returns while the receiver is not blocked.
+/// Bytes taken at once while the receiver is not blocked.
 const TAKE_BYTES: usize = CHUNK_BYTES;
 
-/// Bytes that one [`Mailbox::take`] returns while the receiver is blocked: one full record, so that a frame
-/// that may overtake waits for few others.
+/// Bytes taken at once while the receiver is blocked: one full record, so that a frame that may overtake
+/// waits for few others.
 const TAKE_BYTES_BLOCKED: usize = 16 * 1024;
 
 /// Bytes that a blocked receiver must take without a refusal before it no longer counts as blocked. This is
@@ -130,7 +130,7 @@ impl Mailbox {
         batch
     }
 
-    /// Call this when the socket has refused bytes. Until the mailbox is found empty, or [`UNBLOCK_BYTES`]
+    /// Call this when the socket has refused bytes. Until the mailbox is found empty, or `UNBLOCK_BYTES`
     /// have been taken without another refusal, each lane holds what derper would hold, in at most twice that
     /// memory. (An unblocked lane uses buffers made for the usual case: its frames are taken at once.)
     pub fn settle(&self) {

@@ -27,7 +27,7 @@ const CONNECTION_SWEEP: Duration = Duration::from_millis(500);
 /// Time between two looks at how many workers the load needs.
 const SPREAD_LOOK: Duration = Duration::from_millis(100);
 
-/// Every so many of these looks, one also moves connections that logged in on a worker while it was let go.
+/// One in this many looks also moves connections that logged in on a worker while it was let go.
 const STRAYS_LOOK: u64 = 50;
 
 /// Time between two checks of the queues while too many bytes wait.

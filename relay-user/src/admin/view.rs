@@ -119,7 +119,7 @@ pub struct ActiveXdp {
     pub installed: u64,
     /// Entries that audits found wrong; must be zero.
     pub drift: u64,
-    /// Failed writes to the map.
+    /// Writes to the map, and audits, that failed.
     pub failures: u64,
     /// Audits done.
     pub audits: u64,

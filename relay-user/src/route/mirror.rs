@@ -13,7 +13,7 @@ use crate::route::session_map::SessionMap;
 /// How well the BPF map has followed the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelHealth {
-    /// Installs and removals that failed; the next audit repairs them.
+    /// Installs, removals and audits that failed; the next audit repairs the map.
     pub failures: u64,
     /// Audits done.
     pub audits: u64,
