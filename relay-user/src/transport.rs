@@ -86,6 +86,7 @@ pub trait Stream: Send + Unpin + 'static {
 
 /// Moves a connection into the calling thread's event loop, from another thread's.
 ///
+/// # Errors
 /// The system refused, or only reserved files are left: for a moment both event loops have a file for the
 /// connection, and clients do not get reserved files.
 pub fn rehome(tcp: &TcpStream) -> io::Result<TcpStream> {
