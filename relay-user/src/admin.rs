@@ -1,5 +1,5 @@
-//! The admin socket: allocations of UDP sessions, and answers about the daemon. HTTP/1.1 over a unix socket,
-//! for its owner only.
+//! The admin socket: allocates UDP sessions and answers questions about the daemon. HTTP/1.1 over a unix
+//! socket, for its owner only.
 //!
 //! | request | answer |
 //! |---|---|
@@ -39,51 +39,51 @@ use crate::udp::endpoints::Endpoints;
 use crate::udp::relay::UdpRelay;
 use crate::workers::Pool;
 
-/// What the answers are made from.
+/// The parts of the daemon that the answers need.
 #[derive(Debug)]
 pub struct Parts {
     /// Table and counters.
     pub relay: Arc<Relay>,
-    /// The UDP relay, where there is one.
+    /// The UDP relay, if there is one.
     pub udp: Option<UdpParts>,
-    /// The fast path, or why there is none.
+    /// The fast path, or the reason why there is none.
     pub fast: Result<Arc<FastPath>, String>,
-    /// What the listener's TLS is served with, where there is TLS.
+    /// The certificate of the TLS listener, if there is one.
     pub certificate: Option<Arc<ServedCertificate>>,
-    /// The threads that relay.
+    /// The worker threads.
     pub pool: Arc<Pool>,
     /// CLOCK_MONOTONIC nanoseconds of the start.
     pub started_ns: u64,
 }
 
-/// The certificate in use, and the relay as a DERP map names it.
+/// The certificate in use, and the relay's entry for a DERP map.
 #[derive(Debug)]
 pub struct ServedCertificate {
-    /// What the certificate says.
+    /// Facts about the certificate.
     pub facts: Facts,
-    /// Ready to paste.
+    /// The entry, ready to paste.
     pub node: MapNode,
 }
 
-/// The UDP relay as allocations see it.
+/// The parts of the UDP relay that allocations need.
 #[derive(Debug)]
 pub struct UdpParts {
-    /// Its keys.
+    /// The relay with its keys.
     pub relay: Arc<UdpRelay>,
-    /// Where it can be reached.
+    /// The addresses at which the relay can be reached.
     pub endpoints: Endpoints,
-    /// How long its sessions live.
+    /// The limits of its sessions.
     pub limits: crate::route::sessions::Limits,
 }
 
-/// An error answer: status, a sentence as JSON, and when to come again.
+/// An error answer: a status, a sentence as JSON, and whether to retry later.
 pub(crate) struct Failure {
     status: StatusCode,
     problem: Problem,
     retry_after: bool,
 }
 
-/// What the socket answers.
+/// The routes of the socket.
 fn routes(daemon: Arc<Parts>) -> Router {
     Router::new()
         .route("/v1/udp/endpoints", post(allocate::allocate))
@@ -110,7 +110,7 @@ impl Failure {
         Self { status, problem: Problem { error: error.into() }, retry_after: false }
     }
 
-    /// As upstream's "not ready": try again in a few seconds.
+    /// Like upstream's "not ready": the client may try again in a few seconds.
     pub(crate) fn retry(error: impl Into<String>) -> Self {
         Self { retry_after: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, error) }
     }

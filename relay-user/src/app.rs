@@ -1,4 +1,4 @@
-//! Building the daemon out of its command line, running it, and taking it down.
+//! Builds the daemon from its command line, runs it, and stops it.
 
 mod derp;
 mod memory;
@@ -29,25 +29,25 @@ use crate::{clock, keyfile, threads, upkeep};
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// Between two looks at the certificate's dates.
+/// Time between two looks at the certificate's dates.
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
-/// Sessions' lifetimes are upstream's: 30 s to bind, 5 min without either leg.
+/// Lifetimes of sessions, as upstream's: 30 s to bind, 5 min without either leg.
 const BIND_LIFETIME_NS: u64 = 30 * SECOND;
 const STEADY_LIFETIME_NS: u64 = 300 * SECOND;
 
-/// Where root's key is, as derper's.
+/// Root's key file, as derper's.
 const ROOT_KEY_FILE: &str = "/var/lib/derper/derper.key";
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until a signal stops it.
 ///
 /// # Errors
-/// It could not start; the message names the flag, file or key, and the remedy.
+/// The daemon could not start. The message names the flag, file or key, and the remedy.
 pub fn run(serve: Serve) -> anyhow::Result<()> {
-    // Beside the workers: for what is not about packets.
+    // The event loop of the main thread, for work other than relaying.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the main thread's event loop")?;
-    // Dropped when what uses them is gone, and by no task.
+    // Dropped after everything that uses the workers, and outside any task.
     let mut workers = Workers::default();
     runtime.block_on(start(serve, &mut workers))
 }
@@ -55,8 +55,9 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
 async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     let started_ns = clock::monotonic_ns();
     Limit::raise().context("cannot read the limit of open files (ulimit -n)")?;
-    // First everything is judged that can be without a trace, then bound what goes with the process; only
-    // when nothing more can fail for the operator's doing are files written and clients let in.
+    // The order of the start: first all checks that change nothing, then the sockets, which end with the
+    // process. Files are written and clients let in only when the operator's settings can cause no more
+    // errors.
     let plan = derp::judge(&serve)?;
     udp::judge(&serve)?;
     let key = ServerKey::judge(&serve)?;
@@ -127,7 +128,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
 
     let why = tokio::select! {
         why = stopped() => why?,
-        // They all run for ever; without one of them the daemon would go on half dead.
+        // All these tasks run for ever; if one ended, the daemon would work only in part.
         ended = tasks.join_next() => match ended {
             Some(Err(error)) => bail!("a part of the daemon has failed ({error}); please report it with the log"),
             _ => bail!("a part of the daemon has ended; the log says which, please report it"),
@@ -139,8 +140,9 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The admin socket. Where nobody asked for a place and the default is none for this user (a service without
-/// `RuntimeDirectory=`, a read-only `/run`), the relay serves without: derper's services have none of it.
+/// The admin socket. If the operator named no path and the default path cannot be used (a service without
+/// `RuntimeDirectory=`, a read-only `/run`), the relay runs without it: services written for derper have no
+/// such directory.
 fn admin_socket(serve: &Serve) -> anyhow::Result<Option<(PathBuf, UnixListener, admin::socket::SocketFile)>> {
     let bind = |path: PathBuf| {
         let (listener, file) = admin::socket::bind(&path)?;
@@ -161,8 +163,8 @@ fn admin_socket(serve: &Serve) -> anyhow::Result<Option<(PathBuf, UnixListener, 
     Ok(None)
 }
 
-/// SIGTERM and SIGINT end the daemon; derper without `-rate-config` dies of SIGHUP, and so do we, but
-/// cleanly, and not under `nohup`. As in Go's programs, SIGUSR1 and SIGUSR2 mean nothing.
+/// SIGTERM and SIGINT end the daemon. derper without `-rate-config` dies of SIGHUP; relayd also ends, but
+/// cleanly, and not under `nohup`. As in Go's programs, SIGUSR1 and SIGUSR2 have no effect.
 async fn stopped() -> anyhow::Result<&'static str> {
     let _user = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     let hup = SignalKind::hangup();
@@ -182,7 +184,7 @@ async fn stopped() -> anyhow::Result<&'static str> {
     })
 }
 
-/// Whether this process was started with a signal ignored (proc(5): the mask `SigIgn`).
+/// Whether this process was started with the signal ignored (proc(5): the mask `SigIgn`).
 fn is_ignored(signal: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -190,16 +192,16 @@ fn is_ignored(signal: SignalKind) -> bool {
     mask >> (signal.as_raw_value() - 1) & 1 == 1
 }
 
-/// The server's key: found, or where it is to be kept.
+/// The server's key, or the path where a new key must be written.
 enum ServerKey {
     Found(NodePrivate),
     ToMake(PathBuf),
 }
 
 impl ServerKey {
-    /// Looks for the key; nothing is written.
+    /// Looks for the key; writes nothing.
     fn judge(serve: &Serve) -> anyhow::Result<Self> {
-        // Go's flags know no difference between an empty value and none.
+        // Go's flags do not distinguish an empty value from an absent one.
         let path = match serve.config.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => path.clone(),
             None if serve.dev => return Ok(Self::Found(NodePrivate::generate(&mut OsRng))),
@@ -221,10 +223,10 @@ impl ServerKey {
     }
 }
 
-/// Reports once a day how the certificate stands: it may end long after the start.
+/// Reports the certificate's validity once a day: it may expire long after the start.
 async fn watch_certificate(certificate: Arc<admin::ServedCertificate>) {
     let mut days = tokio::time::interval(DAY);
-    // The first tick is now, and the start has just reported.
+    // The first tick comes at once, and the start has just reported.
     days.tick().await;
     loop {
         days.tick().await;
@@ -232,8 +234,8 @@ async fn watch_certificate(certificate: Arc<admin::ServedCertificate>) {
     }
 }
 
-/// At most one worker for every two cores: the kernel's half of a packet's work needs the others. As many are
-/// used as the load needs ([`crate::workers::spread`]).
+/// At most one worker for every two cores: the kernel's half of the work for a packet needs the others. Only
+/// as many are used as the load needs ([`crate::workers::spread`]).
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }

@@ -237,7 +237,7 @@ pub struct Serve {
     pub admin_socket: Option<PathBuf>,
 }
 
-/// Paths may be empty, as Go's flags may: the flag's default then.
+/// A parser for paths. A path may be empty, as in Go's flags; then the flag's default applies.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }

@@ -1,5 +1,5 @@
-//! The one clock that kernel and daemon share: the XDP program reads CLOCK_MONOTONIC (`bpf_ktime_get_ns`), so
-//! every time that crosses into a BPF map is read here.
+//! The clock that kernel and daemon share. The XDP program reads CLOCK_MONOTONIC (`bpf_ktime_get_ns`), so the
+//! daemon reads every time for a BPF map here.
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -13,7 +13,7 @@ pub fn monotonic_ns() -> u64 {
     seconds * 1_000_000_000 + nanos
 }
 
-/// CLOCK_MONOTONIC, in milliseconds: for what is looked at a few times a second.
+/// CLOCK_MONOTONIC, in milliseconds, for checks that are made a few times a second.
 pub fn monotonic_ms() -> u64 {
     monotonic_ns() / 1_000_000
 }

@@ -1,11 +1,11 @@
-//! Tables and numbers, as all answers for people write them.
+//! Tables and numbers in the form that all answers for people use.
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// A heading, and whether what is below it is a number.
+/// A heading, and the alignment of the column below it.
 pub(crate) type Column = (&'static str, Align);
 
-/// Where a column's text stands.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     /// Words.
@@ -14,7 +14,7 @@ pub(crate) enum Align {
     Right,
 }
 
-/// Lines of text in columns as wide as they need, `indent` spaces from the margin; ends with a line feed.
+/// Lines of text in columns as wide as needed, `indent` spaces from the margin. Ends with a line feed.
 pub(crate) fn table<const N: usize>(
     indent: usize,
     columns: [Column; N],
@@ -36,7 +36,7 @@ pub(crate) fn table<const N: usize>(
         .collect()
 }
 
-/// A number with its thousands apart: 1,234,567.
+/// A number with thousands separators: 1,234,567.
 pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
@@ -54,7 +54,7 @@ pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     let (mut value, mut unit) = (n as f64, "B");
     for larger in UNITS {
-        // What would round up to four digits has the next unit.
+        // A value that would round up to four digits gets the next unit.
         if value < 999.5 {
             break;
         }
@@ -68,7 +68,7 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
-/// A time span, to one unit.
+/// A time span in one unit.
 pub(crate) fn age(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),

@@ -1,10 +1,10 @@
-//! One client's connection, from its first byte to its last: one task that polls both directions.
+//! One client's connection, from its first byte to its last. One task polls both directions.
 //!
 //! ```text
 //! stream -> reader -> router -> the receivers' mailboxes          own mailbox -> stream
 //! ```
-//! The task parks with no buffer and no timer of its own: scratch memory is the worker's, deadlines are the
-//! sweep's.
+//! A waiting task holds no buffer and no timer of its own: scratch memory belongs to the worker, and the
+//! sweep checks the deadlines.
 
 pub mod bucket;
 pub mod ledger;
@@ -32,17 +32,17 @@ use crate::route::peer::{Ending, Peer};
 use crate::transport::parting::Parting;
 use crate::transport::{ReadResult, Stream};
 
-/// Socket reads per turn, so that one busy client does not keep its worker from the others.
+/// Socket reads per turn: one busy client must not keep its worker from the others.
 const READS_PER_TURN: usize = 4;
 
-/// Mailbox takes per turn, likewise.
+/// Mailbox takes per turn, for the same reason.
 const WRITES_PER_TURN: usize = 4;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum End {
-    /// The client closed it.
+    /// The client closed the connection.
     #[error("closed by the client")]
     Closed,
     /// The transport failed.
@@ -51,13 +51,13 @@ pub enum End {
     /// The client broke the protocol.
     #[error("protocol: {0}")]
     Fault(#[from] ProtocolFault),
-    /// The relay ended it.
+    /// The relay ended the connection.
     #[error("ended by the relay: {0:?}")]
     Ending(Ending),
 }
 
 impl End {
-    /// Whether the client did wrong, which we tell it while it may still be sending.
+    /// Whether the client broke a rule. Then the relay tells it why, even while it may still be sending.
     fn is_fault(&self) -> bool {
         match self {
             Self::Fault(_) => true,
@@ -67,8 +67,8 @@ impl End {
     }
 }
 
-/// A logged-in connection. As a future, it resolves when the connection is over and everybody knows. However
-/// it ends, by a panic too, dropping it takes the client out of the table.
+/// A logged-in connection. As a future, it resolves when the connection is over and everybody has been told.
+/// Dropping it always takes the client out of the table, also after a panic.
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: S,
@@ -76,39 +76,39 @@ pub struct Connection<S> {
     peer: Arc<Peer>,
     relay: Arc<Relay>,
     ledger: Ledger,
-    /// Bytes left to flush at the last look; they are part of the budget.
+    /// Bytes that were left to flush at the last look; they count towards the budget.
     unsent: usize,
     has_left: bool,
-    /// It is over and nobody knows it any more, but its client shall hear why.
+    /// Set when the connection is over and out of the table, but its client must still be told why.
     parting: Option<Box<Parting>>,
 }
 
 impl<S: Stream> Connection<S> {
-    /// A connection whose login is done and whose peer is in the table.
+    /// Makes a connection whose login is done and whose peer is in the table.
     pub fn new(stream: S, reader: Reader, peer: Arc<Peer>, relay: Arc<Relay>) -> Self {
         let ledger = Ledger::default();
         Self { stream, reader, peer, relay, ledger, unsent: 0, has_left: false, parting: None }
     }
 
-    /// How others see it.
+    /// The handle that other connections share.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Whether it has ended, and only its last word is still on its way.
+    /// Whether the connection has ended, so that only its last bytes are still being sent.
     pub fn is_over(&self) -> bool {
         self.has_left
     }
 
-    /// Lets this thread's event loop wait for the socket, instead of another's.
+    /// Moves the socket into this thread's event loop, from another thread's.
     ///
     /// # Errors
-    /// The system's; the other one goes on waiting for it.
+    /// The system refused; the other event loop keeps the socket.
     pub fn rehome(&mut self) -> std::io::Result<()> {
         self.stream.rehome()
     }
 
-    /// Counts and says why the connection is over.
+    /// Counts and logs why the connection is over.
     fn finish(&mut self, end: &End) {
         match end {
             End::Fault(_) => self.relay.counters.add(Counter::ProtocolFaults, 1),
@@ -138,7 +138,7 @@ impl<S: Stream> Connection<S> {
             other => other,
         };
         if read.is_ready() || write.is_ready() {
-            // A quantum is used up with work left: let the others have theirs first.
+            // The turn is used up and work is left: the worker's other tasks run first.
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -187,7 +187,8 @@ impl<S: Stream> Connection<S> {
             if batch.is_empty() {
                 return Poll::Pending;
             }
-            // Behind the last one come all others' turns: nothing may wait for that.
+            // After the last take, all other tasks have their turns: the data must not be held back until
+            // then.
             let more = left > 0 && batch.is_followed();
             let sent = self.stream.send(cx, &mut batch.slices(), more);
             self.relay.budget.add(-(batch.bytes() as i64));
@@ -203,12 +204,12 @@ impl<S: Stream> Connection<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Looks at what the socket has left to take: counts what it took meanwhile, keeps the budget, and lets
-    /// the write deadline run from the client's last sign of taking something.
+    /// Looks at the bytes that the socket has not taken yet. Counts the packets that it took since the last
+    /// look, updates the budget, and restarts the write deadline if it took something.
     fn note_unsent(&mut self) {
         let unsent = self.stream.unsent();
         let before = std::mem::replace(&mut self.unsent, unsent);
-        // A batch whose rest left between two looks is still to be counted.
+        // A batch whose rest left between two looks must still be counted.
         if before == 0 && unsent == 0 && !self.ledger.is_open() {
             return;
         }
@@ -237,8 +238,8 @@ impl<S: Stream> Connection<S> {
 }
 
 impl<S> Connection<S> {
-    /// Takes the connection out of the table, once; whoever must hear of it, will. Every packet that waited
-    /// for it is counted; what the socket still has to take may go on leaving.
+    /// Takes the connection out of the table, once; its audience is told. Counts every packet that waited for
+    /// it. Bytes that the socket has not taken may still be sent.
     fn leave(&mut self) {
         if std::mem::replace(&mut self.has_left, true) {
             return;
@@ -249,15 +250,15 @@ impl<S> Connection<S> {
         let shard = relay.counters.shard();
         shard.add(Counter::DropGoneDisconnected, left.packets() as u64);
         shard.add(Counter::DropControl, left.count(Lane::Control).frames as u64);
-        // When the daemon stops, everybody leaves: telling each about all the others is of no use.
+        // When the daemon stops, all clients leave: news about all the others would be useless to them.
         let stopping = peer.ending() == Some(Ending::Shutdown);
         let audience = if stopping { Audience::default() } else { reader.take_audience() };
         relay.leave(peer, audience, clock::monotonic_ns());
     }
 }
 
-/// A task that was not finished, because it panicked, because its client failed in the middle of the login or
-/// because the daemon ends, must not leave its client behind.
+/// A task may be dropped unfinished, because it panicked, because its client failed during the login, or
+/// because the daemon ends. Its client must not stay in the table.
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -273,14 +274,15 @@ impl<S> Drop for Connection<S> {
     }
 }
 
-/// The task itself: a hand-written future holds the connection once, where an async function holds two.
+/// The connection's task. A hand-written future holds the connection once; an async function would hold it
+/// twice.
 impl<S: Stream> Future for Connection<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         if this.parting.is_none() {
-            // Registered before the mailbox is looked into, so that no push falls in between.
+            // The waker is registered before the mailbox is read, so that no push is missed in between.
             this.peer.mailbox.register(cx.waker());
             let end = ready!(this.turn(cx));
             this.finish(&end);

@@ -1,16 +1,16 @@
-//! The fast path: the XDP program's loader and everything the daemon says to it and hears from it.
+//! The fast path: the loader of the XDP program, and all data that the daemon exchanges with it.
 //!
 //! aya is named only below this module. The rest of the daemon sees a
-//! [`crate::route::session_map::SessionMap`] to write, counters to read, and [`nexthop`] for what a session
-//! needs to be written. Nothing here decides anything about sessions.
+//! [`crate::route::session_map::SessionMap`] to write, counters to read, and [`nexthop`] for the next hops
+//! that a session's entry needs. This module decides nothing about sessions.
 //!
 //! ```text
 //! start: object -> rights -> interface -> lock -> pins cleared -> load -> pin -> attach (bpf_link)
 //! stop:  link closed (detached) -> log drained -> pins removed -> lock let go
 //! ```
 //!
-//! A killed daemon takes its link with it, so the program never runs without its controller; only the maps
-//! stay.
+//! The link of a killed daemon ends with its process, so the program never runs without its controller; only
+//! the maps stay.
 
 mod abi;
 pub mod bpf_sessions;
@@ -48,14 +48,15 @@ pub use self::{
 use crate::clock;
 use crate::route::session_map::MapError;
 
-/// Where in the path of a frame the program runs. Asked for by name, never guessed: a silent fall to generic
-/// mode hides both cost and checksum faults.
+/// Where in the path of a frame the program runs. The operator names the mode; relayd never falls back by
+/// itself: a silent fall to generic mode would hide both cost and checksum faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// In the driver, before the kernel makes a packet of the frame.
+    /// In the driver, before the kernel makes a packet from the frame.
     #[default]
     Native,
-    /// In the kernel's receive path; works with every driver, and costs a packet's worth of work first.
+    /// In the kernel's receive path. This works with every driver, but costs the work of making a packet
+    /// first.
     Generic,
 }
 
@@ -68,7 +69,7 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What the operator asked for.
+/// The options that the operator gave.
 #[derive(Clone, Debug)]
 pub struct XdpOptions {
     /// `--xdp`: the interface.
@@ -77,13 +78,13 @@ pub struct XdpOptions {
     pub mode: Mode,
     /// `--bpf-dir`; [`default_dir`] if absent.
     pub bpf_dir: Option<PathBuf>,
-    /// `--relay-max-sessions`: sizes the maps.
+    /// `--relay-max-sessions`: the size of the maps.
     pub max_sessions: u32,
     /// The UDP port the relay is bound to, host order.
     pub udp_port: u16,
 }
 
-/// The attached program with its maps. Dropping it detaches the program and removes the pins, in that order.
+/// The attached program and its maps. Dropping it detaches the program and then removes the pins.
 pub struct FastPath {
     // Fields are dropped in this order.
     _link: FdLink,
@@ -110,13 +111,13 @@ impl fmt::Debug for FastPath {
 }
 
 impl FastPath {
-    /// Loads the program, pins its maps and attaches it. From then on it forwards what is in the session map,
-    /// which is empty, for as long as [`Self::heartbeat`] is called.
+    /// Loads the program, pins its maps and attaches it. From then on it forwards the sessions in the session
+    /// map, which is empty at first, for as long as [`Self::heartbeat`] is called.
     ///
     /// Everything happens in the calling thread's network namespace.
     ///
     /// # Errors
-    /// What is missing or in the way; the message names the flag and the remedy.
+    /// A requirement is missing or something prevents the start; the message names the flag and the remedy.
     pub fn start(options: &XdpOptions) -> Result<Self, StartError> {
         let iface = options.iface.clone();
         let (object, ifindex) = Self::judge(&iface)?;
@@ -148,11 +149,11 @@ impl FastPath {
         })
     }
 
-    /// Whether there is a program, and an interface and the rights to attach it; returns the object and the
-    /// interface's index. Nothing is changed by it.
+    /// Checks that there is a program, an interface, and the rights to attach to it. Returns the object and
+    /// the interface's index. Changes nothing.
     ///
     /// # Errors
-    /// What is missing.
+    /// A requirement is missing.
     pub fn judge(iface: &str) -> Result<(&'static [u8], u32), StartError> {
         let object = OBJECT.ok_or_else(|| StartError::NotBuiltIn { iface: iface.to_owned() })?;
         rights::check(iface)?;
@@ -164,7 +165,7 @@ impl FastPath {
         drop(self);
     }
 
-    /// The session map, to be taken once: it has one writer.
+    /// The session map. It can be taken once, because it has one writer.
     ///
     /// # Panics
     ///
@@ -182,11 +183,12 @@ impl FastPath {
         self.reasons.read()
     }
 
-    /// Tells the program that the daemon lives: CLOCK_MONOTONIC in nanoseconds ([`clock::monotonic_ns`]). To
-    /// be called several times within [`relay_common::fastpath::HEARTBEAT_LIMIT_NS`].
+    /// Writes the heartbeat, which shows the program that the daemon lives: CLOCK_MONOTONIC in nanoseconds
+    /// ([`clock::monotonic_ns`]). Call this several times within
+    /// [`relay_common::fastpath::HEARTBEAT_LIMIT_NS`].
     ///
     /// # Errors
-    /// The kernel refused; the program stops forwarding when it has heard nothing for a while.
+    /// The kernel refused. Without a heartbeat the program stops forwarding after that time.
     pub fn heartbeat(&self, now_ns: u64) -> Result<(), MapError> {
         self.control.change(|config| config.heartbeat_ns = now_ns)
     }
@@ -194,7 +196,7 @@ impl FastPath {
     /// The kill switch: `false` makes the program pass everything to userspace.
     ///
     /// # Errors
-    /// The kernel refused; all is as it was.
+    /// The kernel refused; the setting is unchanged.
     pub fn set_enabled(&self, enabled: bool, now_ns: u64) -> Result<(), MapError> {
         self.control.change(|config| {
             config.enabled = u32::from(enabled);
@@ -202,17 +204,17 @@ impl FastPath {
         })
     }
 
-    /// Whether the program forwards; `false` once the kill switch has been thrown.
+    /// Whether the program forwards; `false` after the kill switch was used.
     pub fn is_enabled(&self) -> bool {
         self.control.current().enabled != 0
     }
 
-    /// The mode the program is attached in.
+    /// The mode in which the program is attached.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The interface it is attached to.
+    /// The interface that the program is attached to.
     pub fn iface(&self) -> &str {
         &self.iface
     }
@@ -227,7 +229,7 @@ impl FastPath {
         self.program_id
     }
 
-    /// Where the maps are pinned; `None` without a BPF file system.
+    /// The directory of the pinned maps; `None` without a BPF file system.
     pub fn maps_dir(&self) -> Option<&Path> {
         self.pins.as_ref().map(Pins::dir)
     }

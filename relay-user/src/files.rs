@@ -1,40 +1,40 @@
-//! Open files: as many as the system allows, and some that clients do not get.
+//! Open files: raises the limit as far as the system allows, and reserves some files that clients do not get.
 //!
-//! Each connection is an open file. When all are taken, nobody could even ask the daemon what is wrong: so
-//! the last ones are kept for the admin socket and for the daemon's own needs.
+//! Each connection is an open file. If clients could take all files, nobody could even ask the daemon what is
+//! wrong. So the last files are reserved for the admin socket and for the daemon's own needs.
 
 use std::io;
 use std::os::fd::RawFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Files that clients do not get, where there are enough of them.
+/// Number of reserved files, if the limit is large enough.
 const RESERVE: u64 = 64;
 
 /// The soft and the hard limit of open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What holds.
+    /// The limit in force.
     pub soft: u64,
-    /// How far the process may raise it.
+    /// The value up to which the process may raise it.
     pub hard: u64,
 }
 
 impl Limit {
-    /// Of a system that does not say: no limit, and an accept that fails when files are short.
+    /// The limit if the system does not report one: no limit, and an accept fails when files are short.
     pub const UNKNOWN: Self = Self { soft: u64::MAX, hard: u64::MAX };
 
-    /// What holds now; it can be changed from outside, by `prlimit`.
+    /// The limit in force now; `prlimit` can change it from outside.
     ///
     /// # Errors
-    /// The system's, which it has no reason for.
+    /// The system's error; none is expected.
     pub fn get() -> io::Result<Self> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         Ok(Self { soft, hard })
     }
 
-    /// Raises the soft limit to the hard one and logs it; returns what holds then. Where that is refused, the
-    /// daemon serves as many clients as it may.
+    /// Raises the soft limit to the hard one and logs it; returns the limit then in force. If the system
+    /// refuses, the daemon serves as many clients as the old limit allows.
     ///
     /// # Errors
     /// The limits cannot be read.
@@ -50,13 +50,13 @@ impl Limit {
         Ok(raised)
     }
 
-    /// How many files clients may take.
+    /// Number of files that clients may take.
     pub fn for_clients(self) -> u64 {
         self.soft - RESERVE.min(self.soft / 4)
     }
 
-    /// Whether a new descriptor belongs to those that clients do not get. The system gives out the lowest
-    /// number that is free, so its number says how many are taken.
+    /// Whether a new descriptor is one of the reserved files. The system gives out the lowest free number, so
+    /// the number shows how many files are taken.
     pub fn is_reserved(self, descriptor: RawFd) -> bool {
         u64::try_from(descriptor).is_ok_and(|number| number >= self.for_clients())
     }

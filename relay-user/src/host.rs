@@ -5,7 +5,7 @@ pub mod wildcard;
 
 use std::net::SocketAddr;
 
-/// An IPv4 client of a dual-stack socket, as the IPv4 address it is.
+/// The plain IPv4 address of an IPv4 client of a dual-stack socket.
 pub fn unmapped(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

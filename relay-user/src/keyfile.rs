@@ -1,4 +1,4 @@
-//! derper's key file: JSON with one member, `PrivateKey`, made with mode 0600 where there is none.
+//! derper's key file: JSON with one member, `PrivateKey`. A missing file is made with mode 0600.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::newfile::{Staged, make_directory};
 
-/// Mode of a directory that has to be made for the key: as derper's.
+/// Mode of a directory made for the key, as in derper.
 const DIRECTORY_MODE: u32 = 0o755;
 
 #[derive(Deserialize)]
@@ -20,16 +20,16 @@ struct KeyFile {
     private_key: String,
 }
 
-/// Loads the server's key; `None` where there is no file. Nothing is written.
+/// Loads the server's key; `None` if there is no file. Writes nothing.
 ///
 /// # Errors
-/// Names the file and the flag that leads to it.
+/// The message names the file and the flag that led to it.
 pub fn load(path: &Path) -> anyhow::Result<Option<NodePrivate>> {
     match fs::read_to_string(path) {
         Ok(text) => parse(&text).map(Some).with_context(|| {
             format!("key file {} (-c): restore it, or move it away and a new key is made", path.display())
         }),
-        // A dangling link is somebody's mistake, and no place for a new key.
+        // A dangling link is a mistake, so no new key is written there.
         Err(error) if error.kind() == ErrorKind::NotFound => match fs::symlink_metadata(path) {
             Ok(_) => bail!("key file {} (-c) is a link to nothing; remove it, or mend it", path.display()),
             Err(_) => Ok(None),
@@ -41,10 +41,10 @@ pub fn load(path: &Path) -> anyhow::Result<Option<NodePrivate>> {
     }
 }
 
-/// Makes a key and writes it. If another daemon is faster, its key is taken.
+/// Makes a key and writes it. If another daemon writes its key first, that key is used.
 ///
 /// # Errors
-/// Names the file and the flag that leads to it; nothing is left behind.
+/// The message names the file and the flag that led to it; no file is left behind.
 pub fn make(path: &Path) -> anyhow::Result<NodePrivate> {
     let key = NodePrivate::generate(&mut OsRng);
     let cannot = || {
@@ -63,7 +63,7 @@ pub fn make(path: &Path) -> anyhow::Result<NodePrivate> {
 }
 
 fn parse(text: &str) -> anyhow::Result<NodePrivate> {
-    // Neither parser's error is passed on: they name their input, and a key must not get into a log.
+    // The parsers' errors are not passed on: they contain their input, and a key must not get into a log.
     let file: KeyFile = serde_json::from_str(text)
         .map_err(|error| anyhow::anyhow!("not derper's JSON, at line {}", error.line()))?;
     file.private_key.parse().map_err(|_| anyhow::anyhow!("PrivateKey is not privkey: and 64 hex digits"))
@@ -97,7 +97,7 @@ mod tests {
         std::os::unix::fs::symlink(&target, &path).expect("link");
         assert!(format!("{:#}", load_or_make(&path).expect_err("refused")).contains("link to nothing"));
         assert!(make(&path).is_err() && !target.exists());
-        // The name that an older relayd wrote to first.
+        // The temporary name that an older relayd used.
         let new = dir.path().join("other.new");
         std::os::unix::fs::symlink(&target, &new).expect("link");
         make(&dir.path().join("other.key")).expect("made");

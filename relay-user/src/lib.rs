@@ -12,17 +12,17 @@
 //!                        control only:  table -> mirrors:  route/ (in-process map)  and  fastpath/ (BPF map)
 //! ```
 //! The client table is the authority; packets read its mirrors and never take its lock. The modules below are
-//! in the order of their floors: each uses only what is on a lower one, which `cargo xtask lint` checks.
-//! `docs/architecture.md` has the laws, and says where to change what.
+//! ordered by layer: each module uses only modules of lower layers, which `cargo xtask lint` checks.
+//! `docs/architecture.md` has the laws, and says where to make which change.
 
 #![deny(unsafe_code)]
 
-/// Putting a daemon together from its command line, and taking it down.
+/// Builds a daemon from its command line, runs it, and stops it.
 pub mod app;
 
-/// What operators ask a running daemon, by a Unix socket.
+/// Answers operators' questions about a running daemon, over a Unix socket.
 pub mod admin;
-/// What is done from time to time, beside the packets.
+/// Repeated work besides the packets.
 pub mod upkeep;
 
 /// From an accepted socket to a login: TCP, HTTP, pages.
@@ -33,18 +33,18 @@ pub mod conn;
 /// The UDP relay and STUN over sockets.
 pub mod udp;
 
-/// What all connections and sockets share.
+/// The state that all connections and sockets share.
 pub mod relay;
 
-/// The XDP program: loading, attaching, maps, and who is asked for next hops.
+/// The XDP program: loading, attaching, maps, and the look-up of next hops.
 pub mod fastpath;
-/// Byte streams under connections: plain TCP, TLS, and what the socket has not taken yet.
+/// Byte streams under connections: plain TCP, TLS, and the bytes that the socket has not taken yet.
 pub mod transport;
 
-/// Where a packet goes: the client table and its mirrors.
+/// Finds where a packet goes: the client table and its mirrors.
 pub mod route;
 
-/// What waits to be written to one client.
+/// The frames that wait to be written to one client.
 pub mod mailbox;
 
 /// The threads on which packets are relayed.
@@ -66,9 +66,9 @@ mod columns;
 pub mod files;
 /// This host's addresses, and sockets on all of them.
 pub mod host;
-/// Files that one process at a time may hold.
+/// Files that only one process at a time can hold.
 pub mod lockfile;
-/// Files that are there whole or not at all.
+/// Files that are written whole or not at all.
 pub mod newfile;
-/// Whether another thread is to be had.
+/// Checks whether the system can start another thread.
 pub mod threads;

@@ -1,4 +1,4 @@
-//! From an accepted socket to a login: transport, first request, and where it leads.
+//! From an accepted socket to a login: transport, first request, and the answer to it.
 
 pub mod door;
 pub mod http;
@@ -33,20 +33,20 @@ use crate::transport::tls::stream::TlsStream;
 use crate::transport::{Stream, recv_into, send_all};
 use crate::workers::{Pool, here};
 
-/// How long a client may take for its TLS handshake and first request, for each further one, and to take an
-/// answer (upstream's HTTP read and write timeouts).
+/// How long a client may take for its TLS handshake and first request, for each further request, and to take
+/// an answer (upstream's HTTP read and write timeouts).
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long all of a connection's requests may take: its place at the door is for those who log in.
+/// How long all of a connection's requests may take together: its place at the door is meant for logins.
 const PENDING_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Requests on one connection before it is closed: probes send a few.
+/// Requests on one connection before it is closed: probes send only a few.
 const REQUESTS_PER_CONNECTION: usize = 16;
 
 /// Pause after a failed accept: the usual cause is that all file descriptors are taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a listener serves.
+/// The service of a listener.
 #[derive(Clone, Debug)]
 pub enum Service {
     /// DERP and its pages over TLS.
@@ -57,8 +57,8 @@ pub enum Service {
     Companion,
 }
 
-/// Accepts connections for ever; each that the door admits gets a task of its own. Run on a worker: as long
-/// as that one is enough for the load, no connection changes its thread.
+/// Accepts connections for ever; each connection that the door admits gets its own task. Run this on a
+/// worker: as long as this worker is enough for the load, no connection changes its thread.
 pub async fn serve(
     listener: std::net::TcpListener,
     service: Service,
@@ -90,9 +90,9 @@ pub async fn serve(
     }
 }
 
-/// Whether an accept failed for what became of the connection, and the next one may be accepted at once.
+/// Whether an accept failed because of that one connection, so that the next one may be accepted at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
-    // A firewall's rule says "not permitted".
+    // A firewall rule causes "not permitted".
     let kinds = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::PermissionDenied];
     kinds.contains(&error.kind())
 }
@@ -117,7 +117,7 @@ fn admit(
     }
 }
 
-/// A connection that has been accepted, and the worker that did.
+/// An accepted connection, and the worker that accepted it.
 struct Accepted {
     tcp: TcpStream,
     on: Option<usize>,
@@ -165,7 +165,7 @@ async fn requests<S: Stream + Unpin + Send + 'static>(
     let mut read = Vec::new();
     for answered in 0..REQUESTS_PER_CONNECTION {
         let head = timeout_at(deadline(), read_head(&mut stream, &mut read)).await;
-        // Between two requests each side may go: that is how a connection with answers ends.
+        // Between two requests each side may close: a connection with answers ends normally so.
         let is_between = answered > 0 && read.is_empty();
         let head = match head {
             Ok(Ok(head)) => head,
@@ -201,7 +201,7 @@ async fn requests<S: Stream + Unpin + Send + 'static>(
     part(&mut stream).await;
 }
 
-/// Whether an error is how a client that needs nothing more leaves.
+/// Whether the error only means that the client has left because it needs nothing more.
 fn is_goodbye(error: &io::Error) -> bool {
     let kinds = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
     kinds.contains(&error.kind())
@@ -221,11 +221,11 @@ async fn run<S: Stream + Unpin + Send + 'static>(
         Err(error) => return tracing::debug!(%remote, error = %brief(&error), "login failed"),
     };
     drop(place);
-    // A task of its own: the one that this is part of has grown to what a handshake needs.
+    // A separate task: the present task has grown to the size that a handshake needs.
     Task::start(connection, pool);
 }
 
-/// Reads one request head and leaves in `read` what came behind it.
+/// Reads one request head; the bytes after it stay in `read`.
 async fn read_head<S: Stream>(stream: &mut S, read: &mut Vec<u8>) -> Result<Head, HeadError> {
     loop {
         if let Some((head, len)) = http::parse(read)? {
@@ -239,11 +239,11 @@ async fn read_head<S: Stream>(stream: &mut S, read: &mut Vec<u8>) -> Result<Head
 async fn refuse<S: Stream>(mut stream: S, error: HeadError, deadline: Instant, relay: &Relay) {
     let Some(answer) = pages::refusal(&error) else {
         relay.counters.add(Counter::HttpTransport, 1);
-        // If it was the client who broke the rules of TLS, an alert tells it so.
+        // If the client broke the rules of TLS, an alert tells it so.
         return part(&mut stream).await;
     };
     relay.counters.add(Counter::HttpMalformed, 1);
-    // The peer spoke nonsense; whether it hears the answer is its business.
+    // The request was not valid; the relay does not check whether the peer receives the answer.
     let bytes = answer.encode(false, false, SystemTime::now());
     let _ = timeout_at(deadline, send_all(&mut stream, &bytes)).await;
     part(&mut stream).await;

@@ -1,18 +1,18 @@
-//! Lock files: of the processes that want a place, one has it.
+//! Lock files: only one of several processes gets the lock.
 //!
-//! The lock is `flock` on a regular file, so it goes with the process, however that ends. A clean end removes
-//! the file too, while it is still locked; who takes the lock therefore looks whether the file it locked is
-//! still the one of that name.
+//! The lock is `flock` on a regular file, so the system releases it when the process ends, for any reason. A
+//! clean end also removes the file, while it is still locked. So a process that takes the lock checks that
+//! the locked file is still the one of that name.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Files locked and found removed in the meantime before giving up.
+/// Tries before giving up: in each, the locked file had been removed in the meantime.
 const PATIENCE: usize = 8;
 
-/// A held lock; dropping it removes the file and lets go.
+/// A held lock; dropping it removes the file and releases the lock.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -21,17 +21,18 @@ pub struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Left where it is, the file does no harm; and if somebody removed it, there may be another's.
+        // A file that is left behind does no harm; if it was removed, another process's file may have its
+        // name.
         if is_named(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Why a lock was not had.
+/// Why the lock was not taken.
 #[derive(Debug)]
 pub enum LockError {
-    /// Another process has it: its id, if the file says.
+    /// Another process holds the lock: its id, if the file has it.
     Held(Option<u32>),
     /// The file could not be opened or locked.
     Io(io::Error),
@@ -44,7 +45,7 @@ impl From<io::Error> for LockError {
 }
 
 impl Lock {
-    /// Takes the lock at `path` without waiting and leaves this process's id in it.
+    /// Takes the lock at `path` without waiting and writes this process's id into the file.
     ///
     /// # Errors
     /// Another process holds it, or the file cannot be opened.
@@ -56,7 +57,7 @@ impl Lock {
                     if !is_named(&file, path) {
                         continue;
                     }
-                    // For people only: on a full disk, the lock is as good without.
+                    // The id is only for people: on a full disk, the lock works without it.
                     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
                     return Ok(Self { path: path.to_owned(), file });
                 }
@@ -72,13 +73,13 @@ impl Lock {
     }
 }
 
-/// Whether `file` is still what `path` names.
+/// Whether `path` still names `file`.
 fn is_named(file: &File, path: &Path) -> bool {
     let (Ok(ours), Ok(named)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
     (named.dev(), named.ino()) == (ours.dev(), ours.ino())
 }
 
-/// Opens a lock file, for its owner alone and through no symbolic link.
+/// Opens a lock file: only for its owner, and not through a symbolic link.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);

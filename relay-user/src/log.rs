@@ -1,7 +1,7 @@
-//! The log: what is said, how a line looks, and that nothing ever depends on it.
+//! The log: its contents and the form of its lines. The daemon's work never depends on the log.
 //!
-//! Lines are handed to a thread of its own: no packet waits for a terminal or a full pipe. A log that cannot
-//! be written, or that nobody reads, costs lines and nothing else.
+//! A separate thread writes the lines: no packet waits for a terminal or a full pipe. If the log cannot be
+//! written, or nobody reads it, only lines are lost.
 
 mod fields;
 pub mod filter;
@@ -22,7 +22,7 @@ pub use self::text::brief;
 /// Lines that may wait to be written; more are dropped.
 const WAITING_LINES: usize = 4096;
 
-/// The running log. What waits is written when it is dropped, as far as somebody reads.
+/// The running log. Dropping it writes the waiting lines, as far as they are read.
 #[must_use = "the log ends when this is dropped"]
 #[derive(Debug)]
 pub struct Log {
@@ -32,7 +32,7 @@ pub struct Log {
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Lines that were dropped so far because they were not read fast enough.
+/// Lines dropped so far because they were not read fast enough.
 pub fn dropped_lines() -> usize {
     DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
 }
@@ -40,7 +40,7 @@ pub fn dropped_lines() -> usize {
 /// Starts the log on standard error; `wanted` is the text of [`filter::VARIABLE`].
 ///
 /// # Errors
-/// Names the variable, and how to write it.
+/// The message names the variable and its form.
 pub fn start(wanted: Option<&str>) -> anyhow::Result<Log> {
     let filter = filter::parse(wanted.unwrap_or_default())?;
     threads::check().with_context(|| format!("cannot start the log's thread; {}", threads::REMEDY))?;
@@ -56,7 +56,8 @@ pub fn start(wanted: Option<&str>) -> anyhow::Result<Log> {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_writer(writer)
-        // They would be said on standard error, of all places, and end the task that cannot say them.
+        // Such errors would be written to standard error as well, and that failure would end the task that
+        // logs.
         .log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(lines).try_init()?;
     Ok(Log { writer: Some(guard), dropped })
@@ -72,7 +73,7 @@ impl Drop for Log {
     }
 }
 
-/// Says something on standard error that is not part of the log. Whether it can be said is nobody's trouble.
+/// Writes a text to standard error that is not part of the log. A failure to write is ignored.
 pub fn say(text: &str) {
     let _ = writeln!(io::stderr(), "relayd: {text}");
 }

@@ -1,11 +1,11 @@
-//! What waits to be written to one client: three lanes of whole frames, bounded, dropped from the head, and
-//! the news that it is owed.
+//! What waits to be written to one client. A mailbox has three bounded lanes of whole frames; a full lane
+//! drops its oldest frames. The mailbox also holds the news that the client is owed.
 //!
-//! A payload is copied once, behind its new header, into the receiver's lane; the receiver's task takes what
-//! its socket is likely to take, and seals it into full records. What is not taken stays in its lane: there
-//! it can be overtaken, and dropped by the rules. Senders never wait: a full lane loses its oldest frames,
-//! and says so. Every payload is copied, long ones too: up to 64 KiB, an allocation of its own costs as much
-//! as the copy (`bench mux`).
+//! A payload is copied once, behind its new header, into the receiver's lane. The receiver's task takes as
+//! much as its socket is likely to take and seals it into full records. The rest stays in its lane: there
+//! other lanes can overtake it, and a full lane can drop it. Senders never wait: a full lane loses its oldest
+//! frames and reports how many. Long payloads are copied too: up to 64 KiB, a separate allocation costs as
+//! much as the copy (`bench mux`).
 
 mod batch;
 pub mod budget;
@@ -27,44 +27,45 @@ pub use self::lane::{Count, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES};
 use self::lane::{Queue, Room};
 use self::owed::{NEWS_BYTES, Owed};
 
-/// Bytes taken at once while the receiver takes all it is given ...
+/// Bytes taken at once while the receiver is not blocked.
 const TAKE_BYTES: usize = CHUNK_BYTES;
 
-/// ... and while it is blocked: one full record, so that little stands before what may overtake.
+/// Bytes taken at once while the receiver is blocked: one full record, so that a frame that may overtake
+/// waits for few others.
 const TAKE_BYTES_BLOCKED: usize = 16 * 1024;
 
-/// Bytes that a blocked receiver takes without refusing any before it counts as one that takes. Several times
-/// what a socket makes room for at once, so that a slow reader never does; and so little that a fast one
-/// which was late once does not stay blocked as long as its senders keep it busy.
+/// Bytes that a blocked receiver must take without a refusal before it no longer counts as blocked. This is
+/// several times the room that a socket makes at once, so a slow reader never reaches it. It is small enough
+/// that a fast reader which was late once does not stay blocked while its senders keep it busy.
 const UNBLOCK_BYTES: usize = 256 * 1024;
 
 /// The lanes, in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// The relay's own frames: Pong, KeepAlive. What is owed goes before them.
+    /// The relay's own frames: Pong, KeepAlive. Owed news is written before them.
     Control = 0,
-    /// Disco packets, so that bulk data cannot push out what finds better paths.
+    /// Disco packets: they find better paths, so bulk data must not push them out.
     Disco = 1,
-    /// Everything else.
+    /// All other packets.
     Data = 2,
 }
 
-/// Lanes of a mailbox.
+/// Number of lanes of a mailbox.
 pub const LANES: usize = 3;
 
-/// What became of a frame.
+/// Result of pushing a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Pushed {
-    /// The receiver must be woken: it has not been since it last looked.
+    /// The receiver must be woken: nobody has woken it since its last take.
     pub wake: bool,
-    /// Older frames of the same lane that had to go.
+    /// Older frames of the same lane that were dropped.
     pub dropped: Count,
-    /// Bytes by which the mailbox has grown (or shrunk), for the [`budget::Budget`].
+    /// Bytes by which the mailbox has grown (negative: shrunk), for the [`budget::Budget`].
     pub growth: i64,
 }
 
-/// The receiver is gone.
+/// The receiver's connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
@@ -81,14 +82,13 @@ struct Lanes {
     owed: Owed,
     closed: bool,
     woken: bool,
-    /// Bytes to be taken before the receiver, whose socket has refused some, is not blocked any more; 0: it
-    /// is not.
+    /// Bytes that the receiver must still take before it no longer counts as blocked; 0: it is not blocked.
     blocked: usize,
 }
 
 impl Mailbox {
-    /// Appends the frame `head` followed by `body`. `tight`: memory is short, and each lane holds no more
-    /// than it must.
+    /// Appends the frame `head` followed by `body`. `tight`: memory is short, and each lane holds only its
+    /// minimum.
     ///
     /// # Errors
     /// The connection has ended; nobody will read the frame.
@@ -105,10 +105,10 @@ impl Mailbox {
         Ok(Pushed { wake, dropped, growth })
     }
 
-    /// Notes that the receiver has to hear that `key` is gone; it will, once, however long that takes.
+    /// Notes that the receiver must be told that `key` is gone. It is told once, however long that takes.
     ///
     /// # Errors
-    /// The connection has ended; it needs no telling.
+    /// The connection has ended; the receiver needs no news.
     pub fn owe_gone(&self, key: NodePublic, reason: PeerGoneReason) -> Result<Pushed, Closed> {
         let mut lanes = self.lock();
         if lanes.closed {
@@ -119,8 +119,8 @@ impl Mailbox {
         Ok(Pushed { wake, dropped: Count::default(), growth })
     }
 
-    /// Takes what the socket is likely to take now; from now on a push asks to wake the receiver again, so it
-    /// has to go on taking until there is nothing.
+    /// Takes what the socket is likely to take now. The next push asks to wake the receiver again, so the
+    /// receiver must go on taking until the mailbox is empty.
     pub fn take(&self) -> Batch {
         let mut lanes = self.lock();
         lanes.woken = false;
@@ -130,9 +130,9 @@ impl Mailbox {
         batch
     }
 
-    /// The socket has refused bytes: until the mailbox has been found empty, or much has been taken without
-    /// another refusal, each lane holds what derper would hold, in no more than twice the memory. (Before, it
-    /// is in buffers made for the usual case, that it is taken at once.)
+    /// Call this when the socket has refused bytes. Until the mailbox is found empty, or `UNBLOCK_BYTES`
+    /// have been taken without another refusal, each lane holds what derper would hold, in at most twice that
+    /// memory. (An unblocked lane uses buffers made for the usual case: its frames are taken at once.)
     pub fn settle(&self) {
         let mut lanes = self.lock();
         if std::mem::replace(&mut lanes.blocked, UNBLOCK_BYTES) == 0 {
@@ -140,7 +140,7 @@ impl Mailbox {
         }
     }
 
-    /// Refuses further frames; returns what was left.
+    /// Refuses further frames; returns the frames that were left.
     pub fn close(&self) -> Batch {
         let mut lanes = self.lock();
         lanes.closed = true;
@@ -155,7 +155,7 @@ impl Mailbox {
         left
     }
 
-    /// Frames and bytes that wait, over all lanes, and news that is owed.
+    /// Frames and bytes that wait in all lanes, including owed news.
     pub fn depth(&self) -> Count {
         let lanes = self.lock();
         let news = lanes.owed.len();
@@ -164,12 +164,12 @@ impl Mailbox {
         Count { frames: waiting.0 + news, bytes: waiting.1 + news * NEWS_BYTES }
     }
 
-    /// Bytes of memory that hold the frames that wait.
+    /// Bytes of memory that hold the waiting frames.
     pub fn held_bytes(&self) -> usize {
         self.lock().queues.iter().map(Queue::held_bytes).sum()
     }
 
-    /// Names the task that takes from this mailbox.
+    /// Sets the task that takes from this mailbox.
     pub fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
@@ -192,7 +192,8 @@ impl Lanes {
         }
         let [control, disco, data] = &mut self.queues;
         batch.add(Lane::Control, control, room);
-        // A key whose going is still to be told may be back: its packets must not come first.
+        // Owed news may be about a key that has come back: that key's packets must not be written before the
+        // news.
         if self.owed.len() == 0 {
             batch.add(Lane::Disco, disco, room);
             batch.add(Lane::Data, data, room);

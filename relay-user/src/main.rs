@@ -1,4 +1,4 @@
-//! `relayd`: command line in, daemon or answer out.
+//! `relayd`: reads the command line, then runs the daemon or prints an answer.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use relay_user::cli::parse::{Parsed, Said, parse};
 use relay_user::cli::{Command, VERSION};
 use relay_user::{app, log};
 
-/// Exit status for a command line that is not understood, as Go's flag package has it.
+/// Exit status for an invalid command line, as in Go's flag package.
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
 }
 
-/// The arguments behind the program's name.
+/// The arguments after the program's name.
 fn arguments() -> anyhow::Result<Vec<String>> {
     let text = |arg: std::ffi::OsString| {
         arg.into_string().map_err(|arg| {
@@ -59,7 +59,7 @@ fn answer(command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A reader that has seen enough, such as `head`, is not an error.
+/// Writes to standard output. If the reader closes it early, as `head` does, that is not an error.
 fn show(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> anyhow::Result<()> {
     match write(&mut io::stdout().lock()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -67,9 +67,9 @@ fn show(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> anyhow
     }
 }
 
-/// Prints help to standard output, and what is wrong to standard error.
+/// Prints help to standard output, and errors to standard error.
 fn tell(said: &Said) -> ExitCode {
-    // Nobody may be listening any more.
+    // A failure to write is ignored: the reader may be gone.
     if said.asked {
         let _ = io::stdout().lock().write_all(said.text.as_bytes());
         return ExitCode::SUCCESS;

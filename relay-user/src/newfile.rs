@@ -1,8 +1,8 @@
-//! New files that are there whole or not at all: keys and certificates.
+//! New files that exist whole or not at all: keys and certificates.
 //!
-//! The content is written under a random name in the same directory, with its mode from birth, and synced;
-//! then it gets its name, if nobody has it, and the directory is synced. A daemon that is killed, a full
-//! disk, a symbolic link that somebody put there or a second daemon cannot make it otherwise.
+//! The content is written under a random name in the same directory, with its final mode from the start, and
+//! synced. Then the file is renamed, if its name is free, and the directory is synced. A daemon that is
+//! killed, a full disk, a symbolic link in that place or a second daemon cannot leave a partial file.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use tempfile::{NamedTempFile, TempPath};
 
-/// A file without its name that is older than this belongs to nobody any more.
+/// A file that has kept its temporary name for longer than this belongs to no running daemon.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
-/// A written file that has not got its name yet. Dropped, it is gone.
+/// A written file that still has its temporary name. Dropping it removes the file.
 #[derive(Debug)]
 pub struct Staged {
     file: NamedTempFile,
@@ -25,15 +25,15 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Writes `bytes` beside `path`, for its owner and whoever `mode` allows.
+    /// Writes `bytes` to a temporary file beside `path`, for its owner and others as `mode` allows.
     ///
     /// # Errors
-    /// The system's; nothing is left behind.
+    /// The system's error; no file is left behind.
     pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
         let prefix = prefix(path)?;
         for old in staged(path)? {
             let age = fs::symlink_metadata(&old).and_then(|meta| meta.modified()).map(|time| time.elapsed());
-            // A killed daemon's, and not one that is being written at this moment.
+            // The file was left by a killed daemon; a file that is being written now is younger.
             if age.is_ok_and(|age| age.is_ok_and(|age| age > LEFT_BEHIND)) {
                 let _ = fs::remove_file(old);
             }
@@ -47,20 +47,21 @@ impl Staged {
         Ok(Self { file, path: path.to_owned() })
     }
 
-    /// Gives the file its name.
+    /// Gives the file its final name.
     ///
     /// # Errors
-    /// `AlreadyExists` if something has that name, a dangling symbolic link included; else the system's.
+    /// `AlreadyExists` if a file has that name, including a dangling symbolic link; otherwise the system's
+    /// error.
     pub fn publish(self) -> io::Result<()> {
         self.file.persist_noclobber(&self.path).map_err(|error| error.error)?;
         File::open(directory(&self.path))?.sync_all()
     }
 }
 
-/// Files that were written for `path` and have not got its name: as a daemon that was killed leaves them.
+/// Files that were written for `path` and still have their temporary names, as a killed daemon leaves them.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn staged(path: &Path) -> io::Result<Vec<PathBuf>> {
     let prefix = prefix(path)?;
     let mut found = Vec::new();
@@ -73,24 +74,24 @@ pub fn staged(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Gives a file of [`staged`] the name it was written for.
+/// Gives a file from [`staged`] its final name.
 ///
 /// # Errors
-/// As [`Staged::publish`].
+/// The errors of [`Staged::publish`].
 pub fn finish(staged: PathBuf, path: &Path) -> io::Result<()> {
     TempPath::try_from_path(staged)?.persist_noclobber(path).map_err(|error| error.error)?;
     File::open(directory(path))?.sync_all()
 }
 
-/// Makes the directory that `path` is to be in, and those above it, with this mode where they are missing.
+/// Makes the directory of `path` and its missing parents, with this mode.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(directory(path))
 }
 
-/// What the names of files begin with that are written for `path`.
+/// The prefix of the names of temporary files for `path`.
 fn prefix(path: &Path) -> io::Result<OsString> {
     let mut prefix = OsString::from(".");
     prefix.push(path.file_name().ok_or(io::ErrorKind::IsADirectory)?);

@@ -1,4 +1,4 @@
-//! What the daemon can say about itself. Written by all, read by [`crate::admin`] only.
+//! The daemon's counters. All parts write them; only [`crate::admin`] reads them.
 
 pub mod counters;
 pub mod seldom;

@@ -1,4 +1,4 @@
-//! What all connections and sockets of the daemon share.
+//! The state that all connections and sockets of the daemon share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,21 +17,21 @@ use crate::route::vocabulary::ConnId;
 pub struct Relay {
     /// The client table and its mirrors.
     pub router: Router,
-    /// What is counted.
+    /// The daemon's counters.
     pub counters: Counters,
     /// The server's DERP key.
     pub key: NodePrivate,
-    /// Its public half, which every login needs.
+    /// The public half of the DERP key, which every login needs.
     pub public: NodePublic,
-    /// How long a client may take nothing of what waits for it; zero: for ever.
+    /// How long a client may take none of the bytes that wait for it; zero: for ever.
     pub write_timeout: Duration,
-    /// What may wait for all clients together.
+    /// The limit of the bytes that may wait for all clients together.
     pub budget: Budget,
     next_conn: AtomicU64,
 }
 
 impl Relay {
-    /// A relay without clients. At most `queue_bytes` wait for all of them together.
+    /// Makes a relay without clients. At most `queue_bytes` may wait for all clients together.
     pub fn new(
         router: Router,
         counters: Counters,
@@ -44,14 +44,14 @@ impl Relay {
         Self { router, counters, key, public, write_timeout, budget, next_conn: AtomicU64::new(1) }
     }
 
-    /// Takes a connection out of the table. When its key left with it, all of `audience` will hear so.
+    /// Takes a connection out of the table. If its key left with it, all of `audience` are told.
     pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) {
         let told = self.router.leave(peer, audience, now_ns);
         self.budget.add(told.growth);
         told.wake.iter().for_each(|peer| peer.mailbox.wake());
     }
 
-    /// A name for a new connection.
+    /// Makes a name for a new connection.
     pub fn next_conn(&self) -> ConnId {
         ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
     }

@@ -1,7 +1,7 @@
-//! Where a packet goes: the client table, its two mirrors, and the look-ups that packets make.
+//! Finds where a packet goes: the client table, its two mirrors, and the look-ups for packets.
 //!
-//! [`Router`] owns the table's one mutex. Whoever changes the table writes the changes to both mirrors before
-//! letting the mutex go; packets read the mirrors and never take it.
+//! [`Router`] owns the table's one mutex. A thread that changes the table writes the changes to both mirrors
+//! before it releases the mutex. Packets read the mirrors and never take the mutex.
 
 pub mod audit;
 pub mod cache;
@@ -37,19 +37,19 @@ use self::sessions::{Limits, Session};
 use self::table::Table;
 use self::vocabulary::{Change, ConnId, Event, LegIndex, LegPath, Refusal};
 
-/// Sessions handled per hold of the table's mutex, by anything that walks all of them.
+/// Sessions handled per hold of the table's mutex, by any walk over all sessions.
 const WALK: usize = 128;
 
 type Hasher = foldhash::fast::RandomState;
 type Map<K, V> = DashMap<K, V, Hasher>;
 
-/// Who was told that a key left.
+/// The connections that are owed the news that a key left.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct NewsOwed {
-    /// Those whose tasks have to be woken for it.
+    /// Connections whose tasks must be woken for the news.
     pub wake: Vec<Arc<Peer>>,
-    /// Bytes that now wait for them.
+    /// Bytes of news that now wait for the connections.
     pub growth: i64,
 }
 
@@ -71,7 +71,7 @@ struct Inner {
 }
 
 impl Router {
-    /// An empty router. `kernel`: the BPF map to keep in step, where there is one.
+    /// An empty router. `kernel`: the BPF map to keep equal to the table, if there is one.
     pub fn new(limits: Limits, kernel: Option<Box<dyn SessionMap>>) -> Self {
         let inner = Inner {
             table: Table::new(limits),
@@ -97,26 +97,27 @@ impl Router {
         self.sessions.get(&vni).map(|session| Arc::clone(&session))
     }
 
-    /// Makes a connection known under its key, and the one that packets for the key go to.
+    /// Puts a connection into the table under its key, as the one that packets for the key go to.
     ///
     /// # Errors
-    /// The connection is logged in already.
+    /// The connection is already logged in.
     pub fn login(&self, peer: &Arc<Peer>, now_ns: u64) -> Result<(), Refusal> {
         let mut inner = self.lock();
-        // Before the table tells anybody of the connection, the mirror must be able to find it.
+        // The mirror must find the connection before the table routes packets to it.
         self.conns.insert(peer.id, Arc::clone(peer));
         self.apply(&mut inner, Event::Login { conn: peer.id, key: peer.key }, now_ns)
     }
 
-    /// A connection that shares its key sent a frame, and becomes the active one.
+    /// Handles a frame of a connection that shares its key: the connection becomes the active one.
     pub fn frame_from_shared(&self, conn: ConnId, now_ns: u64) {
-        // Refused only when the connection has just left; then there is nothing to move.
+        // The table refuses this only when the connection has just left; then nothing has to be moved.
         let _ = self.apply(&mut self.lock(), Event::Frame { conn }, now_ns);
     }
 
-    /// Forgets a connection. When its key left with it, everybody in its audience is owed the news before the
-    /// table's lock is let go: the key may come back at once, and its packets must not be followed by the
-    /// news of its going. The caller wakes those who are named, and keeps the budget.
+    /// Removes a connection. If its key left with it, every connection in its audience is owed the news
+    /// before the table's lock is released: the key may come back at once, and its packets must not be
+    /// followed by the news that it left. The caller wakes the connections that [`NewsOwed`] names, and adds
+    /// the growth to the budget.
     pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) -> NewsOwed {
         let mut inner = self.lock();
         let mut told = NewsOwed::default();
@@ -126,7 +127,7 @@ impl Router {
         self.conns.remove(&peer.id);
         let left = !self.peers.contains_key(&peer.key);
         for other in inner.audiences.leave(peer.key, audience, left) {
-            // A receiver that has gone too needs no telling.
+            // A receiver whose connection has ended too needs no news.
             let Ok(pushed) = other.mailbox.owe_gone(peer.key, PeerGoneReason::Disconnected) else { continue };
             told.growth += pushed.growth;
             if pushed.wake {
@@ -136,7 +137,7 @@ impl Router {
         told
     }
 
-    /// Every logged-in connection, one after the other; `visit` must not block.
+    /// Visits every logged-in connection; `visit` must not block.
     pub fn for_each_peer(&self, mut visit: impl FnMut(&Arc<Peer>)) {
         self.conns.iter().for_each(|peer| visit(&peer));
     }
@@ -146,11 +147,11 @@ impl Router {
         self.conns.len()
     }
 
-    /// Gives the pair its session. `side` is what packets need beyond the table's knowledge; it is dropped
-    /// when the pair has a session already.
+    /// Gives the pair its session. `side` is the session data that packets need and the table does not hold;
+    /// it is dropped when the pair already has a session.
     ///
     /// # Errors
-    /// All sessions are taken, or these are not two clients.
+    /// All sessions are taken, or the pair is not two different clients.
     pub fn allocate(
         &self,
         pair: [DiscoPublic; 2],
@@ -162,7 +163,7 @@ impl Router {
         inner.table.session_of(pair).cloned().ok_or(Refusal::UnknownSession)
     }
 
-    /// An authenticated client opened its handshake.
+    /// Handles a bind: an authenticated client opened its handshake.
     ///
     /// # Errors
     /// There is no such session or leg, or the handshake is zero.
@@ -170,10 +171,11 @@ impl Router {
         self.apply(&mut self.lock(), Event::Bind { vni, leg, handshake }, now_ns)
     }
 
-    /// An authenticated client answered its challenge from `path`.
+    /// Handles an answer: an authenticated client answered its challenge from `path`.
     ///
     /// # Errors
-    /// There is no such session, it is not the bind in progress, or both legs would have one address.
+    /// There is no such session, the handshake is not the bind in progress, or both legs would have one
+    /// address.
     pub fn answer(
         &self,
         vni: u32,
@@ -185,13 +187,13 @@ impl Router {
         self.apply(&mut self.lock(), Event::Answer { vni, leg, handshake, path }, now_ns)
     }
 
-    /// What the kernel's routing says about a leg.
+    /// Sets a leg's next hop, as the kernel's routing reports it.
     pub fn next_hop(&self, vni: u32, leg: LegIndex, path: LegPath, hop: Option<NextHop>, now_ns: u64) {
-        // Refused only when the leg has moved on; its new path has a resolution of its own under way.
+        // The table refuses this only when the leg has moved on; its new path is being resolved separately.
         let _ = self.apply(&mut self.lock(), Event::NextHop { vni, leg, path, hop }, now_ns);
     }
 
-    /// Brings every session's liveness up to date and ends those that are over; returns how many ended.
+    /// Updates the liveness of every session and ends the expired sessions; returns how many ended.
     pub fn sweep(&self, now_ns: impl Fn() -> u64) -> usize {
         let mut ended = 0;
         self.walk(|inner, vni| {
@@ -200,15 +202,15 @@ impl Router {
                 session.installed.is_some().then(|| inner.kernel.stats(session.stats_slot)).flatten();
             let Some(route) = self.session(vni) else { return };
             let last_seen_ns = route.last_seen_ns(kernel.as_ref());
-            // Not refused: the session was there under this very lock.
+            // The table cannot refuse this: the session was found under the same lock.
             let _ = self.apply(inner, Event::Tick { vni, last_seen_ns }, now_ns());
             ended += usize::from(inner.table.session(vni).is_none());
         });
         ended
     }
 
-    /// The next few sessions after the VNI `last`, those of them that are `wanted`, with what both packet
-    /// paths counted for them. Returns the last VNI looked at; `None`: there are no more.
+    /// Visits those of the next few sessions after the VNI `last` that are `wanted`, with the counters of
+    /// both packet paths. Returns the last VNI looked at; `None`: there are no more.
     pub fn sessions_after(
         &self,
         last: u32,
@@ -224,7 +226,7 @@ impl Router {
         })
     }
 
-    /// Every bound leg's path: what next hops are wanted for.
+    /// The path of every bound leg; each needs a next hop.
     pub fn leg_paths(&self) -> Vec<(u32, LegIndex, LegPath)> {
         let mut all = Vec::new();
         self.walk(|inner, vni| {
@@ -235,14 +237,14 @@ impl Router {
         all
     }
 
-    /// Compares the BPF map with the table, repairs it, and says how far apart they were.
+    /// Compares the BPF map with the table, repairs the map, and returns how far it differed.
     pub fn audit(&self) -> KernelHealth {
         let mut inner = self.lock();
         let Inner { table, kernel, .. } = &mut *inner;
         kernel.audit(table.sessions().filter_map(|session| Some((session.vni, session.installed?))))
     }
 
-    /// How the BPF map has been keeping up.
+    /// How well the BPF map has followed the table.
     pub fn kernel_health(&self) -> KernelHealth {
         self.lock().kernel.health()
     }
@@ -257,20 +259,20 @@ impl Router {
         installed
     }
 
-    /// Sessions allocated.
+    /// Number of allocated sessions.
     pub fn session_count(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Holds the table's mutex until dropped. For tests and the benchmark, which show that packets do not
-    /// wait.
+    /// Holds the table's mutex until the result is dropped. Tests and the benchmark use this to show that
+    /// packets do not wait for the mutex.
     pub fn hold(&self) -> impl Sized + '_ {
         self.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic under the lock is a bug in the table; the packets of everybody else still have to go on:
-        // this mutex knows no poison.
+        // A panic under the lock is a bug in the table, but everybody else's packets must still go on: this
+        // mutex is never poisoned.
         self.inner.lock()
     }
 
@@ -281,13 +283,13 @@ impl Router {
         }
     }
 
-    /// Visits the next few sessions after the VNI `last`; returns the last of them.
+    /// Visits the next few sessions after the VNI `last`; returns the last VNI visited.
     fn slice(&self, last: u32, visit: &mut impl FnMut(&mut Inner, u32)) -> Option<u32> {
         let mut inner = self.lock();
         let vnis = inner.table.vnis_after(last, WALK);
         vnis.iter().for_each(|vni| visit(&mut inner, *vni));
-        // Handed to who waits, if somebody does: a walk that took it again at once would win it every time,
-        // and a login would wait for the whole walk.
+        // Hands the lock to a waiting thread, if there is one. A walk that took the lock again at once would
+        // always win it, and a login would wait for the whole walk.
         MutexGuard::unlock_fair(inner);
         vnis.last().copied()
     }
@@ -296,7 +298,7 @@ impl Router {
         self.apply_with(inner, event, None, now_ns)
     }
 
-    /// `side`: what a session that this makes needs beyond the table's knowledge.
+    /// `side`: the data that a new session needs and the table does not hold.
     fn apply_with(
         &self,
         inner: &mut Inner,

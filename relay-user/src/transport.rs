@@ -1,7 +1,7 @@
-//! The byte stream under a connection, as small as the relay needs it.
+//! The byte stream under a connection, with only the operations that the relay needs.
 //!
-//! Reading hands each run of plaintext to a sink where it lies, in the worker's scratch; writing takes a
-//! batch out of the mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no
+//! Reading hands each run of plaintext to a sink, in place, in the worker's scratch. Writing takes a whole
+//! batch of the mailbox at once. So a transport can decrypt and seal in place, and an idle one holds no
 //! buffer.
 
 pub mod fitting;
@@ -22,10 +22,10 @@ use tokio::net::TcpStream;
 
 use crate::files::Limit;
 
-/// What one read brought.
+/// Result of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadResult {
-    /// The socket had bytes; the sink has seen all plaintext that became whole with them.
+    /// The socket had bytes; the sink has been given all plaintext that they completed.
     Bytes,
     /// The peer sends no more.
     Closed,
@@ -34,21 +34,21 @@ pub enum ReadResult {
 /// A transport.
 pub trait Stream: Send + Unpin + 'static {
     /// Reads the socket once and hands `sink` each plaintext slice, in order. Once the sink breaks, it is not
-    /// called again, and what it has not seen is lost: the caller is about to end the connection.
+    /// called again and the remaining plaintext is lost: the caller is about to end the connection.
     ///
-    /// An error of kind `InvalidData` says that the peer broke the transport's rules.
+    /// An error of kind `InvalidData` means that the peer broke the transport's rules.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Poll<io::Result<ReadResult>>;
 
-    /// Takes all of `plaintext`, in order, seals it and writes what the socket will have;
-    /// [`Stream::poll_flush`] does the rest. To be called only when nothing is left to flush. `more`: another
-    /// call follows before anything else is done, and the end of this one may wait for it to fill a segment.
+    /// Takes all of `plaintext`, in order, seals it and writes as much as the socket takes;
+    /// [`Stream::poll_flush`] writes the rest. Call this only when nothing is left to flush. `more`: another
+    /// call follows at once, and the end of this one may wait for it to fill a segment.
     ///
     /// # Errors
-    /// The transport's; the connection is over.
+    /// The transport failed; the connection is over.
     fn send(
         &mut self,
         cx: &mut Context<'_>,
@@ -56,39 +56,39 @@ pub trait Stream: Send + Unpin + 'static {
         more: bool,
     ) -> io::Result<()>;
 
-    /// Writes what is left of earlier sends. Ready when nothing is.
+    /// Writes the bytes left by earlier sends. Ready when none are left.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Bytes that are left to flush.
     fn unsent(&self) -> usize;
 
     /// Bytes of plaintext at the end of the last [`Stream::send`] that the peer cannot have yet: the socket
-    /// has not taken the records that they are in, or not to their ends.
+    /// has not taken the whole of their records.
     fn unsent_plaintext(&self) -> usize;
 
-    /// Says goodbye, as far as the socket takes it without waiting.
+    /// Sends a goodbye, as far as the socket takes it without waiting.
     fn close(&mut self, cx: &mut Context<'_>);
 
-    /// After [`Stream::close`]: sends what is left and the end of the stream, and drops what the peer still
-    /// sends, which `left` counts down. Ready when the peer has closed too, nothing is left, or it is of no
-    /// use.
+    /// To be called after [`Stream::close`]. Sends the remaining bytes and the end of the stream, and drops
+    /// the bytes that the peer still sends; `left` counts them down. Ready when the peer has closed too, when
+    /// `left` is 0, or when the socket has failed.
     fn poll_part(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()>;
 
-    /// Lets this thread's event loop wait for the socket, instead of another's.
+    /// Moves the socket into this thread's event loop, from another thread's.
     ///
     /// # Errors
-    /// The system's; the other one goes on waiting for it.
+    /// The system refused; the other event loop keeps the socket.
     fn rehome(&mut self) -> io::Result<()>;
 
-    /// The protocol under it, for `relayd clients`.
+    /// The transport protocol, for `relayd clients`.
     fn protocol(&self) -> &'static str;
 }
 
-/// The same connection in the event loop that this is called in, instead of another's.
+/// Moves a connection into the calling thread's event loop, from another thread's.
 ///
 /// # Errors
-/// The system's; and that no file is left for the moment in which both have it but those that clients do not
-/// get.
+/// The system refused, or only reserved files are left: for a moment both event loops have a file for the
+/// connection, and clients do not get reserved files.
 pub fn rehome(tcp: &TcpStream) -> io::Result<TcpStream> {
     let again = tcp.as_fd().try_clone_to_owned()?;
     if Limit::get().unwrap_or(Limit::UNKNOWN).is_reserved(again.as_raw_fd()) {
@@ -97,14 +97,15 @@ pub fn rehome(tcp: &TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(again.into())
 }
 
-/// Waits for the next bytes and appends them to `into`; flushes meanwhile. For the phases before the frames.
+/// Waits for the next bytes and appends them to `into`; flushes meanwhile. Used in the phases before the
+/// frames.
 ///
 /// # Errors
-/// The transport's, and `UnexpectedEof` when the peer has closed.
+/// The transport's error, or `UnexpectedEof` when the peer has closed.
 pub async fn recv_into<S: Stream>(stream: &mut S, into: &mut Vec<u8>) -> io::Result<()> {
     let received = poll_fn(|cx| {
-        // An answer that does not get away must not keep us from reading: the peer may be waiting for
-        // neither.
+        // A flush that makes no progress must not stop the reading: the peer may not be waiting for the
+        // answer.
         if let Poll::Ready(Err(error)) = stream.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
@@ -122,7 +123,7 @@ pub async fn recv_into<S: Stream>(stream: &mut S, into: &mut Vec<u8>) -> io::Res
 /// Sends all of `plaintext` and waits until the socket has taken it.
 ///
 /// # Errors
-/// The transport's.
+/// The transport's error.
 pub async fn send_all<S: Stream>(stream: &mut S, plaintext: &[u8]) -> io::Result<()> {
     poll_fn(|cx| stream.poll_flush(cx)).await?;
     poll_fn(|cx| Poll::Ready(stream.send(cx, &mut [plaintext].into_iter(), false))).await?;

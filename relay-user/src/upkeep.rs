@@ -1,6 +1,6 @@
-//! What has to be done again and again: sweeps, the heartbeat, audits, next hops.
+//! The daemon's repeated work: sweeps, the heartbeat, audits, next hops.
 //!
-//! The packet paths keep no timers; these few tasks look at everything in turn.
+//! The packet paths keep no timers; these few tasks check all connections and sessions in turn.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,31 +21,33 @@ use crate::udp::service::BoundLeg;
 use crate::workers::Pool;
 use crate::workers::spread::{self, Spread};
 
-/// Keep-alives and write deadlines are looked at this often.
+/// Time between two checks of keep-alives and write deadlines.
 const CONNECTION_SWEEP: Duration = Duration::from_millis(500);
 
-/// Between two looks at how many workers the load needs.
+/// Time between two looks at how many workers the load needs.
 const SPREAD_LOOK: Duration = Duration::from_millis(100);
 
-/// Every how many of those looks there is one for connections that logged in while their worker was let go.
+/// One in this many looks also moves connections that logged in on a worker while it was let go.
 const STRAYS_LOOK: u64 = 50;
 
-/// Between two looks at queues that hold too much.
+/// Time between two checks of the queues while too many bytes wait.
 const QUEUE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Sessions' liveness, and with it their expiry.
+/// Time between two sweeps of the sessions: liveness and expiry.
 const SESSION_SWEEP: Duration = Duration::from_secs(5);
 
-/// Well within [`relay_common::fastpath::HEARTBEAT_LIMIT_NS`], also when a beat or two is late.
+/// Time between two heartbeats: well within [`relay_common::fastpath::HEARTBEAT_LIMIT_NS`], even if one or
+/// two are late.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// The BPF map is compared with the table.
+/// Time between two comparisons of the BPF map with the table.
 const AUDIT: Duration = Duration::from_secs(30);
 
-/// Every leg's next hop is looked up afresh, whatever netlink says, and its neighbour kept confirmed.
+/// Time between two look-ups of every leg's next hop, made even without a netlink signal; they also keep the
+/// neighbours confirmed.
 const NEXT_HOP_REFRESH: Duration = Duration::from_secs(20);
 
-/// Keeps connections alive, and ends those that take nothing.
+/// Keeps connections alive, and ends those whose clients take nothing.
 pub async fn connections(relay: Arc<Relay>) {
     let mut ticks = ticks(CONNECTION_SWEEP);
     loop {
@@ -54,7 +56,7 @@ pub async fn connections(relay: Arc<Relay>) {
     }
 }
 
-/// Gives the connections as many workers as their load needs.
+/// Uses as many workers for the connections as their load needs.
 pub async fn spread(relay: Arc<Relay>, pool: Arc<Pool>) {
     let mut before = match pool.cpu() {
         _ if pool.count() == 1 => return std::future::pending().await,
@@ -92,7 +94,7 @@ pub async fn spread(relay: Arc<Relay>, pool: Arc<Pool>) {
     }
 }
 
-/// Frees queues whenever too much waits for all clients together.
+/// Frees queues whenever too many bytes wait for all clients together.
 pub async fn queue_memory(relay: Arc<Relay>) {
     loop {
         relay.budget.exceeded().await;
@@ -106,13 +108,13 @@ pub async fn queue_memory(relay: Arc<Relay>) {
                     "too much waits for slow clients (--queue-memory); cut the slowest"
                 );
             }
-            // Those that are left take; all that can be done is to wait until they have.
+            // The remaining clients do take frames; the only thing to do is to wait for them.
             tokio::time::sleep(QUEUE_PAUSE).await;
         }
     }
 }
 
-/// Ends sessions that are over, and renews the challenge secret.
+/// Ends expired sessions and renews the challenge secret.
 pub async fn sessions(relay: Arc<Relay>, udp: Arc<UdpRelay>) {
     let mut ticks = ticks(SESSION_SWEEP);
     loop {
@@ -127,7 +129,7 @@ pub async fn sessions(relay: Arc<Relay>, udp: Arc<UdpRelay>) {
     }
 }
 
-/// Tells the XDP program that the daemon lives, and audits its session map.
+/// Sends the XDP program its heartbeat and audits its session map.
 pub async fn kernel(relay: Arc<Relay>, fast: Arc<FastPath>) {
     let (mut beats, mut audits) = (ticks(HEARTBEAT), ticks(AUDIT));
     loop {
@@ -148,7 +150,7 @@ pub async fn kernel(relay: Arc<Relay>, fast: Arc<FastPath>) {
     }
 }
 
-/// Looks up the next hop of each leg as it is bound, and of all legs when the host's routing changes.
+/// Looks up the next hop of each leg when it is bound, and of all legs when the host's routing changes.
 pub async fn next_hops(
     relay: Arc<Relay>,
     hops: NextHops,
@@ -162,7 +164,7 @@ pub async fn next_hops(
                 Some(leg) => resolve(&relay, &hops, leg),
                 None => return,
             },
-            // A watch that ended matches no more; the refresh goes on.
+            // If the watch has ended, this branch no longer matches; the refresh goes on.
             Some(()) = changes.recv() => resolve_all(&relay, &hops),
             _ = refresh.tick() => {
                 confirm_neighbours(&relay, &hops);
@@ -178,8 +180,8 @@ fn resolve_all(relay: &Relay, hops: &NextHops) {
     }
 }
 
-/// XDP's packets do not pass through the kernel's neighbour table; without this, entries in use would grow
-/// stale.
+/// Confirms the neighbours in use. XDP's packets do not pass through the kernel's neighbour table; without
+/// this, entries in use would grow stale.
 fn confirm_neighbours(relay: &Relay, hops: &NextHops) {
     for (vni, leg, path) in relay.router.leg_paths() {
         if let Err(error) = hops.refresh(path.local.ip(), path.remote.ip()) {

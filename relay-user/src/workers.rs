@@ -4,9 +4,9 @@
 //!   listen ─► the worker with the fewest ─► login ─► task ─┬─ stays: no queue of tasks is shared
 //!   upkeep ─► spread: how many are used ─────────────────► └─ moves, when that changes
 //! ```
-//! A second worker makes each packet dearer: there are more wake-ups, and fewer packets in each. So only as
-//! many are used as the load needs. What is not about packets runs elsewhere: nothing long ever stands before
-//! a packet.
+//! Each further worker makes every packet dearer: there are more wake-ups, with fewer packets each. So only
+//! as many workers are used as the load needs. Work other than relaying runs on other threads: a packet never
+//! waits for a long task.
 
 pub mod pause;
 pub mod spread;
@@ -27,12 +27,12 @@ thread_local! {
     static HERE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// The number of the worker whose thread this is.
+/// The number of the worker that runs this thread; `None` on other threads.
 pub fn here() -> Option<usize> {
     HERE.get()
 }
 
-/// What workers are given work through.
+/// The handle through which workers are given work.
 #[derive(Debug)]
 pub struct Pool {
     workers: Vec<Worker>,
@@ -45,21 +45,23 @@ struct Worker {
     thread: Pid,
 }
 
-/// The threads, each a runtime of one: that, unlike a runtime in the current thread, runs the receiver that a
-/// read has woken next, while what was read for it is in the cache.
+/// The worker threads. Each runs a runtime with one worker thread. Unlike a current-thread runtime, it next
+/// runs the receiver that a read has just woken, while the data for it is still in the cache.
 ///
-/// Dropping this ends them, and what runs on them; not to be done by a task of any runtime, as it waits.
+/// Dropping this ends the threads and their tasks. Drop it outside any runtime's tasks, because the drop
+/// waits.
 #[derive(Debug, Default)]
 pub struct Workers {
     runtimes: Vec<Runtime>,
 }
 
 impl Workers {
-    /// Starts `count` threads, of which one is used so far; `busy_pause` is [`pause::before_sleep`]'s, zero
-    /// for none.
+    /// Starts `count` threads, of which one is used at first. `busy_pause` is the pause of
+    /// [`pause::before_sleep`]; zero: none.
     ///
     /// # Errors
-    /// The system has no thread or no file for one of them. Those that it had are left for the drop.
+    /// The system has no thread or no file for one of the threads. The threads started before are ended by
+    /// the drop.
     pub fn start(&mut self, count: usize, busy_pause: Duration) -> io::Result<Arc<Pool>> {
         let mut workers = Vec::new();
         for number in 0..count.max(1) {
@@ -69,13 +71,14 @@ impl Workers {
             builder.on_thread_start(move || {
                 HERE.set(Some(number));
                 pause::allow_short_sleeps();
-                // Nobody waits for it any more if the start has failed.
+                // If the start has failed, nobody waits for this message.
                 let _ = said.send(gettid());
             });
             if !busy_pause.is_zero() {
                 builder.on_thread_park(move || pause::before_sleep(busy_pause));
             }
-            // Without one it panics; it does so all the same if the last one has gone in between.
+            // The runtime panics if it gets no thread. This check makes that unlikely, but the last thread
+            // may be taken in between.
             threads::check()?;
             let runtime = panic::catch_unwind(AssertUnwindSafe(|| builder.build()));
             let runtime = runtime.map_err(|_| io::Error::other("no thread is to be had"))??;
@@ -88,40 +91,40 @@ impl Workers {
 }
 
 impl Pool {
-    /// How many there are; at least one.
+    /// Number of workers; at least one.
     pub fn count(&self) -> usize {
         self.workers.len()
     }
 
-    /// How many get connections: the first so many.
+    /// Number of workers that get connections; these are the first ones.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Lets the first `active` have the connections. Those that others have are not moved by this.
+    /// Sets how many workers get connections. Connections on the other workers are not moved by this call.
     pub fn set_active(&self, active: usize) {
         self.active.store(active.clamp(1, self.count()), Ordering::Relaxed);
     }
 
-    /// A worker by its number; they repeat beyond [`Pool::count`].
+    /// The worker with this number; beyond [`Pool::count`] the numbers start again at the first worker.
     pub fn nth(&self, number: usize) -> &Handle {
         &self.workers[number % self.workers.len()].handle
     }
 
-    /// Of those that get connections, the one with the fewest tasks.
+    /// The worker with the fewest tasks, among those that get connections.
     pub fn least(&self) -> &Handle {
         self.nth((0..self.active()).min_by_key(|number| self.tasks(*number)).unwrap_or(0))
     }
 
-    /// Tasks of a worker.
+    /// Number of tasks of a worker.
     pub fn tasks(&self, number: usize) -> usize {
         self.nth(number).metrics().num_alive_tasks()
     }
 
-    /// CPU time that all workers have had together.
+    /// CPU time that all workers have used together.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system does not report the CPU time.
     pub fn cpu(&self) -> io::Result<Duration> {
         self.workers.iter().map(|worker| cpu_of(worker.thread)).sum()
     }

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::observe::counters::Counter;
 use crate::route::vocabulary::Refusal;
 
-/// Seconds after which a request that found no address or no room may be repeated (upstream's
+/// Seconds after which a client may repeat a request that found no address or no free session (upstream's
 /// `ServerRetryAfter`).
 pub(crate) const RETRY_AFTER: u64 = 3;
 
@@ -31,7 +31,7 @@ pub(super) async fn allocate(
     State(daemon): State<Arc<Parts>>,
     body: Bytes,
 ) -> Result<Json<ServerEndpoint>, Failure> {
-    // Parsed here, so that a wrong body is a sentence with status 400 whatever its content type says.
+    // Parsed here, so that a wrong body gives a sentence with status 400, whatever its content type is.
     let AllocateRequest { client_disco: pair } = serde_json::from_slice(&body).map_err(|error| {
         let expected = r#"{"ClientDisco":["discokey:…","discokey:…"]}"#;
         Failure::new(StatusCode::BAD_REQUEST, format!("the body must be {expected}: {error}"))

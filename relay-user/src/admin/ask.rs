@@ -1,4 +1,4 @@
-//! Asking a running daemon: one request over its admin socket.
+//! Asks a running daemon: one request over its admin socket.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -15,22 +15,22 @@ use tokio::net::UnixStream;
 use super::list::TOTALS;
 use super::view::Problem;
 
-/// How long the daemon may take.
+/// How long the daemon may take to answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What the daemon answers with status 200.
+/// An answer of the daemon with status 200.
 #[derive(Clone, Debug)]
 pub struct AdminAnswer {
     /// The body: JSON.
     pub body: Bytes,
-    /// The header [`TOTALS`], of answers that are lists.
+    /// The header [`TOTALS`]; only answers that are lists have it.
     pub totals: Option<String>,
 }
 
 /// The answer to `GET path`.
 ///
 /// # Errors
-/// Nobody serves the socket, or the daemon answers with an error.
+/// No daemon serves the socket, or the daemon answers with an error.
 pub async fn get(socket: &Path, path: &str) -> anyhow::Result<AdminAnswer> {
     ask(socket, Request::get(path), Bytes::new()).await
 }
@@ -38,7 +38,7 @@ pub async fn get(socket: &Path, path: &str) -> anyhow::Result<AdminAnswer> {
 /// The answer to `PUT path` with a body of JSON.
 ///
 /// # Errors
-/// Nobody serves the socket, or the daemon answers with an error.
+/// No daemon serves the socket, or the daemon answers with an error.
 pub async fn put(socket: &Path, path: &str, json: String) -> anyhow::Result<AdminAnswer> {
     ask(socket, Request::put(path).header("content-type", "application/json"), json.into()).await
 }
@@ -72,7 +72,7 @@ async fn send(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<Ad
     Ok(AdminAnswer { body, totals })
 }
 
-/// Why nobody could be asked, and what to do.
+/// Why no daemon could be asked, and the remedy.
 fn unreachable(socket: &Path, kind: ErrorKind) -> String {
     let path = socket.display();
     match kind {

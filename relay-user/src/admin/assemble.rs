@@ -1,4 +1,4 @@
-//! What the admin socket answers, put together from the running daemon.
+//! Builds the admin socket's answers from the running daemon.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! Which clients or sessions an operator asks about: one word, whose form says what it names.
+//! Selects clients or sessions by one word, whose form shows what it names.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,33 +7,33 @@ use relay_common::key::{DiscoPublic, KEY_LEN, NodePublic};
 use crate::route::peer::Peer;
 use crate::route::sessions::Session;
 
-/// What filters of clients look like, for messages.
+/// The forms of client filters, for messages.
 pub const CLIENT_FORMS: &str =
     "a key or its first digits (nodekey:0123…), an address (IP or IP:PORT), or an app name (app:NAME)";
 
-/// What filters of sessions look like, for messages.
+/// The forms of session filters, for messages.
 pub const SESSION_FORMS: &str =
     "a VNI (7 or vni:7), a key or its first digits (discokey:0123…), or an address (IP or IP:PORT)";
 
-/// What has to hold of a client or a session.
+/// The condition that a client or a session must meet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Filter {
-    /// Nothing.
+    /// No condition.
     #[default]
     All,
     /// A key starts with these hex digits.
     Key(String),
-    /// It has this virtual network identifier.
+    /// The session has this virtual network identifier.
     Vni(u32),
-    /// It is at this address, and port if one is named.
+    /// The client is at this address, and port if given.
     Addr(IpAddr, Option<u16>),
-    /// Its app name contains this, in whatever case.
+    /// The client's app name contains this text; case is ignored.
     App(String),
-    /// A word that may be a key's first digits or an app name.
+    /// The word may be the first digits of a key or part of an app name.
     KeyOrApp(String),
 }
 
-/// A word that names nothing.
+/// A word that is not a valid filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the filter {text:?} names nothing: write {forms}")]
 pub struct FilterError {
@@ -45,7 +45,7 @@ impl Filter {
     /// Reads a filter of clients.
     ///
     /// # Errors
-    /// The word has no form that names clients.
+    /// The word does not have a form that names clients.
     pub fn of_clients(text: &str) -> Result<Self, FilterError> {
         let wrong = || FilterError { text: text.to_owned(), forms: CLIENT_FORMS };
         let word = word(text);
@@ -66,11 +66,11 @@ impl Filter {
         })
     }
 
-    /// Reads a filter of sessions. A number is a VNI; digits of a key that look like one need `discokey:`
-    /// before them.
+    /// Reads a filter of sessions. A number is a VNI; the digits of a key that look like a number need
+    /// `discokey:` before them.
     ///
     /// # Errors
-    /// The word has no form that names sessions.
+    /// The word does not have a form that names sessions.
     pub fn of_sessions(text: &str) -> Result<Self, FilterError> {
         let wrong = || FilterError { text: text.to_owned(), forms: SESSION_FORMS };
         let word = word(text);
@@ -89,7 +89,7 @@ impl Filter {
         }
     }
 
-    /// Whether it leaves nothing out.
+    /// Whether the filter lets everything through.
     pub fn is_all(&self) -> bool {
         *self == Self::All
     }
@@ -120,12 +120,12 @@ impl Filter {
     }
 }
 
-/// Whether `addr` is at `ip`, and at `port` if one is named. An IPv4 address is the same in both families.
+/// Whether `addr` has the address `ip`, and `port` if given. An IPv4 address is the same in both families.
 pub(crate) fn at(addr: SocketAddr, ip: IpAddr, port: Option<u16>) -> bool {
     addr.ip().to_canonical() == ip && port.is_none_or(|port| addr.port() == port)
 }
 
-/// As it comes out of a table, with the ellipsis of a shortened key.
+/// The word as copied from a table, without the ellipsis of a shortened key.
 fn word(text: &str) -> &str {
     text.trim().trim_end_matches('…')
 }
@@ -181,7 +181,7 @@ mod tests {
         for no in ["nodekey:ac", "ac", "192.0.2.8", "192.0.2.7:1235", "app:x", "other"] {
             assert!(!Filter::of_clients(no).expect(no).client(&client), "{no}");
         }
-        // A name of hex digits is a name all the same.
+        // A name of hex digits is also found as a name.
         assert!(Filter::of_clients("beef").expect("a word").client(&peer(1, "[::1]:1", "beef")));
         assert!(Filter::of_clients("[::1]").expect("an address").client(&peer(1, "[::1]:1", "")));
     }

@@ -1,12 +1,12 @@
-//! `GET /v1/clients` and `GET /v1/sessions`: filtered and cut to a number here, in the daemon, in slices
-//! between which other threads get at the table, and other questions at this one.
+//! `GET /v1/clients` and `GET /v1/sessions`. The daemon filters and limits the lists itself. It works in
+//! slices: between two slices other threads can use the table, and other questions can use this thread.
 //!
 //! | parameter | meaning |
 //! |---|---|
 //! | `filter` | see [`Filter`]; absent: all |
 //! | `limit` | how many to list; absent or 0: all |
 //!
-//! The body lists them; a header [`TOTALS`] adds up all that the filter lets through, listed or not.
+//! The body has the list; a header [`TOTALS`] has the totals of all matches, listed or not.
 
 use std::sync::Arc;
 
@@ -23,51 +23,52 @@ use crate::relay::Relay;
 /// The header that holds [`ClientTotals`] or [`SessionTotals`] as JSON.
 pub const TOTALS: &str = "relayd-totals";
 
-/// Clients looked at before other questions get their turn.
+/// Clients handled before other questions are served.
 const SLICE: usize = 128;
 
-/// What the clients that pass the filter did, listed or not.
+/// Totals of the clients that pass the filter, listed or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientTotals {
-    /// How many there are.
+    /// Number of clients.
     pub clients: usize,
-    /// Packets they sent.
+    /// Packets that they sent.
     pub packets_in: u64,
-    /// Payload bytes of those.
+    /// Payload bytes of the packets that they sent.
     pub bytes_in: u64,
     /// Packets written to them.
     pub packets_out: u64,
-    /// Payload bytes of those.
+    /// Payload bytes of the packets written to them.
     pub bytes_out: u64,
 }
 
-/// What the sessions that pass the filter carried, listed or not.
+/// Totals of the sessions that pass the filter, listed or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionTotals {
-    /// How many there are.
+    /// Number of sessions.
     pub sessions: usize,
-    /// Those with both legs bound.
+    /// Sessions with both legs bound.
     pub bound: usize,
-    /// Those that the kernel forwards.
+    /// Sessions that the kernel forwards.
     pub installed: usize,
     /// Packets that userspace forwarded.
     pub packets: u64,
-    /// UDP payload bytes of those.
+    /// UDP payload bytes that userspace forwarded.
     pub bytes: u64,
     /// Packets that XDP forwarded.
     pub xdp_packets: u64,
-    /// UDP payload bytes of those.
+    /// UDP payload bytes that XDP forwarded.
     pub xdp_bytes: u64,
 }
 
-/// What is asked for.
+/// The query of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Query {
     filter: Filter,
     limit: usize,
 }
 
-/// A JSON array that grows slice by slice: a long one written at its end would hold the thread for as long.
+/// A JSON array that grows slice by slice. Writing a long one at the end would block the thread for a long
+/// time.
 struct List {
     json: Vec<u8>,
     len: usize,
@@ -95,7 +96,7 @@ async fn list_clients(
     query: &Query,
     now_ms: u64,
 ) -> serde_json::Result<(Vec<u8>, ClientTotals)> {
-    // Only handles are collected under the map's locks; a login waits for no sentence about a client.
+    // Only handles are collected under the map's locks: a login does not wait for the text about a client.
     let mut peers = Vec::with_capacity(relay.router.client_count());
     relay.router.for_each_peer(|peer| peers.push(Arc::clone(peer)));
     peers.sort_unstable_by_key(|peer| (peer.key, peer.remote));
@@ -127,7 +128,7 @@ async fn list_sessions(
         let end = relay.router.sessions_after(last, wanted, |session, route, kernel| {
             slice.push(SessionView::of(session, route, kernel.as_ref(), now_ns));
         });
-        // Behind the table's lock.
+        // Done after the table's lock is released.
         for session in slice.drain(..) {
             totals.sessions += 1;
             totals.bound += usize::from(session.bound);
@@ -151,7 +152,7 @@ impl List {
         Self { json: b"[".to_vec(), len: 0, limit }
     }
 
-    /// Appends `item`, unless the list has all that may be in it; 0: there is no limit.
+    /// Appends `item`, unless the list is full; limit 0: the list is never full.
     fn push(&mut self, item: &impl Serialize) -> serde_json::Result<()> {
         if self.limit > 0 && self.len >= self.limit {
             return Ok(());
@@ -190,7 +191,7 @@ impl Query {
     }
 }
 
-/// The path and query that ask `path` for what `filter` lets through, `limit` of it at most; 0: all.
+/// The path and query that ask `path` for the entries that match `filter`, at most `limit`; 0: all.
 pub fn path(path: &str, filter: Option<&str>, limit: usize) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     if let Some(filter) = filter {

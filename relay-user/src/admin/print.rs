@@ -1,4 +1,4 @@
-//! The admin socket's answers, for people: what fits a screen, with units, and the totals last.
+//! Prints the admin socket's answers for people: as much as fits a screen, with units, and the totals last.
 
 mod counters;
 
@@ -10,10 +10,10 @@ use super::view::{ActiveXdp, ClientView, Derp, LegView, SessionView, Status, Xdp
 use crate::columns::Align::{Left, Right};
 use crate::columns::{age, bytes, count, plural, table};
 
-/// Hex digits that a key is cut to at least; more where keys would look alike.
+/// Hex digits of a shortened key at least; more if keys would look alike.
 const DIGITS: usize = 12;
 
-/// `relayd status`. `all`: counters at zero, too.
+/// Prints `relayd status`. `all`: includes counters at zero.
 pub fn status(status: &Status, all: bool) -> String {
     let mut out = String::new();
     let up = status.uptime_seconds;
@@ -73,7 +73,7 @@ fn active(out: &mut String, xdp: &ActiveXdp, all: bool) {
     }
 }
 
-/// `relayd xdp on`, `relayd xdp off`.
+/// Prints the answer of `relayd xdp on` and `relayd xdp off`.
 pub fn switched(xdp: &Xdp) -> String {
     match xdp {
         Xdp::Active(xdp) => format!("XDP: {}\n", state(xdp)),
@@ -89,7 +89,7 @@ fn state(xdp: &ActiveXdp) -> String {
     format!("{state}; {} mode on {}", xdp.mode, xdp.interface)
 }
 
-/// `relayd clients`.
+/// Prints `relayd clients`.
 pub fn clients(clients: &[ClientView], totals: &ClientTotals) -> String {
     let keys: Vec<String> = clients.iter().map(|client| client.key.to_string()).collect();
     let digits = digits(&keys);
@@ -144,7 +144,7 @@ fn queued(client: &ClientView) -> String {
     }
 }
 
-/// `relayd sessions`.
+/// Prints `relayd sessions`.
 pub fn sessions(sessions: &[SessionView], totals: &SessionTotals) -> String {
     let keys: Vec<String> =
         sessions.iter().flat_map(|session| &session.legs).map(|leg| leg.client.to_string()).collect();
@@ -206,7 +206,7 @@ fn leg(leg: &LegView, digits: usize) -> [String; 8] {
     ]
 }
 
-/// What of a list is not shown; `None`: nothing.
+/// The note about the entries of a list that are not shown; `None`: all are shown.
 pub(super) fn left_out(shown: usize, matched: usize) -> Option<String> {
     let rest = matched.saturating_sub(shown);
     (rest > 0).then(|| format!("{} not shown (--limit 0 shows all)", count(rest as u64)))
@@ -220,7 +220,7 @@ fn packets(n: u64) -> String {
     format!("{} pkts", count(n))
 }
 
-/// How many hex digits tell all these keys apart.
+/// How many hex digits make all these keys distinct.
 fn digits(keys: &[String]) -> usize {
     let mut sorted: Vec<&str> = keys.iter().map(|key| hex(key).1).collect();
     sorted.sort_unstable();
@@ -229,7 +229,7 @@ fn digits(keys: &[String]) -> usize {
     sorted.windows(2).map(|pair| alike(pair) + 1).max().unwrap_or(0).max(DIGITS)
 }
 
-/// A key's prefix and first digits: what the filter takes.
+/// A key's prefix and first digits, in a form that the filter accepts.
 fn short(key: &str, digits: usize) -> String {
     let (prefix, hex) = hex(key);
     match hex.get(..digits) {

@@ -1,4 +1,4 @@
-//! `relayd status` and the other questions: from the command line to what is printed.
+//! `relayd status` and the other questions, from the command line to the printed text.
 
 use std::path::PathBuf;
 
@@ -12,25 +12,25 @@ use super::{ask, list, print, socket};
 use crate::cli::{Admin, Command, Switch};
 use crate::fastpath::{ROOT, inspect};
 
-/// Clients, of one line each, that a screen shows.
+/// Clients that fit on a screen; each takes one line.
 const CLIENTS: usize = 20;
 
-/// Sessions, of two lines each.
+/// Sessions that fit on a screen; each takes two lines.
 const SESSIONS: usize = 10;
 
-/// What a question prints.
+/// The output of a question.
 #[derive(Clone, Debug, Default)]
 pub struct CommandOutput {
     /// For standard output.
     pub text: String,
-    /// For standard error, where `text` is for programs.
+    /// Text for standard error, if `text` is for programs.
     pub note: Option<String>,
 }
 
-/// Asks what the command asks.
+/// Executes a question of the command line.
 ///
 /// # Errors
-/// Nobody could be asked, or the daemon or the kernel refuses; the message names the remedy.
+/// No daemon could be asked, or the daemon or the kernel refused. The message names the remedy.
 pub fn ask(command: Command) -> anyhow::Result<CommandOutput> {
     let text = match command {
         Command::Status { all, admin } => {
@@ -87,7 +87,7 @@ fn switch(state: Switch, admin_socket: Option<PathBuf>) -> anyhow::Result<String
     Ok(print::switched(&parse::<Xdp>(&answer.body)?))
 }
 
-/// Which sessions of the maps; they hold no keys.
+/// Selects sessions in the maps; the maps hold no keys.
 fn only(filter: Option<&str>) -> anyhow::Result<inspect::Only> {
     let text = filter.unwrap_or_default();
     match Filter::of_sessions(text)? {

@@ -1,4 +1,4 @@
-//! The admin socket's place, and who may own it.
+//! The admin socket's path, and its owner.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,17 +15,17 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::lockfile::{Lock, LockError};
 
-/// The owner's, and nobody else's.
+/// Mode of the socket's file: only the owner has access.
 const MODE: u32 = 0o600;
 
-/// Connections that may wait to be taken in.
+/// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// `admin.sock` in systemd's `RuntimeDirectory=`, where the service has one; else `/run/relayd/admin.sock`
-/// for root, and `relayd/admin.sock` under the user's runtime directory for others.
+/// `admin.sock` in systemd's `RuntimeDirectory=`, if the service has one. Otherwise `/run/relayd/admin.sock`
+/// for root, and `relayd/admin.sock` under the user's runtime directory for other users.
 ///
 /// # Errors
-/// Not root, and no runtime directory.
+/// The user is not root and has no runtime directory.
 pub fn default_path() -> anyhow::Result<PathBuf> {
     if let Some(dirs) = std::env::var_os("RUNTIME_DIRECTORY")
         && let Some(dir) = dirs.as_bytes().split(|byte| *byte == b':').find(|dir| !dir.is_empty())
@@ -41,8 +41,8 @@ pub fn default_path() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// A bound admin socket. Dropping it removes the socket's file, if that is still the one that was made here,
-/// and then lets go of the lock.
+/// A bound admin socket. Dropping it removes the socket's file, if it is still the file made here, and then
+/// releases the lock.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -51,7 +51,7 @@ pub struct SocketFile {
     _lock: Lock,
 }
 
-/// The place is another daemon's.
+/// Another daemon uses the path.
 #[derive(Debug, thiserror::Error)]
 #[error("another relayd serves {}{holder}; stop it, or name another place with --admin-socket", path.display())]
 pub struct Taken {
@@ -59,13 +59,15 @@ pub struct Taken {
     holder: String,
 }
 
-/// Binds the socket for its owner only. Replaces one that nobody serves, and refuses one that somebody does.
+/// Binds the socket for its owner only. Replaces a socket that no process serves, and refuses one that a
+/// process serves.
 ///
-/// Of daemons that start together one gets it: all is done under the lock of a file beside the socket, which
-/// is held as long as the socket.
+/// If several daemons start together, one gets the socket: all steps are done under the lock of a file beside
+/// the socket, which is held as long as the socket.
 ///
 /// # Errors
-/// Names the path, `--admin-socket` and the remedy; [`Taken`] where a daemon serves it.
+/// The message names the path, `--admin-socket` and the remedy; [`Taken`] if another daemon serves the
+/// socket.
 pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let cannot = || {
         let path = path.display();
@@ -79,7 +81,7 @@ pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
         Ok(meta) if !meta.file_type().is_socket() => {
             bail!("{} exists and is no socket; name another place with --admin-socket", path.display())
         }
-        // Another program's, or that of a relayd from before there was a lock.
+        // The socket belongs to another program, or to a relayd from before the lock was introduced.
         Ok(_) if UnixStream::connect(path).is_ok() => return Err(taken(path, None)),
         Ok(_) => fs::remove_file(path).with_context(cannot)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -106,8 +108,9 @@ fn taken(path: &Path, holder: Option<u32>) -> anyhow::Error {
     Taken { path: path.to_owned(), holder }.into()
 }
 
-/// Listens on a socket whose file is born with the mode it keeps, so that nobody else may connect in
-/// between: on Linux the file takes the mode of the unbound socket (unix(7) leaves it out; `unix_bind_bsd`).
+/// Listens on a socket whose file has its final mode from the start, so that no other user can connect in
+/// between. On Linux the file takes the mode of the unbound socket (unix(7) does not say so; see
+/// `unix_bind_bsd`).
 fn listen(path: &Path) -> std::io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     fchmod(&socket, Mode::from_bits_truncate(MODE))?;
@@ -119,7 +122,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Gone already is as good; what somebody else put there is theirs.
+        // The file may be gone already; a file that another process put there must stay.
         let still = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.made);
         if still {
             let _ = fs::remove_file(&self.path);
@@ -175,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("admin.sock");
         let (_listener, bound) = bind(&path).expect("first");
-        // Under another name first: a file system may give a new file the inode of one just removed.
+        // The old file is renamed first: a file system may give a new file the inode of a file just removed.
         let moved = dir.path().join("moved");
         fs::rename(&path, &moved).expect("renamed");
         let _other = UnixListener::bind(&path).expect("bound");

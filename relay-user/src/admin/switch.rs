@@ -1,4 +1,4 @@
-//! `PUT /v1/xdp`: the kill switch of the fast path. Sessions lose nothing by it: userspace carries them.
+//! `PUT /v1/xdp`: the kill switch of the fast path. No session is lost: userspace forwards them.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! The thread that serves the admin socket: one of its own, so that it answers however the packet workers
-//! fare, and so that no answer, however long, holds one of them.
+//! The thread that serves the admin socket. It is a separate thread, so that it answers even when the workers
+//! are busy, and so that a long answer blocks no worker.
 //!
-//! A client that asks nothing, stops half way or does not read its answer loses its connection after some
-//! seconds, and so cannot keep others from asking.
+//! A client that sends no request, stops half way or does not read its answer loses its connection after some
+//! seconds, and so cannot keep other clients from asking.
 
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
@@ -26,29 +26,29 @@ use tokio::time::{sleep, timeout};
 use super::{Failure, Parts, routes};
 use crate::threads;
 
-/// Connections served at once; others wait in the socket's backlog.
+/// Connections served at the same time; further ones wait in the socket's backlog.
 const CONNECTIONS: usize = 32;
 
-/// How long a client may take to send a request's head, from its connect or from the last answer.
+/// How long a client may take to send a request's head, counted from its connect or the last answer.
 const HEAD: Duration = Duration::from_secs(3);
 
-/// How long a request's body and the answer to it may take to make.
+/// How long it may take to read a request's body and to make the answer.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// After this a connection gets no further answers, and [`REQUEST`] more to take the one it waits for.
+/// After this time a connection gets no new answers, and has [`REQUEST`] more to take the pending one.
 const LIFE: Duration = Duration::from_secs(30);
 
-/// Before the next try when no connection could be taken in.
+/// Pause before the next try if no connection could be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The running thread. Dropping it ends the thread, and with it the thread's hold on the daemon's parts.
+/// The running thread. Dropping it ends the thread, which then releases the daemon's parts.
 #[derive(Debug)]
 pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Serves `listener` on a new thread. The future is done when that thread has ended.
+/// Serves `listener` on a new thread. The future is done when the thread has ended.
 ///
 /// # Errors
 /// The thread could not be started.
@@ -62,10 +62,10 @@ pub fn start(
     let (said, begun) = mpsc::channel();
     let run = move || {
         let _alive = alive;
-        // Made here: it must not be dropped where the caller may be.
+        // The runtime is made here, because it must not be dropped in the caller's context.
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            // The caller waits for it.
+            // The caller waits for this result.
             Err(error) => return drop(said.send(Err(error))),
         };
         let _ = said.send(Ok(()));
@@ -85,7 +85,7 @@ pub fn start(
     let thread = thread.with_context(cannot)?;
     begun.recv()?.context("cannot start the admin socket's event loop")?;
     let ended = async {
-        // Nothing is ever sent: the other end goes with the thread.
+        // Nothing is ever sent: the other end is dropped with the thread.
         let _ = ended.await;
     };
     Ok((Server { stop: Some(stop), thread: Some(thread) }, ended))
@@ -121,7 +121,7 @@ async fn connection(stream: UnixStream, routes: Router) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
-    // How it ends is the client's affair.
+    // The result is ignored: only the client needs to know how the connection ends.
     tokio::select! {
         _ = connection.as_mut() => return,
         () = sleep(LIFE) => connection.as_mut().graceful_shutdown(),
@@ -180,7 +180,7 @@ mod tests {
             started_ns: 0,
         });
         let listener = UnixListener::bind(&path).expect("bound");
-        // No runtime here: nobody but the thread can be answering.
+        // There is no runtime here: only the thread can be answering.
         let (server, ended) = start(listener, Arc::clone(&daemon)).expect("started");
         let mut stream = UnixStream::connect(&path).expect("connected");
         stream.set_read_timeout(Some(REQUEST)).expect("a socket");

@@ -1,4 +1,4 @@
-//! What the admin socket answers, as JSON and as Rust types for those who ask from Rust: the schema.
+//! The schema of the admin socket's answers, as JSON and as Rust types for Rust callers.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::transport::tls::map_node::MapNode;
 /// An error answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Problem {
-    /// What is wrong, and what to do.
+    /// The fault and the remedy.
     pub error: String,
 }
 
@@ -20,19 +20,19 @@ pub struct Problem {
 pub struct Status {
     /// The daemon's release.
     pub version: String,
-    /// Seconds since its start.
+    /// Seconds since the daemon's start.
     pub uptime_seconds: u64,
     /// The DERP service.
     pub derp: Derp,
-    /// The certificate that TLS is served with, where there is TLS.
+    /// The certificate of the TLS listener, if there is one.
     pub certificate: Option<CertificateView>,
-    /// The UDP relay, where there is one.
+    /// The UDP relay, if there is one.
     pub udp: Option<UdpView>,
     /// The fast path.
     pub xdp: Xdp,
-    /// Lines of the log that nobody took in time.
+    /// Log lines that were dropped because they were not read in time.
     pub log_lines_dropped: usize,
-    /// Everything userspace has counted, by label.
+    /// All userspace counters, by label.
     pub counters: BTreeMap<String, u64>,
 }
 
@@ -43,34 +43,34 @@ pub struct Derp {
     pub key: NodePublic,
     /// Connected clients.
     pub clients: usize,
-    /// Bytes that wait for all of them together, as they are on the wire.
+    /// Bytes that wait for all clients together, counted as on the wire.
     pub queued_bytes: u64,
-    /// Bytes that may (`--queue-memory`).
+    /// Bytes that may wait (`--queue-memory`).
     pub queue_memory_bytes: u64,
     /// Worker threads (`--workers`).
     pub workers: usize,
-    /// Those that the load needs now.
+    /// Worker threads that the load needs now.
     pub workers_in_use: usize,
 }
 
 /// The certificate in use.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificateView {
-    /// Its file.
+    /// The certificate's file.
     pub file: String,
-    /// Its key's file.
+    /// The key's file.
     pub key_file: String,
-    /// Host names and addresses that it is for.
+    /// Host names and addresses that the certificate is for.
     pub names: Vec<String>,
-    /// Valid from, RFC 3339.
+    /// Start of the validity, RFC 3339.
     pub not_before: String,
-    /// Valid until, RFC 3339.
+    /// End of the validity, RFC 3339.
     pub not_after: String,
-    /// Whole days until then; negative when it is over.
+    /// Whole days until the end of the validity; negative after that.
     pub days_left: i64,
     /// `valid`, `expires soon` (14 days), `expired` or `not yet valid`.
     pub state: String,
-    /// `sha256-raw:` and its SHA-256: the `CertName` that pins it.
+    /// `sha256-raw:` and the certificate's SHA-256: the `CertName` that pins it.
     pub pin: String,
     /// The relay as one node of a DERP map.
     pub derp_map_node: MapNode,
@@ -79,25 +79,25 @@ pub struct CertificateView {
 /// The UDP relay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UdpView {
-    /// Its disco key.
+    /// The relay's disco key.
     pub key: DiscoPublic,
-    /// Its port.
+    /// The relay's port.
     pub port: u16,
     /// Allocated sessions.
     pub sessions: usize,
-    /// The most there may be.
+    /// Largest number of sessions.
     pub max_sessions: u32,
 }
 
-/// The fast path, or why there is none.
+/// The fast path, or the reason why there is none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Xdp {
     /// The program is attached.
     Active(Box<ActiveXdp>),
-    /// It is not.
+    /// No program is attached.
     Unavailable {
-        /// Why.
+        /// The reason.
         unavailable: String,
     },
 }
@@ -105,21 +105,21 @@ pub enum Xdp {
 /// An attached program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActiveXdp {
-    /// Where it is attached.
+    /// The interface that the program is attached to.
     pub interface: String,
-    /// How.
+    /// The mode in which it is attached.
     pub mode: String,
-    /// It forwards; `false`: it has been told to pass everything.
+    /// Whether it forwards; `false`: it passes everything to userspace.
     pub enabled: bool,
-    /// The kernel's id of it.
+    /// The kernel's id of the program.
     pub program_id: u32,
-    /// Where its maps are pinned, if they are.
+    /// The directory of the pinned maps, if they are pinned.
     pub maps: Option<String>,
     /// Sessions the kernel should be forwarding, at the last audit.
     pub installed: u64,
     /// Entries that audits found wrong; must be zero.
     pub drift: u64,
-    /// Writes to the map that failed.
+    /// Writes to the map, and audits, that failed.
     pub failures: u64,
     /// Audits done.
     pub audits: u64,
@@ -136,53 +136,53 @@ pub struct PacketCount {
     pub bytes: u64,
 }
 
-/// One of `GET /v1/clients`.
+/// One entry of `GET /v1/clients`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClientView {
-    /// Its node key.
+    /// The client's node key.
     pub key: NodePublic,
-    /// Where it connected from.
+    /// The address that the client connected from.
     pub remote: SocketAddr,
-    /// Packets for the key go to this connection.
+    /// Whether packets for the key go to this connection.
     pub active: bool,
-    /// The client calls this relay its home.
+    /// Whether the client calls this relay its home.
     pub preferred: bool,
-    /// The protocol under its frames: `tcp`, `tls1.2`, `tls1.3`.
+    /// The protocol under the DERP frames: `tcp`, `tls1.2`, `tls1.3`.
     #[serde(default)]
     pub protocol: String,
-    /// The label it gave itself; empty: none.
+    /// The label that the client gave itself; empty: none.
     #[serde(default)]
     pub app_name: String,
-    /// Seconds since its login.
+    /// Seconds since the login.
     pub connected_seconds: u64,
-    /// Packets it sent.
+    /// Packets that the client sent.
     pub packets_in: u64,
-    /// Payload bytes of those.
+    /// Payload bytes of the packets that the client sent.
     pub bytes_in: u64,
-    /// Packets written to it.
+    /// Packets written to the client.
     pub packets_out: u64,
-    /// Payload bytes of those.
+    /// Payload bytes of the packets written to the client.
     pub bytes_out: u64,
-    /// Frames that wait for it.
+    /// Frames that wait for the client.
     pub queued_frames: usize,
-    /// Bytes of those.
+    /// Bytes of these frames.
     pub queued_bytes: usize,
 }
 
-/// One of `GET /v1/sessions`.
+/// One entry of `GET /v1/sessions`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionView {
-    /// Its virtual network identifier.
+    /// The session's virtual network identifier.
     pub vni: u32,
     /// Completed binds.
     pub generation: u64,
-    /// Both legs are bound.
+    /// Whether both legs are bound.
     pub bound: bool,
-    /// The kernel forwards it.
+    /// Whether the kernel forwards the session.
     pub installed: bool,
-    /// Seconds since its allocation.
+    /// Seconds since the allocation.
     pub age_seconds: u64,
-    /// Its two clients.
+    /// The legs of the two clients.
     pub legs: [LegView; 2],
 }
 
@@ -191,18 +191,18 @@ pub struct SessionView {
 pub struct LegView {
     /// The client's disco key.
     pub client: DiscoPublic,
-    /// Where it is bound; `null`: no handshake yet.
+    /// The address at which the client is bound; `null`: no handshake yet.
     pub remote: Option<SocketAddr>,
-    /// The relay address it talks to.
+    /// The relay address that the client talks to.
     pub local: Option<SocketAddr>,
-    /// Packets from it that userspace forwarded.
+    /// Packets from the client that userspace forwarded.
     pub packets: u64,
-    /// UDP payload bytes of those.
+    /// UDP payload bytes of these packets.
     pub bytes: u64,
-    /// Packets from it that XDP forwarded.
+    /// Packets from the client that XDP forwarded.
     pub xdp_packets: u64,
-    /// UDP payload bytes of those.
+    /// UDP payload bytes of these packets.
     pub xdp_bytes: u64,
-    /// Seconds since its last packet, or its bind; `null`: neither.
+    /// Seconds since the client's last packet or bind; `null`: neither.
     pub last_seen_seconds_ago: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! The DERP listener, its plain companion, and STUN: judged, then bound, then served.
+//! The DERP listener, its plain companion, and STUN: checked, then bound, then served.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -27,10 +27,10 @@ use crate::workers::Pool;
 /// derper's port in development mode.
 const DEV_ADDR: &str = ":3340";
 
-/// The port on which derper speaks TLS without being told.
+/// The port on which derper uses TLS by default.
 const TLS_PORT: u16 = 443;
 
-/// What the command line asks for, judged; nothing is bound or written yet.
+/// The checked settings from the command line; nothing is bound or written yet.
 pub(super) struct Plan {
     addr: SocketAddr,
     companion: Option<u16>,
@@ -42,20 +42,20 @@ pub(super) struct Plan {
 struct Tls {
     files: CertificatePaths,
     hostname: String,
-    /// Loaded; `None`: to be made.
+    /// The loaded certificate; `None`: it must be made.
     found: Option<(Certificate, Facts)>,
 }
 
-/// Bound, but not yet accepting.
+/// Sockets that are bound but do not accept yet.
 pub(super) struct Listeners {
     derp: TcpListener,
     companion: Option<TcpListener>,
-    /// The outer one: whether STUN is asked for; the inner: whether it could be bound.
+    /// Outer option: whether STUN is requested; inner option: whether it could be bound.
     stun: Option<Option<UdpSocket>>,
     door: Arc<Door>,
 }
 
-/// Judges addresses and flags, and what is found of the certificate.
+/// Checks addresses and flags, and the certificate if one exists.
 pub(super) fn judge(serve: &Serve) -> anyhow::Result<Plan> {
     let default_addr = serve.addr == ":443";
     let addr = address::resolve(if serve.dev && default_addr { DEV_ADDR } else { &serve.addr })?;
@@ -68,7 +68,7 @@ pub(super) fn judge(serve: &Serve) -> anyhow::Result<Plan> {
     })
 }
 
-/// Binds all that is asked for.
+/// Binds all requested sockets.
 pub(super) fn bind(serve: &Serve, plan: &Plan) -> anyhow::Result<Listeners> {
     let options =
         tcp::SocketOptions { keepalive_time: serve.tcp_keepalive_time, user_timeout: serve.tcp_user_timeout };
@@ -82,8 +82,8 @@ pub(super) fn bind(serve: &Serve, plan: &Plan) -> anyhow::Result<Listeners> {
     Ok(Listeners { derp, companion: companion.transpose()?, stun, door })
 }
 
-/// DERP is served without STUN if that cannot be bound, as derper does; it is counted once there are
-/// counters.
+/// Binds STUN's socket. If that fails, DERP is served without STUN, as in derper; the failure is counted once
+/// there are counters.
 fn stun_socket(addr: SocketAddr) -> Option<UdpSocket> {
     let failed = |error: &std::io::Error| {
         tracing::warn!(%addr, %error, "no STUN: name another port with -stun-port, or turn it off with -stun=false");
@@ -99,7 +99,7 @@ fn caps(serve: &Serve) -> anyhow::Result<Caps> {
     })
 }
 
-/// The same host, scope and all, at another port.
+/// The same host, including the scope, at another port.
 fn at(mut addr: SocketAddr, port: u16) -> SocketAddr {
     addr.set_port(port);
     addr
@@ -115,7 +115,7 @@ fn cannot(what: &str, addr: SocketAddr, flag: &str) -> String {
     )
 }
 
-/// What is served, and with which certificate.
+/// The service of the DERP listener, and its certificate.
 pub(super) struct Served {
     /// For the DERP listener.
     pub(super) service: Service,
@@ -123,7 +123,7 @@ pub(super) struct Served {
     pub(super) certificate: Option<Arc<admin::ServedCertificate>>,
 }
 
-/// Makes the certificate where there is none, and the TLS configuration.
+/// Makes the certificate if there is none, and the TLS configuration.
 pub(super) fn secure(
     plan: Plan,
     records: TlsRecords,

@@ -1,18 +1,18 @@
-//! How much memory this machine gives the daemon.
+//! How much memory the daemon may use on this machine.
 
 use std::fs;
 
-/// Of the memory there is, this part may hold what waits for slow clients.
+/// The queues for slow clients may take this fraction of the memory.
 const QUEUE_SHARE: u64 = 8;
 
-/// Bytes of queues at least, however little memory there is.
+/// Bytes for the queues at least, however little memory there is.
 const LEAST_QUEUE: u64 = 16 << 20;
 
-/// Where cgroups of version 2 say how much a container may use.
+/// The file in which cgroups of version 2 give a container's memory limit.
 const CGROUP_LIMIT: &str = "/sys/fs/cgroup/memory.max";
 
-/// Bytes that may wait for all clients together, unless the operator says otherwise: an eighth of the memory
-/// of the machine, or of the container.
+/// Bytes that may wait for all clients together, unless the operator sets another limit: an eighth of the
+/// memory of the machine, or of the container.
 pub(super) fn queue_default() -> u64 {
     let machine = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
     let container = fs::read_to_string(CGROUP_LIMIT).ok();
@@ -20,7 +20,7 @@ pub(super) fn queue_default() -> u64 {
 }
 
 fn queue_share(machine: u64, container: Option<&str>) -> u64 {
-    // Without a limit it says `max`.
+    // Without a limit the file contains `max`.
     let container = container.and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
     (machine.min(container) / QUEUE_SHARE).max(LEAST_QUEUE)
 }

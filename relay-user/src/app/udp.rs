@@ -1,4 +1,4 @@
-//! The UDP relay, and the fast path under it.
+//! The UDP relay and its fast path.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::udp::socket::SocketPair;
 use crate::workers::Pool;
 use crate::{clock, upkeep};
 
-/// Bound legs that may wait for their next hop; beyond that the refresh timer comes to them.
+/// Bound legs that may wait for their next hop; the refresh timer finds any further ones.
 const WAITING_LEGS: usize = 1024;
 
-/// Judges what XDP needs before anything is bound or written.
+/// Checks the requirements of XDP before anything is bound or written.
 pub(super) fn judge(serve: &Serve) -> anyhow::Result<()> {
     match &serve.xdp {
         Some(iface) => Ok(FastPath::judge(iface).map(|_| ())?),
@@ -46,7 +46,7 @@ pub(super) fn port(pairs: &[SocketPair]) -> u16 {
     pairs.first().map_or(0, |pair| pair.v4.local().port())
 }
 
-/// Attaches the program, if asked for; else the reason why everything runs in userspace.
+/// Attaches the program if requested; otherwise returns the reason why userspace forwards everything.
 pub(super) fn fast_path(
     serve: &Serve,
     pairs: Option<&[SocketPair]>,
@@ -76,7 +76,7 @@ pub(super) fn fast_path(
     Ok(Ok(fast))
 }
 
-/// Starts the upkeep; returns what [`serve`] needs, and what the admin socket does.
+/// Starts the upkeep; returns the data that [`serve`] and the admin socket need.
 pub(super) async fn start(
     port: u16,
     serve: &Serve,
@@ -108,7 +108,7 @@ pub(super) async fn start(
     Ok((service, admin::UdpParts { relay: udp, endpoints, limits }))
 }
 
-/// Serves the sockets, each worker a pair of them.
+/// Serves the sockets; each worker has a pair of them.
 pub(super) fn serve(
     pairs: Vec<SocketPair>,
     service: &Arc<UdpService>,

@@ -1,4 +1,5 @@
-//! Listen addresses as Go's `net.Listen` takes them: `:443`, `host:443`, `[::1]:https`, `[fe80::1%eth0]:443`.
+//! Listen addresses in the form of Go's `net.Listen`: `:443`, `host:443`, `[::1]:https`,
+//! `[fe80::1%eth0]:443`.
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
@@ -8,10 +9,11 @@ use anyhow::{Context, bail};
 /// The system's list of service names.
 const SERVICES: &str = "/etc/services";
 
-/// Resolves what `-a` says; without a host, all addresses of both families. May ask the name service.
+/// Resolves the value of `-a`; without a host it means all addresses of both families. May use the name
+/// service.
 ///
 /// # Errors
-/// Names the flag, and how to write an address.
+/// The message names the flag and the form of an address.
 pub fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
     let wrong =
         || format!("-a {text:?} is no listen address; write :PORT, IP:PORT, [IPV6]:PORT or NAME:PORT");
@@ -29,7 +31,7 @@ pub fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
     }
 }
 
-/// Host and port, which stand behind the last colon; an IPv6 address is in brackets.
+/// Splits host and port at the last colon; an IPv6 address is in brackets.
 fn split(text: &str) -> anyhow::Result<(&str, &str)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, port) = rest.split_once("]:").context("no port behind the bracket")?;
@@ -42,7 +44,7 @@ fn split(text: &str) -> anyhow::Result<(&str, &str)> {
     Ok((host, port))
 }
 
-/// A port by number or by its name, such as `https`; none is 0, any port, as in Go.
+/// A port by number or by name, such as `https`. An empty text is 0, which means any port, as in Go.
 fn port_of(text: &str, services: impl FnOnce() -> String) -> anyhow::Result<u16> {
     match text {
         "" => Ok(0),
@@ -79,7 +81,7 @@ fn scope(zone: &str) -> anyhow::Result<u32> {
     }
 }
 
-/// One address of a name, IPv4 if it has any: what Go listens on.
+/// One address of a name, IPv4 if the name has one: Go listens on the same.
 fn by_name(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
     let found = (host, port).to_socket_addrs().with_context(|| {
         format!("-a: the host {host:?} is not known here; give an address of this machine, or :PORT for all")

@@ -1,15 +1,15 @@
-//! Go's flag syntax, as derper's command lines use it, turned into clap's.
+//! Converts Go's flag syntax, as derper's command lines use it, to clap's.
 //!
-//! Go takes `-flag`, `--flag`, `-flag=value` and `-flag value`; a switch takes its value only behind an
-//! equals sign; of a flag that is given twice the last one counts. Everything is written as `--flag=value`
-//! for clap, which then cannot take a value for a flag or a flag for a value.
+//! Go accepts `-flag`, `--flag`, `-flag=value` and `-flag value`. A switch takes its value only after an
+//! equals sign. If a flag is given twice, the last value counts. The converter writes everything as
+//! `--flag=value`, so that clap cannot confuse flags and values.
 
 use std::collections::BTreeMap;
 
 use super::missing::{self, Missing};
 use super::value;
 
-/// derper's flags that relayd has. They are spelled with one dash, as derper spells them.
+/// derper's flags that relayd has. They have one dash, as in derper.
 pub(super) const FLAGS: &[&str] = &[
     "a",
     "c",
@@ -25,38 +25,39 @@ pub(super) const FLAGS: &[&str] = &[
     "tcp-write-timeout",
 ];
 
-/// Why the command line was refused before clap saw it.
+/// Why the command line was refused before clap read it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// A flag of derper's that is not built.
+    /// A derper flag that is not implemented.
     #[error(transparent)]
     Missing(#[from] Missing),
-    /// `-stun false`: Go takes no separate value for a switch, and derper ignores the word and all behind it.
+    /// `-stun false`: Go takes no separate value for a switch, and derper ignores the word and everything
+    /// after it.
     #[error("-{flag} {value}: a switch takes its value behind an equals sign; write -{flag}={value}")]
     SwitchValue {
         /// The switch.
         flag: String,
-        /// The word behind it.
+        /// The word after the switch.
         value: String,
     },
-    /// A subcommand behind flags.
+    /// A subcommand after flags.
     #[error("the subcommand comes first: relayd {name} and then its flags")]
     LateSubcommand {
-        /// Its name.
+        /// The subcommand's name.
         name: String,
     },
-    /// A word that belongs to no flag. derper ignores it, and every flag behind it.
+    /// A word that belongs to no flag. derper ignores it and every flag after it.
     #[error(
         "{word:?} belongs to no flag, so it and all behind it would be ignored; leave it out, or quote \
          the value that it is part of (`relayd help` lists the flags)"
     )]
     Stray {
-        /// It.
+        /// The word.
         word: String,
     },
 }
 
-/// What an argument is.
+/// The kind of an argument.
 enum Argument<'a> {
     Flag { name: &'a str, value: Option<&'a str> },
     Word,
@@ -75,10 +76,10 @@ impl<'a> Argument<'a> {
     }
 }
 
-/// Rewrites the arguments behind the program's name for clap; `command` is what clap knows.
+/// Rewrites the arguments after the program's name for clap; `command` has the flags that clap knows.
 ///
 /// # Errors
-/// The flag or word that cannot be meant so, and the remedy.
+/// The invalid flag or word, and the remedy.
 pub fn normalize(
     args: impl IntoIterator<Item = String>,
     command: &clap::Command,
@@ -91,7 +92,7 @@ pub fn normalize(
         let was_first = std::mem::take(&mut first);
         let Argument::Flag { name, value } = Argument::of(&arg) else {
             if arg == "--" {
-                // The end of the flags. What follows is a stray word, whatever it looks like.
+                // The end of the flags. Any word after it is a stray word, even if it looks like a flag.
                 return match args.next() {
                     Some(word) => Err(Refused::Stray { word }),
                     None => judged(out, idle),
@@ -121,7 +122,7 @@ pub fn normalize(
             ("h" | "help", _) => out.push("--help".to_owned()),
             ("V", None) => out.push("--version".to_owned()),
             ("version", value) => {
-                // derper's is a switch like others.
+                // derper's flag is a switch like others.
                 if value.is_none_or(|value| value::boolean(value) != Ok(false)) {
                     out.push("--version".to_owned());
                 }
@@ -143,7 +144,7 @@ pub fn normalize(
                     None => format!("--{name}"),
                 });
                 if known.is_none() {
-                    // clap knows best how to say so, and what was meant; what follows means nothing.
+                    // clap reports this best, with a suggestion; later arguments do not matter.
                     break;
                 }
             }
@@ -152,7 +153,7 @@ pub fn normalize(
     judged(out, idle)
 }
 
-/// What clap is to see, if the missing flags do nothing with their last values.
+/// The arguments for clap, if the missing flags do nothing with their last values.
 fn judged(
     out: Vec<String>,
     idle: BTreeMap<&'static str, (missing::Flag, Option<String>)>,
@@ -165,7 +166,7 @@ fn judged(
 
 fn two_dashes(arg: String) -> String {
     match Argument::of(&arg) {
-        // clap's own short flags stay as they are.
+        // clap's own short flags are not changed.
         Argument::Flag { name, .. } if name.len() > 1 => format!("--{}", arg.trim_start_matches('-')),
         _ => arg,
     }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use relay_common::go_duration;
 
-/// The longest `--busy-pause`: longer ones cost latency and save nothing more.
+/// The longest `--busy-pause`: longer pauses cost latency and save nothing more.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// The longest TCP_USER_TIMEOUT: the kernel counts milliseconds in 31 bits.
 const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// Parses one, as [`go_duration::parse`].
+/// Parses a duration, as [`go_duration::parse`] does.
 ///
 /// # Errors
 /// A sentence for the command line.
@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     go_duration::parse(text).ok_or_else(|| wrong(text))
 }
 
-/// What is said about a text that is not a duration.
+/// The message about a text that is not a duration.
 pub(super) fn wrong(text: &str) -> String {
     format!("{text:?} is not a duration that can be used here; write one like 300ms, 2s or 1m30s")
 }
@@ -35,7 +35,7 @@ pub fn pause(text: &str) -> Result<Duration, String> {
     Ok(pause)
 }
 
-/// `-tcp-user-timeout`: at most what the kernel can count.
+/// `-tcp-user-timeout`: at most the longest time that the kernel can count.
 ///
 /// # Errors
 /// A sentence for the command line.

@@ -1,28 +1,29 @@
-//! `-tcp-keepalive-time` with the meaning it has in derper, that is in Go's `net.ListenConfig.KeepAlive`.
+//! `-tcp-keepalive-time` with its meaning in derper, which is that of Go's `net.ListenConfig.KeepAlive`.
 
 use std::time::Duration;
 
 use super::duration;
 
-/// Go's idle time where the flag is 0.
+/// Go's idle time if the flag is 0.
 const GO_DEFAULT: Duration = Duration::from_secs(15);
 
 /// The longest idle time that Linux takes (MAX_TCP_KEEPIDLE).
 const LONGEST: Duration = Duration::from_secs(32_767);
 
-/// When a silent connection is probed.
+/// When the system probes a silent connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keepalive {
     /// Never.
     Off,
-    /// As the system has it (`net.ipv4.tcp_keepalive_*`).
+    /// At the system's times (`net.ipv4.tcp_keepalive_*`).
     System,
-    /// After so much silence: 1 s to 32,767 s, in whole seconds.
+    /// After this much silence: 1 s to 32,767 s, in whole seconds.
     After(Duration),
 }
 
-/// Parses the flag. 0 is Go's 15 s; less is off; parts of a second are rounded up. More than Linux takes
-/// leaves the system's own times, because Go enables the option first and ignores that the time is refused.
+/// Parses the flag. 0 means Go's 15 s; less means off; parts of a second are rounded up. A time longer than
+/// Linux accepts leaves the system's own times, because Go enables the option first and ignores that the time
+/// is refused.
 ///
 /// # Errors
 /// A sentence for the command line.

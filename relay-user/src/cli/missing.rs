@@ -1,31 +1,31 @@
-//! derper's flags that do something relayd cannot do yet.
+//! derper's flags for functions that relayd does not have yet.
 //!
-//! A command line that gives one of them the value at which it does nothing works with derper, and so it does
-//! here. Any other value is refused by name: a flag that is silently ignored would be worse.
+//! If a command line gives such a flag the value at which it does nothing, it works in derper and here. Any
+//! other value is refused, and the message names the flag: to ignore a flag in silence would be worse.
 
 use super::value;
 
-/// A derper flag that does something relayd cannot do yet, or a value that it does not take.
+/// A derper flag for a function that relayd does not have yet, or a value that the flag does not take.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
-    /// It would do something.
+    /// The flag would have an effect.
     #[error("-{flag} is not built into this version of relayd: {remedy}")]
     NotBuilt {
-        /// Its name.
+        /// The flag's name.
         flag: &'static str,
-        /// What to do instead.
+        /// The remedy.
         remedy: &'static str,
     },
-    /// derper would not take the value either.
+    /// derper would refuse the value too.
     #[error("-{flag}={value}: {wrong}; {remedy}")]
     Value {
-        /// Its name.
+        /// The flag's name.
         flag: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is wrong with it.
+        /// The fault of the value.
         wrong: String,
-        /// What to do instead.
+        /// The remedy.
         remedy: &'static str,
     },
 }
@@ -37,7 +37,7 @@ enum Idle {
     Switch(bool),
     /// A switch that only refines another flag of this list.
     AnySwitch,
-    /// No text.
+    /// An empty text.
     Empty,
     /// Any text: it only refines another flag of this list, or a certificate mode that is refused.
     AnyText,
@@ -47,7 +47,7 @@ enum Idle {
     Infinite,
 }
 
-/// Name, idle values, and what to do instead.
+/// Name, idle values, and the remedy.
 type Row = (&'static str, Idle, &'static str);
 
 const REMEDY_MANUAL: &str = "leave it out; use -certmode manual";
@@ -95,17 +95,17 @@ pub(super) fn find(name: &str) -> Option<Flag> {
 }
 
 impl Flag {
-    /// Its name.
+    /// The flag's name.
     pub(super) fn name(self) -> &'static str {
         self.0.0
     }
 
-    /// Whether it takes no separate value.
+    /// Whether the flag takes no separate value.
     pub(super) fn is_switch(self) -> bool {
         matches!(self.0.1, Idle::Switch(_) | Idle::AnySwitch)
     }
 
-    /// Whether it does nothing with this value; `None` stands for a flag without one.
+    /// Checks that the flag does nothing with this value; `None`: the flag has no value.
     pub(super) fn judge(self, value: Option<&str>) -> Result<(), Missing> {
         let &(flag, idle, remedy) = self.0;
         let alone = if self.is_switch() { "true" } else { "" };
@@ -117,7 +117,7 @@ impl Flag {
             Idle::AnyNumber => value::integer(text).map(|_| true).map_err(wrong)?,
             Idle::Empty => value.is_some_and(str::is_empty),
             Idle::AnyText => value.is_some(),
-            // Rust reads the same words for infinity as Go does.
+            // Rust accepts the same words for infinity as Go.
             Idle::Infinite => {
                 text.parse::<f64>().map_err(|_| wrong("it is no number".to_owned()))? == f64::INFINITY
             }

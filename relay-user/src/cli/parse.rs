@@ -1,33 +1,33 @@
-//! The whole way from arguments to what they mean, and the flags that somebody changed.
+//! Converts the arguments to a parsed command line, and lists the flags that were changed.
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use super::{Cli, derper, spelling};
 
-/// A command line that can be acted on.
+/// A valid command line.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    /// What it means.
+    /// The parsed arguments.
     pub cli: Cli,
-    /// The daemon's flags that differ from their defaults, for the log. No flag holds a secret itself; one
-    /// that ever does must be left out here.
+    /// The daemon's flags that differ from their defaults, for the log. No flag holds a secret now; a flag
+    /// that ever holds one must be left out here.
     pub changed: Vec<String>,
 }
 
-/// A text to print instead: help, the version, or what is wrong.
+/// A text to print instead: help, the version, or an error.
 #[derive(Clone, Debug)]
 pub struct Said {
-    /// With a newline at its end.
+    /// The text, with a newline at its end.
     pub text: String,
-    /// It was asked for; else it is an error.
+    /// Whether the user asked for the text; otherwise it is an error.
     pub asked: bool,
 }
 
-/// Parses the arguments behind the program's name.
+/// Parses the arguments after the program's name.
 ///
 /// # Errors
-/// What to print instead of doing anything.
+/// The text to print instead of doing anything.
 pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Parsed, Said> {
     let command = Cli::command().color(clap::ColorChoice::Never);
     let args = derper::normalize(args, &command)

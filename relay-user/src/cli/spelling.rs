@@ -1,8 +1,9 @@
-//! Flags as people know them: derper's with one dash, relayd's own with two. clap writes two everywhere.
+//! Writes flags as users know them: derper's with one dash, relayd's own with two. clap writes two
+//! everywhere.
 
 use super::derper;
 
-/// clap's text with derper's flags spelled as derper spells them. In a list of flags the columns stay.
+/// clap's text with derper's flags in derper's spelling. In a list of flags the columns stay aligned.
 pub fn spelled(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (index, line) in text.split('\n').enumerate() {
@@ -12,7 +13,7 @@ pub fn spelled(text: &str) -> String {
         let mut parts = line.split("--");
         let indent = parts.next().unwrap_or_default();
         out.push_str(indent);
-        // A flag at the head of a list's line.
+        // A flag at the start of a line of a list.
         let mut listed = indent.len() > 1 && indent.trim().is_empty();
         for part in parts {
             let name = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(part.len());

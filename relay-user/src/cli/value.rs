@@ -39,7 +39,7 @@ pub fn integer(text: &str) -> Result<i64, String> {
         [b'0', _, ..] => (8, &lower[1..]),
         _ => (10, lower.as_str()),
     };
-    // Underscores stand between digits, or behind a prefix; never at the end and never two.
+    // Underscores may only stand between digits or after a prefix, never at the end and never two in a row.
     let prefixed = radix != 10;
     if digits.ends_with('_') || digits.contains("__") || (digits.starts_with('_') && !prefixed) {
         return Err(wrong());
@@ -60,7 +60,7 @@ pub fn port(text: &str) -> Result<u16, String> {
     u16::try_from(integer(text)?).map_err(|_| "ports are 0 to 65535".to_owned())
 }
 
-/// `-http-port`: a port, or `None` for any negative number, as derper has it.
+/// `-http-port`: a port, or `None` for any negative number, as in derper.
 ///
 /// # Errors
 /// A sentence for the command line.
@@ -102,8 +102,8 @@ pub fn queue_memory(text: &str) -> Result<ByteSize, String> {
     size.ok_or_else(|| format!("write a size of at least {LEAST_QUEUE_MEMORY}, such as 512MiB or 2GiB"))
 }
 
-/// A port that a negative number turns off. A type of its own, since clap takes an `Option` for a flag that
-/// may be absent.
+/// A port that a negative number turns off. It is a separate type, because clap treats an `Option` as a flag
+/// that may be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionalPort(pub Option<u16>);
 

@@ -1,19 +1,19 @@
-//! A token bucket; time is a parameter.
+//! A token bucket. The caller passes the time.
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// `rate` tokens a second, `burst` of them at most.
+/// A bucket that gains `rate` tokens a second and holds at most `burst`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     token_ns: u64,
     burst_ns: u64,
-    // The bucket as the time up to which tokens are spent: no fractions to keep.
+    // The time up to which tokens are spent stands for the number of tokens: so there are no fractions.
     spent_until_ns: u64,
 }
 
 impl Bucket {
-    /// A full bucket. `rate` must not be zero.
+    /// Makes a full bucket. `rate` must not be zero.
     pub fn new(rate: u32, burst: u32, now_ns: u64) -> Self {
         let token_ns = SECOND / u64::from(rate.max(1));
         let burst_ns = u64::from(burst) * token_ns;

@@ -1,4 +1,4 @@
-//! Which packets the socket has taken: one is sent when its last byte is, and not before.
+//! Tracks which packets the socket has taken: a packet counts as sent when its last byte has been taken.
 
 use std::collections::VecDeque;
 
@@ -7,25 +7,25 @@ use crate::mailbox::Batch;
 /// Packets and their payload bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packets {
-    /// How many.
+    /// Number of packets.
     pub packets: usize,
-    /// Payload bytes of those.
+    /// Their payload bytes.
     pub bytes: usize,
 }
 
 /// Frames that were never sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unsent {
-    /// Packets.
+    /// Number of packets.
     pub packets: usize,
-    /// The relay's own frames.
+    /// Number of the relay's own frames.
     pub control: usize,
 }
 
-/// The frames of the batch that is on its way out. Nothing, while sockets take whole batches.
+/// The frames of the batch that is being sent. Empty while sockets take whole batches.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    // Boxed: most connections never need one.
+    // Boxed: most connections never need it.
     open: Option<Box<Open>>,
 }
 
@@ -33,13 +33,13 @@ pub struct Ledger {
 struct Open {
     /// Plaintext bytes of the batch.
     total: usize,
-    /// Of each frame that has not been sent: bytes of the batch up to its end; of a packet, its payload's.
+    /// For each unsent frame: the bytes of the batch up to its end and, for a packet, its payload length.
     frames: VecDeque<(u32, Option<u32>)>,
 }
 
 impl Ledger {
     /// Notes that `batch` was handed to a stream, which then had `unsent` bytes of its plaintext left (see
-    /// [`crate::transport::Stream::unsent_plaintext`]). Returns what of it has been sent.
+    /// [`crate::transport::Stream::unsent_plaintext`]). Returns the packets of the batch that have been sent.
     pub fn begin(&mut self, batch: &Batch, unsent: usize) -> Packets {
         debug_assert!(self.open.is_none(), "the batch before has been looked at to its end");
         if unsent == 0 {
@@ -55,7 +55,7 @@ impl Ledger {
         self.advance(unsent)
     }
 
-    /// Notes that `unsent` bytes of plaintext are left. Returns what has been sent since the last look.
+    /// Notes that `unsent` bytes of plaintext are left. Returns the packets sent since the last look.
     pub fn advance(&mut self, unsent: usize) -> Packets {
         let Some(open) = &mut self.open else { return Packets::default() };
         let mut sent = Packets::default();
@@ -72,12 +72,12 @@ impl Ledger {
         sent
     }
 
-    /// Whether a batch has not been seen to have left.
+    /// Whether a batch is not yet known to have left whole.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// The connection is over: what of the batch was never sent.
+    /// Ends the ledger with the connection. Returns the frames of the batch that were never sent.
     pub fn end(&mut self) -> Unsent {
         let Some(open) = self.open.take() else { return Unsent::default() };
         let packets = open.frames.iter().filter(|(_, payload)| payload.is_some()).count();

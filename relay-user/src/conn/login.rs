@@ -1,6 +1,6 @@
-//! From a stream at the start of DERP to a client in the table.
+//! The login: from a stream at the start of DERP to a client in the table.
 //!
-//! The protocol is `relay_common`'s state machine; this drives it over a stream, under one deadline.
+//! `relay_common` has the protocol as a state machine; this module drives it over a stream, under a deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,10 +25,10 @@ use crate::route::peer::{About, Peer};
 use crate::transport::parting::part;
 use crate::transport::{Stream, recv_into, send_all};
 
-/// How long a client may take from ServerKey to ClientInfo, and to take ServerInfo (upstream's 10 s).
+/// How long a client may take from ServerKey to ClientInfo, and again to take ServerInfo (upstream's 10 s).
 const DEADLINE: Duration = Duration::from_nanos(LOGIN_TIMEOUT_NS);
 
-/// Why nobody was logged in.
+/// Why a login failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginFailure {
@@ -38,7 +38,7 @@ pub enum LoginFailure {
     /// The client broke the protocol or could not prove its key.
     #[error(transparent)]
     Login(#[from] LoginError),
-    /// The client's first frame is none that a login starts with.
+    /// The client's first frame is not one that starts a login.
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The client took too long.
@@ -49,11 +49,11 @@ pub enum LoginFailure {
     Refused(#[from] crate::route::vocabulary::Refusal),
 }
 
-/// Greets the client, checks its key, puts it into the table and answers ServerInfo. `preamble` goes out
-/// first, in the same write; `read` holds bytes that came behind the request.
+/// Greets the client, checks its key, puts it into the table and answers ServerInfo. `preamble` is sent
+/// first, in the same write; `read` holds bytes that followed the request.
 ///
 /// # Errors
-/// Nobody is logged in; the reason has been counted.
+/// The login failed; the reason has been counted.
 pub async fn login<S: Stream>(
     mut stream: S,
     preamble: Vec<u8>,
@@ -83,8 +83,8 @@ pub async fn login<S: Stream>(
     tracing::debug!(client = %ready.key, %remote, protocol = stream.protocol(), "logged in");
 
     let mut connection = Connection::new(stream, Reader::new(now_ns), Arc::clone(&peer), Arc::clone(relay));
-    // Packets may be queued by now, but nothing is written before ServerInfo: the mailbox is not looked into
-    // yet.
+    // Packets may be queued by now, but ServerInfo is written first: until then nothing is taken from the
+    // mailbox.
     let greeted = tokio::time::timeout(DEADLINE, connection.greet(&ready, &rest)).await;
     match greeted.unwrap_or(Err(LoginFailure::Timeout)) {
         Ok(()) => Ok(connection),
@@ -126,7 +126,7 @@ impl<S: Stream> Connection<S> {
         OsRng.fill_bytes(&mut nonce);
         let info = login::server_info_frame(&ready.shared, &ServerInfo::stock(), nonce);
         send_all(&mut self.stream, &info).await?;
-        // Clients send on without waiting for us: what came behind ClientInfo are frames already.
+        // Clients do not wait for ServerInfo: bytes after ClientInfo are frames already.
         let mut turn = self.reader.turn(&self.peer, &self.relay, clock::monotonic_ns);
         let fed = turn.feed(rest);
         drop(turn);

@@ -1,4 +1,4 @@
-//! From plaintext to the receivers' mailboxes: deframe, look up, copy once.
+//! Moves packets from plaintext to the receivers' mailboxes: deframe, look up, copy once.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use crate::route::peer::Peer;
 use crate::transport::fitting;
 use crate::workers::pause;
 
-/// How a client broke the protocol. Ends its connection, and nobody else's.
+/// How a client broke the protocol. This ends its connection and no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolFault {
-    /// A frame of a length that its type does not allow.
+    /// A frame whose length its type does not allow.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// A frame whose content is not what its type says.
+    /// A frame whose content does not fit its type.
     #[error(transparent)]
     Message(#[from] MessageError),
     /// A frame that only a mesh peer may send.
@@ -58,13 +58,13 @@ impl Reader {
         Self { deframer: Deframer::new(), cache: Cache::default(), not_here }
     }
 
-    /// Looks at a socket once. Begins with the first plaintext, when `clock` is read once for all of it: most
-    /// looks find nothing, and cost nothing.
+    /// Starts one look at a socket. `clock` is read once, with the first plaintext: most looks find nothing,
+    /// and so cost nothing.
     pub fn turn<'a>(&'a mut self, me: &'a Peer, relay: &'a Relay, clock: fn() -> u64) -> Turn<'a> {
         Turn { reader: self, me, relay, clock, begun: None }
     }
 
-    /// Everybody who has had packets from this connection.
+    /// All peers that have had packets from this connection.
     pub fn take_audience(&mut self) -> Audience {
         std::mem::take(&mut self.cache).into_audience()
     }
@@ -80,7 +80,7 @@ pub struct Turn<'a> {
     begun: Option<ReadTotals>,
 }
 
-/// What is gathered over a read.
+/// Totals that are gathered over a read.
 #[derive(Debug)]
 struct ReadTotals {
     now_ns: u64,
@@ -96,7 +96,7 @@ impl Turn<'_> {
     /// Handles the frames in a run of plaintext, in place where they are whole.
     ///
     /// # Errors
-    /// The client broke the protocol; what came before has been handled.
+    /// The client broke the protocol; the frames before the fault have been handled.
     pub fn feed(&mut self, plaintext: &[u8]) -> Result<(), ProtocolFault> {
         let begun = self.begun.get_or_insert_with(|| ReadTotals {
             now_ns: (self.clock)(),
@@ -109,8 +109,8 @@ impl Turn<'_> {
         let Reader { deframer, cache, not_here } = &mut *self.reader;
         let mut handler = Handler { cache, not_here, me, relay, begun };
         let skipped = Cell::new(0);
-        // Asked once for each frame, those that are skipped included: any of them makes a duplicate the
-        // active one.
+        // Called once for each frame, skipped frames included: any frame of a duplicate makes it the active
+        // connection.
         let admit = |header| {
             if me.is_shared() {
                 relay.router.frame_from_shared(me.id, now_ns);
@@ -129,8 +129,8 @@ impl Turn<'_> {
     }
 }
 
-/// The end of a read, however it comes (a receiver that is not woken would wait for ever): wakes each
-/// receiver once and adds up the counters.
+/// Ends a read: wakes each receiver once and adds up the counters. This is done on drop, so that it happens
+/// on every path: a receiver that is not woken would wait for ever.
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let Some(ReadTotals { mut touched, tally, growth, .. }) = self.begun.take() else { return };
@@ -173,7 +173,7 @@ impl Handler<'_> {
             FromClient::ForwardPacket { .. } | FromClient::WatchConns | FromClient::ClosePeer(_) => {
                 return Err(ProtocolFault::NeedsMesh(header.kind));
             }
-            // Admitted by its header, so of a type above; the rest has been skipped.
+            // The header was admitted, so its type is one of those above; all other frames have been skipped.
             _ => {}
         }
         Ok(())
@@ -185,7 +185,8 @@ impl Handler<'_> {
         let disco = is_disco_packet(packet);
         let Some(peer) = self.cache.lookup(dest, &self.relay.router) else {
             self.begun.tally.add(Counter::DropUnknownDest, 1);
-            // Only disco is told: it is what asks whether a peer is here, and the limiter keeps it cheap.
+            // Only senders of disco packets are told: disco asks whether a peer is here, and the limiter
+            // keeps the answers cheap.
             if disco && self.not_here.take(self.begun.now_ns) {
                 self.answer_gone(dest);
             }
@@ -205,9 +206,9 @@ impl Handler<'_> {
         }
     }
 
-    // The client that is being read needs no waking: its own task is running, and will look.
+    // The client that is being read is not woken: its own task is running and will look at its mailbox.
 
-    /// An answer to this packet, and not news that is owed: each is sent, as upstream does.
+    /// Answers this packet with PeerGone. It is not owed news: every answer is sent, as upstream does.
     fn answer_gone(&mut self, dest: &NodePublic) {
         let mut frame = Vec::new();
         FromServer::PeerGone { peer: dest, reason: PeerGoneReason::NotHere }.encode(&mut frame);

@@ -1,6 +1,6 @@
 //! Keep-alives and write deadlines, for all connections in one pass.
 //!
-//! Upstream gives each connection a timer; here a connection only keeps three numbers that the sweep
+//! Upstream gives each connection a timer. Here a connection only keeps three numbers, which the sweep
 //! compares.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::route::peer::{Ending, Peer};
 /// Nanoseconds of a millisecond.
 const MS: u64 = 1_000_000;
 
-/// Starts a new connection's clocks.
+/// Sets the timers of a new connection.
 pub fn begin(peer: &Peer, now_ms: u64) {
     peer.timers.connected_ms.store(now_ms, Ordering::Relaxed);
     peer.timers.keepalive_due_ms.store(next_keepalive(now_ms), Ordering::Relaxed);
@@ -26,7 +26,7 @@ pub fn begin(peer: &Peer, now_ms: u64) {
 
 /// Looks at every connection once.
 pub fn sweep(relay: &Relay, now_ms: u64) {
-    // Rounded up: only zero is never.
+    // Rounded up: only a timeout of zero means never.
     let write_timeout_ms = relay.write_timeout.as_nanos().div_ceil(u128::from(MS)) as u64;
     relay.router.for_each_peer(|peer| {
         let blocked_since_ms = peer.timers.blocked_since_ms.load(Ordering::Relaxed);
@@ -41,8 +41,8 @@ pub fn sweep(relay: &Relay, now_ms: u64) {
     });
 }
 
-/// Cuts the clients that have taken nothing for longest, until the queues of all together are within the
-/// budget again; what waited for them is freed at once. Returns how many were cut.
+/// Ends the clients that have taken nothing for longest, until all queues together are within the budget
+/// again. Their waiting frames are freed at once. Returns how many clients were ended.
 pub fn cut_blocked(relay: &Relay) -> usize {
     let mut blocked = Vec::new();
     relay.router.for_each_peer(|peer| {
@@ -80,7 +80,7 @@ fn keep_alive(relay: &Relay, peer: &Peer) {
 }
 
 fn next_keepalive(now_ms: u64) -> u64 {
-    // Drawn anew each time, so that clients that came together do not stay together.
+    // The jitter is drawn anew each time, so that clients that connected together do not stay in step.
     now_ms + (KEEP_ALIVE_NS + OsRng.next_u64() % KEEP_ALIVE_JITTER_NS) / MS
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use crate::route::Router;
     use crate::route::sessions::Limits;
 
-    /// How a connection ends that has been blocked for 2 ms.
+    /// The ending of a connection that has been blocked for 2 ms.
     fn ending(write_timeout: Duration) -> Option<Ending> {
         let limits = Limits {
             max_sessions: 1,

@@ -1,4 +1,4 @@
-//! A logged-in connection as a task of some worker.
+//! A logged-in connection as a task of a worker.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,17 +10,17 @@ use super::Connection;
 use crate::transport::Stream;
 use crate::workers::{Pool, here};
 
-/// Runs a connection, and moves it when its peer's `worker` says so.
+/// Runs a connection, and moves it to the worker that its peer's `worker` names.
 #[derive(Debug)]
 pub struct Task<S> {
     connection: Option<Connection<S>>,
     pool: Arc<Pool>,
-    /// Whose event loop its socket is in.
+    /// The worker whose event loop has the socket.
     at: usize,
 }
 
 impl<S: Stream + Unpin + Send + 'static> Task<S> {
-    /// Runs `connection`, whose socket is in this thread's event loop, on this thread's worker.
+    /// Runs `connection` on this thread's worker. Its socket is in this thread's event loop.
     pub fn start(connection: Connection<S>, pool: Arc<Pool>) {
         let at = here().unwrap_or(0);
         connection.peer().worker.store(at as u32, Ordering::Relaxed);
@@ -35,7 +35,7 @@ impl<S: Stream + Unpin + Send + 'static> Future for Task<S> {
         let this = &mut *self;
         let Some(connection) = &mut this.connection else { return Poll::Ready(()) };
         let wanted = connection.peer().worker.load(Ordering::Relaxed) as usize;
-        // One that is over has a timer in this event loop, and not long to go.
+        // An ended connection stays: it has a timer in this event loop and will be gone soon.
         let may_move = wanted < this.pool.count() && !connection.is_over();
         if may_move && here() != Some(wanted) {
             let connection = this.connection.take();
@@ -43,14 +43,14 @@ impl<S: Stream + Unpin + Send + 'static> Future for Task<S> {
             return Poll::Ready(());
         }
         if may_move && this.at != wanted {
-            // If it cannot, the socket is waited for elsewhere, which works as well.
+            // On failure the socket stays in the other event loop, which works as well.
             if let Err(error) = connection.rehome() {
                 tracing::debug!(%error, "a connection cannot change its event loop");
             }
             this.at = wanted;
         }
         let polled = Pin::new(&mut *connection).poll(cx);
-        // It may have been told to move before it could be woken for it.
+        // The peer may have been told to move before its task could be woken for the move.
         if polled.is_pending() && connection.peer().worker.load(Ordering::Relaxed) as usize != wanted {
             cx.waker().wake_by_ref();
         }
@@ -112,7 +112,7 @@ mod tests {
         let mut beside = 0;
         for number in 0..MOVES {
             peer.worker.store(number % 2, Ordering::Relaxed);
-            // Every other time it is woken for it, and else finds out with the next packet.
+            // Half of the moves wake the connection; the others are noticed with the next packet.
             if number % 4 < 2 {
                 peer.mailbox.wake();
             }

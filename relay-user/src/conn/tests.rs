@@ -1,5 +1,4 @@
-//! A connection over a stream that does as it is told: panics, half-taken batches, and who is told in which
-//! order.
+//! A connection over a scripted stream: panics, half-taken batches, and the order in which clients get news.
 
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -34,8 +33,8 @@ fn login(relay: &Relay, key: u8) -> Arc<Peer> {
     peer
 }
 
-/// Brings `input` at the first look; then panics, if it is to. Takes `takes` bytes of plaintext in all,
-/// unless it fails.
+/// Brings `input` at the first look, then panics if told to. Takes `takes` bytes of plaintext in all, unless
+/// it fails.
 #[derive(Debug, Default)]
 struct Told {
     input: Vec<u8>,
@@ -43,7 +42,7 @@ struct Told {
     fails: bool,
     takes: usize,
     unsent: usize,
-    /// What it was told with each batch: whether another one follows.
+    /// The `more` of each batch: whether another batch follows.
     more: Vec<bool>,
 }
 
@@ -160,7 +159,7 @@ fn the_last_batch_of_a_turn_is_not_held_back_for_the_next_turn() {
     for _ in 0..3 {
         assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
     }
-    // Whatever follows, and at the end nothing does.
+    // The value of `more` for each batch of a turn: it is always `false` for the last one.
     let turn = [true, true, true, false];
     assert_eq!(connection.stream.more, [turn, turn].concat());
 }
@@ -174,7 +173,7 @@ fn a_connection_that_is_dropped_leaves_the_table() {
     assert_eq!(relay.counters.get(Counter::TaskPanics), 0);
 }
 
-/// A waker that remembers.
+/// A waker that remembers whether it was woken.
 #[derive(Debug, Default)]
 struct Woken(AtomicBool);
 
@@ -184,8 +183,8 @@ impl std::task::Wake for Woken {
     }
 }
 
-/// A key leaves and comes back on another thread at once: its receiver must not hear that it is gone after it
-/// has had a packet from the new connection.
+/// A key leaves and comes back on another thread at once. Its receiver must not get the news that it left
+/// after a packet from the new connection.
 #[test]
 fn a_key_that_comes_back_is_not_followed_by_the_news_of_its_going() {
     const TURNS: u32 = 3_000;
@@ -210,7 +209,7 @@ fn a_key_that_comes_back_is_not_followed_by_the_news_of_its_going() {
                 let mut turn = turn_reader.turn(&new, &relay, || 0);
                 turn.feed(&packet(&receiver)).expect("a legal frame");
                 drop(turn);
-                // What the receiver's task takes at this very moment.
+                // The frames that the receiver's task takes at this moment.
                 let taken = kinds(&receiver);
                 (new, turn_reader, taken)
             });
@@ -231,7 +230,7 @@ fn kinds(peer: &Peer) -> Vec<u8> {
     batch.slices().flat_map(|slice| slice.first().copied()).collect()
 }
 
-/// So much news is owed that it takes several turns, and one of those keys is back meanwhile.
+/// The owed news needs several turns, and one of its keys comes back meanwhile.
 #[test]
 fn a_key_that_is_back_while_much_news_is_owed_is_not_overtaken_by_its_packets() {
     const LEFT: u16 = 600;

@@ -1,8 +1,9 @@
-//! How the shared values of `relay_common::fastpath` become map values aya may copy to and from the kernel.
+//! Makes the shared values of `relay_common::fastpath` usable as map values that aya copies to and from the
+//! kernel.
 //!
-//! aya asks for its own marker trait, which only an `unsafe impl` can give. Given once, for a wrapper around
-//! anything bytemuck has proved to be plain bytes, it covers every map, and `relay-common` needs neither aya
-//! nor `unsafe`.
+//! aya requires its own marker trait, which only an `unsafe impl` can give. One implementation, for a wrapper
+//! around any type that bytemuck has proved to be plain bytes, covers every map. So `relay-common` needs
+//! neither aya nor `unsafe`.
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe marker trait")]
 
 /// A map value: the same bytes as `T`.

@@ -1,6 +1,6 @@
 //! [`SessionMap`] on the kernel's maps `SESSIONS` and `LEG_STATS`.
 //!
-//! Cost, as measured with aya 0.14: insert 0.5 us, delete 0.5 us, iteration 0.9 us an entry.
+//! Cost, measured with aya 0.14: insert 0.5 us, delete 0.5 us, iteration 0.9 us per entry.
 
 use std::fmt;
 
@@ -11,19 +11,19 @@ use relay_common::fastpath::{SessionEntry, SessionStats};
 use super::abi::Abi;
 use crate::route::session_map::{MapError, SessionMap};
 
-/// E2BIG: what the kernel answers to an insert into a full HASH.
+/// E2BIG: the kernel's answer to an insert into a full HASH.
 const FULL: i32 = 7;
-/// ENOENT: what it answers to a delete of a key that is not there.
+/// ENOENT: the kernel's answer to a delete of a key that is not in the map.
 const ABSENT: i32 = 2;
 
-/// The kernel's session map. There is one per fast path, and whoever has it is the map's only writer.
+/// The kernel's session map. There is one per fast path, and its owner is the map's only writer.
 pub struct BpfSessions {
     sessions: HashMap<MapData, u32, Abi<SessionEntry>>,
     stats: Array<MapData, Abi<SessionStats>>,
 }
 
 impl BpfSessions {
-    /// Wraps the two maps; fails if their sizes are not those of the values.
+    /// Wraps the two maps; fails if their sizes differ from those of the values.
     pub(crate) fn new(sessions: Map, stats: Map) -> Result<Self, aya::maps::MapError> {
         Ok(Self { sessions: HashMap::try_from(sessions)?, stats: Array::try_from(stats)? })
     }
@@ -70,7 +70,7 @@ impl SessionMap for BpfSessions {
     }
 }
 
-/// aya's error in the words of the trait.
+/// Converts aya's error to the trait's error.
 pub(crate) fn map_error(call: &'static str, error: &aya::maps::MapError) -> MapError {
     use aya::maps::MapError as Aya;
     match error {

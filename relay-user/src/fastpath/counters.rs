@@ -1,4 +1,4 @@
-//! The program's counters, and what the daemon tells the program: the maps `REASONS` and `CONFIG`.
+//! The program's counters and its configuration: the maps `REASONS` and `CONFIG`.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -19,8 +19,8 @@ impl Reasons {
         PerCpuArray::try_from(map).map(Self)
     }
 
-    /// Every reason with its count, summed over the CPUs. A map of an older daemon may lack the last ones:
-    /// those are 0.
+    /// Every reason with its count, summed over the CPUs. A map of an older daemon may lack the last reasons:
+    /// their counts are 0.
     pub(super) fn read(&self) -> Result<Vec<(XdpReason, ReasonCount)>, MapError> {
         let held = self.0.len().min(COUNT);
         XdpReason::ALL
@@ -55,7 +55,7 @@ impl ProgramConfig {
         Ok(control)
     }
 
-    /// Changes the configuration and writes it, as one.
+    /// Changes the configuration and writes it in one step.
     pub(super) fn change(&self, change: impl FnOnce(&mut Config)) -> Result<(), MapError> {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (map, config) = &mut *guard;
@@ -63,7 +63,7 @@ impl ProgramConfig {
         map.set(0, Abi(*config), 0).map_err(|error| map_error("write the configuration", &error))
     }
 
-    /// The configuration as it was last written.
+    /// The configuration last written.
     pub(super) fn current(&self) -> Config {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).1
     }

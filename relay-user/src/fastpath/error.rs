@@ -1,7 +1,7 @@
-//! Why the fast path could not start: each variant is one sentence with the flag, the cause and what to do
-//! about it.
+//! Why the fast path could not start. Each variant is one sentence with the flag, the cause and the remedy.
 //!
-//! A daemon asked for XDP that cannot have it exits with this sentence; it never runs slower in silence.
+//! If XDP was requested but cannot be used, the daemon exits with this sentence; it never runs slower in
+//! silence.
 
 use std::{io, path::PathBuf};
 
@@ -22,7 +22,7 @@ pub enum StartError {
         /// The interface asked for.
         iface: String,
     },
-    /// Not allowed to load or attach BPF programs.
+    /// The process may not load or attach BPF programs.
     #[error(
         "--xdp {iface}: {cause}; run relayd as root or with CAP_BPF, CAP_PERFMON \
          and CAP_NET_ADMIN, or leave --xdp out"
@@ -30,7 +30,7 @@ pub enum StartError {
     Permission {
         /// The interface asked for.
         iface: String,
-        /// What is missing.
+        /// The missing right.
         cause: String,
     },
     /// The kernel has no BPF.
@@ -39,7 +39,7 @@ pub enum StartError {
         /// The interface asked for.
         iface: String,
     },
-    /// No such interface in this network namespace.
+    /// This network namespace has no such interface.
     #[error(
         "--xdp {iface}: there is no such interface in this network namespace; there are: {}",
         existing.join(", ")
@@ -47,10 +47,10 @@ pub enum StartError {
     NoInterface {
         /// The interface asked for.
         iface: String,
-        /// Those that exist.
+        /// The existing interfaces.
         existing: Vec<String>,
     },
-    /// The driver has no XDP in this mode.
+    /// The driver does not support XDP in this mode.
     #[error(
         "--xdp {iface} --xdp-mode {mode}: the driver of {iface} does not support XDP in this mode \
          (EOPNOTSUPP); {}",
@@ -96,7 +96,7 @@ pub enum StartError {
     Occupied {
         /// The interface asked for.
         iface: String,
-        /// Name, id and mode of what is attached, as far as the kernel says.
+        /// Name, id and mode of the attached program, as far as the kernel reports them.
         by: String,
     },
     /// The kernel refused to attach for another reason.
@@ -127,7 +127,7 @@ pub enum StartError {
     Locked {
         /// The directory of the pins.
         dir: PathBuf,
-        /// Who holds the lock, as the lock file says.
+        /// The process that holds the lock, if the lock file names it.
         pid: Option<u32>,
         /// The lock file.
         lock: PathBuf,
@@ -140,7 +140,7 @@ pub enum StartError {
     Lock {
         /// The directory of the pins.
         dir: PathBuf,
-        /// What failed, and what to do.
+        /// The failure and the remedy.
         cause: io::Error,
     },
     /// The directory or a pin could not be made.
@@ -151,17 +151,17 @@ pub enum StartError {
     Directory {
         /// The directory of the pins.
         dir: PathBuf,
-        /// What was being done.
+        /// The step that failed.
         doing: String,
         /// The kernel's answer.
         cause: io::Error,
     },
-    /// The embedded object is not one of this daemon's.
+    /// The embedded object does not belong to this daemon.
     #[error(
         "the embedded XDP program does not fit this relayd: {cause}; rebuild both with `cargo xtask build`"
     )]
     Object {
-        /// What does not fit.
+        /// The part that does not fit.
         cause: String,
     },
     /// The kernel's verifier refused the program.
@@ -178,8 +178,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What the errno of a failed `bpf_link_create` means to the operator. `by` is asked only when it
-    /// matters.
+    /// Translates the errno of a failed `bpf_link_create` for the operator. `by` is called only when its
+    /// result is needed.
     pub(super) fn from_attach(iface: &str, mode: Mode, errno: Errno, by: impl FnOnce() -> String) -> Self {
         let iface = iface.to_owned();
         match errno {

@@ -1,6 +1,6 @@
-//! `relayd inspect`: the pinned maps by field name, the daemon running or not, without its help.
+//! `relayd inspect`: prints the pinned maps by field name, without the daemon's help, whether it runs or not.
 //!
-//! Reads only, and only maps whose type and sizes are those compiled in ([`layout`]).
+//! This only reads, and only maps whose type and sizes are those compiled in ([`layout`]).
 
 mod alive;
 pub(super) mod layout;
@@ -26,41 +26,41 @@ use super::{abi::Abi, bpf_sessions::map_error, counters::Reasons, lock::lock_pat
 use crate::clock;
 use crate::route::session_map::MapError;
 
-/// Levels of directories looked through below the one named: `relayd`, `v<schema>`, `<udp port>`.
+/// Levels of directories searched below the given one: `relayd`, `v<schema>`, `<udp port>`.
 const DEPTH: usize = 3;
 
-/// Why nothing, or not everything, could be printed.
+/// Why printing failed, wholly or in part.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InspectError {
-    /// No map of relayd's below the directory.
+    /// There is no map of relayd's below the directory.
     #[error(
         "no maps of relayd under {}: no relayd runs with --xdp here, it has stopped cleanly, or it was given \
          another --bpf-dir", .0.display()
     )]
     Nothing(PathBuf),
-    /// The directory or a map in it may not be read.
+    /// The directory or a map in it cannot be read.
     #[error("{}: {cause}; inspect needs the rights relayd was started with (root)", path.display())]
     Unreadable {
-        /// What could not be read.
+        /// The path that could not be read.
         path: PathBuf,
         /// The kernel's answer.
         cause: io::Error,
     },
-    /// A map of another version of relayd, or not a map of relayd at all.
+    /// The map belongs to another version of relayd, or not to relayd.
     #[error("{}: {cause}; it was pinned by another version of relayd", path.display())]
     Layout {
-        /// Its pin.
+        /// The map's pin.
         path: PathBuf,
-        /// How it differs.
+        /// How the map differs.
         cause: String,
     },
-    /// What was asked for is in none of the maps.
+    /// None of the maps has the requested session.
     #[error("no session with {only} in the maps under {}; without a filter all are shown", dir.display())]
     NoSession {
-        /// What was asked for.
+        /// The requested sessions.
         only: Only,
-        /// Where it was looked for.
+        /// The directory that was searched.
         dir: PathBuf,
     },
     /// A map could not be read.
@@ -71,26 +71,26 @@ pub enum InspectError {
     Output(#[from] io::Error),
 }
 
-/// What is to be shown.
+/// What to show.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InspectOptions {
-    /// Which sessions. With a filter only those are shown, and not the other maps.
+    /// Which sessions to show. With a filter only these are shown, without the other maps.
     pub only: Only,
-    /// Sessions of one directory at most; 0: all.
+    /// Largest number of sessions per directory; 0: all.
     pub limit: usize,
-    /// Every field on a line of its own.
+    /// Whether every field gets its own line.
     pub verbose: bool,
 }
 
-/// Which sessions.
+/// Which sessions to show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Only {
-    /// All.
+    /// All sessions.
     #[default]
     All,
-    /// The one with this virtual network identifier.
+    /// The session with this virtual network identifier.
     Vni(u32),
-    /// Those with this address, and port if one is named, on either side of a leg.
+    /// The sessions with this address, and port if given, on either side of a leg.
     Addr(IpAddr, Option<u16>),
 }
 
@@ -105,11 +105,11 @@ impl fmt::Display for Only {
     }
 }
 
-/// Prints the maps pinned in `dir`, or, where it has none, those of every directory below it: [`super::ROOT`]
-/// prints those of every relayd with the default directory.
+/// Prints the maps pinned in `dir`. If `dir` has none, prints those of every directory below it:
+/// [`super::ROOT`] prints the maps of every relayd with the default directory.
 ///
 /// # Errors
-/// There is nothing to print, or it cannot be read or written.
+/// There are no maps to print, or they cannot be read or the output cannot be written.
 pub fn dump(dir: &Path, options: &InspectOptions, out: &mut dyn Write) -> Result<(), InspectError> {
     let mut found = false;
     for pins in pin_dirs(dir)? {
@@ -154,7 +154,7 @@ pub fn dump(dir: &Path, options: &InspectOptions, out: &mut dyn Write) -> Result
 
 type Sessions = HashMap<MapData, u32, Abi<SessionEntry>>;
 
-/// What is pinned in one directory: every map checked, those that are absent left out.
+/// The maps pinned in one directory. Every map is checked; absent maps are left out.
 struct Maps {
     sessions: Option<(Sessions, u32)>,
     stats: Option<Array<MapData, Abi<SessionStats>>>,
@@ -185,8 +185,7 @@ impl Maps {
         })
     }
 
-    /// The sessions to be shown, and how many there are of those asked for. Counters are read for the former
-    /// only.
+    /// The sessions to show, and how many sessions match. Counters are read only for the sessions to show.
     fn sessions(&self, options: &InspectOptions) -> Result<(Vec<Session>, usize), InspectError> {
         let Some((map, _)) = &self.sessions else { return Ok((Vec::new(), 0)) };
         let mut found = Vec::new();
@@ -223,7 +222,8 @@ fn wanted(only: Only, vni: u32, entry: &SessionEntry) -> bool {
     }
 }
 
-/// Opens and checks a pinned map; `None` if it is not there. With it, how many entries it may hold.
+/// Opens and checks a pinned map; also returns how many entries it may hold. `None` if the map does not
+/// exist.
 fn open(dir: &Path, name: &str) -> Result<Option<(Map, u32)>, InspectError> {
     let path = dir.join(name);
     let layout = |cause: String| InspectError::Layout { path: path.clone(), cause };
@@ -251,7 +251,7 @@ fn io_cause(error: &aya::maps::MapError) -> Option<io::Error> {
     error.raw_os_error().map(io::Error::from_raw_os_error)
 }
 
-/// `dir` if it has pins of relayd's, else those directories below it that have.
+/// `dir` if it has relayd's pins, else the directories below it that have some.
 fn pin_dirs(dir: &Path) -> Result<Vec<PathBuf>, InspectError> {
     let mut found = Vec::new();
     collect(dir, DEPTH, &mut found)?;

@@ -1,7 +1,8 @@
-//! Object to running program: load, check, pin, attach.
+//! From the object to the running program: load, check, pin, attach.
 //!
-//! Attached through a `bpf_link` only, in the mode that was asked for. aya falls back to netlink where the
-//! kernel refuses a link; such an attachment would outlive a killed daemon, so it is undone and refused here.
+//! The program is attached only through a `bpf_link`, in the requested mode. If the kernel refuses a link,
+//! aya falls back to netlink. Such an attachment would outlive a killed daemon, so it is undone and refused
+//! here.
 
 use std::path::Path;
 
@@ -26,10 +27,10 @@ use super::{
     pins::PINNED,
 };
 
-/// Lines of the verifier's log worth showing: it ends with what it objects to.
+/// Lines of the verifier's log to show: its objection is at the end.
 const VERIFIER_LINES: usize = 6;
 
-/// The index of an interface in this network namespace, or a refusal that lists those there are.
+/// The index of an interface in this network namespace, or an error that lists the existing interfaces.
 pub(super) fn ifindex(iface: &str) -> Result<u32, StartError> {
     nix::net::if_::if_nametoindex(iface).map_err(|_| {
         let existing = nix::net::if_::if_nameindex().map_or_else(
@@ -40,13 +41,13 @@ pub(super) fn ifindex(iface: &str) -> Result<u32, StartError> {
     })
 }
 
-/// A loaded program, its maps still inside.
+/// A loaded program that still owns its maps.
 pub(super) struct Loaded {
     ebpf: Ebpf,
     pub(super) logs: Option<LogDrain>,
 }
 
-/// Creates the maps with the sizes asked for, checks that they are this daemon's, and loads the program.
+/// Creates the maps with the requested sizes, checks that they fit this daemon, and loads the program.
 pub(super) fn load(object: &[u8], options: &XdpOptions) -> Result<Loaded, StartError> {
     let iface = &options.iface;
     let btf = Btf::from_sys_fs().ok();
@@ -81,7 +82,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// Takes the maps out, as what each is for, and writes the first configuration.
+    /// Takes the maps out, each as the type of its use, and writes the first configuration.
     pub(super) fn maps(
         &mut self,
         config: Config,
@@ -99,7 +100,7 @@ impl Loaded {
         self.ebpf.take_map(name).ok_or_else(|| unfit(format!("it has no map {name}")))
     }
 
-    /// Attaches the program and hands out the link, whose closing detaches it, with the program's id.
+    /// Attaches the program; returns the link and the program's id. Closing the link detaches the program.
     pub(super) fn attach(
         &mut self,
         iface: &str,
@@ -132,7 +133,7 @@ fn unfit(cause: String) -> StartError {
     StartError::Object { cause }
 }
 
-/// Whose program is in the way, as far as netlink and the kernel's list of programs say.
+/// The program that is already attached, as far as netlink and the kernel's list of programs name it.
 fn occupant(ifindex: u32) -> String {
     let attached = Netlink::open()
         .and_then(|mut netlink| netlink.link(ifindex))

@@ -1,7 +1,7 @@
-//! Keeps a second daemon off the same pin directory.
+//! Keeps a second daemon from using the same pin directory.
 //!
-//! The BPF file system has no locks, so the file lies elsewhere: in a directory of this user's own, since
-//! whoever can open a lock file can hold it, and keep the daemon from starting.
+//! The BPF file system has no locks, so the lock file is elsewhere, in this user's own directory: any
+//! process that can open a lock file can hold the lock, and so keep the daemon from starting.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::lockfile::{Lock, LockError, open};
 
-/// Takes the lock at `path`, in a directory that is made if need be, without waiting.
+/// Takes the lock at `path` without waiting; makes its directory if needed.
 pub(super) fn take(path: &Path) -> Result<Lock, LockError> {
     if let Some(parent) = path.parent() {
         private_dir(parent)?;
@@ -25,8 +25,8 @@ pub(super) fn take(path: &Path) -> Result<Lock, LockError> {
     Lock::take(path)
 }
 
-/// Waits for the lock under which the BPF file system is mounted: two daemons that both found it missing
-/// would mount one over the other's pins.
+/// Waits for the lock that protects mounting the BPF file system. Without it, two daemons that both found it
+/// missing would mount one over the other's pins.
 pub(super) fn mount_lock() -> io::Result<Flock<File>> {
     let dir = runtime_dir()?;
     private_dir(&dir)?;
@@ -34,12 +34,12 @@ pub(super) fn mount_lock() -> io::Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
-/// Where the lock of a pin directory lives: in the runtime directory, named after the pin directory.
+/// The lock file of a pin directory: in the runtime directory, named after the pin directory.
 pub(super) fn lock_path(pins: &Path) -> io::Result<PathBuf> {
     Ok(runtime_dir()?.join(lock_name(&resolve(pins))))
 }
 
-/// `/run/relayd` for root, else a directory in the user's own.
+/// `/run/relayd` for root, else a directory in the user's runtime directory.
 fn runtime_dir() -> io::Result<PathBuf> {
     let is_root = nix::unistd::geteuid().is_root();
     runtime_dir_of(is_root, std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
@@ -56,7 +56,7 @@ fn runtime_dir_of(is_root: bool, own: Option<PathBuf>) -> io::Result<PathBuf> {
     }
 }
 
-/// Makes the directory, or finds it in nobody else's hands.
+/// Makes the directory; checks that this user owns it and that no other user can write to it.
 fn private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let found = fs::symlink_metadata(dir)?;
@@ -71,7 +71,7 @@ fn private_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The path without symbolic links, as far as it exists: two spellings of one directory share a lock.
+/// The path without symbolic links, as far as it exists, so that two spellings of one directory share a lock.
 fn resolve(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for parent in path.ancestors() {
@@ -83,7 +83,7 @@ fn resolve(path: &Path) -> PathBuf {
     path
 }
 
-/// Distinct for distinct paths: letters, digits, dots and underscores stay, everything else is escaped.
+/// Distinct for distinct paths: letters, digits, dots and underscores stay, all other characters are escaped.
 fn lock_name(path: &Path) -> String {
     let mut name = String::from("bpf");
     for byte in path.as_os_str().as_bytes() {

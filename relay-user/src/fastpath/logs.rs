@@ -1,8 +1,8 @@
-//! The program's own log lines (aya-log), where its object has any, handed to `tracing`.
+//! Hands the program's own log lines (aya-log), if its object has any, to `tracing`.
 //!
-//! Only rare paths of the program log: one event a packet costs many times the program itself. A thread of
-//! its own waits for them, so that a program without a log map costs nothing and a slow subscriber delays no
-//! packet.
+//! Only rare paths of the program log: one log event per packet costs many times the program itself. A
+//! separate thread waits for the lines, so that a program without a log map costs nothing and a slow
+//! subscriber delays no packet.
 
 use std::{
     io::Read as _,
@@ -29,10 +29,10 @@ pub(super) struct LogDrain {
 }
 
 impl LogDrain {
-    /// Starts draining; `None` if the object has no log map, or its log cannot be read, which is only warned
-    /// of.
+    /// Starts draining. `None` if the object has no log map, or if the log cannot be read; the latter only
+    /// causes a warning.
     ///
-    /// To be called before the program is loaded, since it takes the map out of the object.
+    /// Call this before the program is loaded, because it takes the map out of the object.
     pub(super) fn start(ebpf: &mut Ebpf) -> Option<Self> {
         ebpf.map(MAP)?;
         match Self::spawn(ebpf) {
@@ -91,7 +91,7 @@ fn drain(mut logger: EbpfLogger<ToTracing>, mut stopped: UnixStream) {
     }
 }
 
-/// aya-log speaks `log`; the daemon speaks `tracing`.
+/// Passes aya-log's lines, which use `log`, to `tracing`, which the daemon uses.
 struct ToTracing;
 
 impl Log for ToTracing {

@@ -1,8 +1,8 @@
-//! One question to the kernel's routing side, one answer.
+//! Sends one request to the kernel's routing and reads one answer.
 //!
-//! The kernel answers these requests inside the send call, so there is nothing to wait for, no task and no
-//! queue: the answer is there, or something is wrong. The socket belongs to the network namespace of the
-//! thread that opened it.
+//! The kernel answers these requests inside the send call, so no waiting, task or queue is needed: if the
+//! answer is not there, there is an error. The socket belongs to the network namespace of the thread that
+//! opened it.
 
 use std::io;
 
@@ -15,10 +15,10 @@ use rtnetlink::{
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
-/// Messages read in search of an answer before giving up: late answers to earlier questions are skipped.
+/// Messages read while searching for an answer: late answers to earlier requests are skipped.
 const PATIENCE: usize = 16;
 
-/// A socket for questions.
+/// A socket for requests.
 #[derive(Debug)]
 pub(super) struct Netlink {
     socket: Socket,
@@ -45,7 +45,7 @@ impl Netlink {
         }
     }
 
-    /// Changes something, and waits for the acknowledgement.
+    /// Changes an object and reads the acknowledgement.
     pub(super) fn set(&mut self, change: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.ask(change, NLM_F_REQUEST | NLM_F_ACK | flags).map(|_| ())
     }

@@ -1,10 +1,10 @@
-//! Where a session's packets go next: the interface, its MAC, and the MAC of the neighbour that takes them
-//! on.
+//! Finds the next hop of a session's packets: the interface, its MAC, and the MAC of the neighbour that takes
+//! the packets on.
 //!
-//! The kernel is asked, never guessed after: its route for (local, remote), then its neighbour entry for the
-//! gateway, or for the remote itself on a shared link. XDP knows neither routes nor ARP, so a session is
-//! installed in the BPF map only with a next hop, and [`NextHops::watch`] says when one may have changed.
-//! Until then userspace forwards it.
+//! The kernel is always asked: first for its route for (local, remote), then for its neighbour entry of the
+//! gateway, or of the remote itself on a shared link. XDP knows neither routes nor ARP, so a session is
+//! installed in the BPF map only with a next hop, and [`NextHops::watch`] signals when one may have changed.
+//! Until then userspace forwards the session.
 //!
 //! Kernel: `RTM_GETROUTE`, `RTM_GETNEIGH`, `RTM_GETLINK` (rtnetlink(7)).
 
@@ -32,35 +32,36 @@ use self::answers::Neighbour;
 use super::netlink::Netlink;
 use crate::route::next_hop::NextHop;
 
-/// Why XDP cannot carry packets to an address. All but [`NoNextHop::NoNeighbour`] last until a route changes.
+/// Why XDP cannot send packets to an address. All variants but [`NoNextHop::NoNeighbour`] last until a route
+/// changes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoNextHop {
     /// The two addresses are of different families.
     #[error("one address is IPv4 and the other IPv6")]
     Families,
-    /// Loopback, multicast, broadcast or unspecified: no client has such an address.
+    /// The address is loopback, multicast, broadcast or unspecified: no client has such an address.
     #[error("not a unicast address of another host")]
     NotUnicast,
-    /// One of this host's own addresses.
+    /// The address belongs to this host.
     #[error("one of this host's own addresses")]
     Own,
-    /// The kernel has no route, or one that says no (blackhole, unreachable, prohibit).
+    /// The kernel has no route, or a route that refuses (blackhole, unreachable, prohibit).
     #[error("no route")]
     NoRoute,
-    /// The route leads out of a link without Ethernet addresses.
+    /// The route uses a link without Ethernet addresses.
     #[error("interface {ifindex} is not Ethernet")]
     NotEthernet {
         /// The interface.
         ifindex: u32,
     },
-    /// The neighbour's link-layer address is not known yet. The kernel has been asked to find out: it will be
-    /// an event.
+    /// The neighbour's link-layer address is not known yet. The kernel has been asked to find it, and the
+    /// result will be an event.
     #[error("{neighbour} on interface {ifindex} has not answered yet")]
     NoNeighbour {
         /// The gateway, or the remote itself.
         neighbour: IpAddr,
-        /// The interface it is on.
+        /// The neighbour's interface.
         ifindex: u32,
     },
     /// The kernel could not be asked.
@@ -68,30 +69,30 @@ pub enum NoNextHop {
     Netlink(#[from] io::Error),
 }
 
-/// Asks the kernel of the network namespace it was made in.
+/// Asks the kernel of the network namespace in which it was made.
 #[derive(Debug)]
 pub struct NextHops {
     netlink: Mutex<Netlink>,
 }
 
 impl NextHops {
-    /// Opens the socket for questions, in the calling thread's network namespace.
+    /// Opens the socket for requests, in the calling thread's network namespace.
     ///
-    /// Async because whoever has one lives on the runtime that [`Self::watch`] needs.
+    /// This is async because its callers live on the runtime that [`Self::watch`] needs.
     ///
     /// # Errors
-    /// The system's: there is no such socket to be had.
+    /// The system cannot open such a socket.
     pub async fn new() -> io::Result<Self> {
         Ok(Self { netlink: Mutex::new(Netlink::open()?) })
     }
 
-    /// The next hop of packets from `local`, an address of this host, to `remote`. IPv4 may come mapped into
-    /// IPv6.
+    /// The next hop of packets from `local`, an address of this host, to `remote`. An IPv4 address may be
+    /// mapped into IPv6.
     ///
-    /// Three system calls' worth of work; it does not wait for the neighbour.
+    /// This costs about three system calls; it does not wait for the neighbour.
     ///
     /// # Errors
-    /// Why XDP cannot carry packets there, for now or for good.
+    /// The reason why XDP cannot send packets there, now or ever.
     pub fn resolve(&self, local: IpAddr, remote: IpAddr) -> Result<NextHop, NoNextHop> {
         let (local, remote) = (local.to_canonical(), remote.to_canonical());
         answers::eligible(local, remote)?;
@@ -116,29 +117,28 @@ impl NextHops {
         }
     }
 
-    /// Tells the kernel that a neighbour is in use, so that it confirms the entry in its own time: XDP's
-    /// packets do not pass through the neighbour table, and an entry nobody uses grows stale and is
-    /// forgotten.
+    /// Tells the kernel that a neighbour is in use, so that the kernel confirms the entry when needed. XDP's
+    /// packets do not pass through the neighbour table, and an unused entry grows stale and is removed.
     ///
     /// `neighbour` is the next hop's IP address: the gateway, or the client itself on a shared link.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn refresh_neighbour(&self, neighbour_ip: IpAddr, ifindex: u32) -> io::Result<()> {
         let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
         let neighbour_ip = neighbour_ip.to_canonical();
         match neighbour(&mut netlink, neighbour_ip, ifindex)? {
-            // The kernel takes the permanence away from an entry that is announced as used.
+            // Announcing a permanent entry as used would make it non-permanent.
             Some(Neighbour { permanent: true, .. }) => Ok(()),
             _ => use_neighbour(&mut netlink, neighbour_ip, ifindex),
         }
     }
 
-    /// Confirms the neighbour on the way from `local` to `remote`: [`Self::refresh_neighbour`] for callers
-    /// that keep clients, not gateways.
+    /// Confirms the neighbour on the way from `local` to `remote`. This is [`Self::refresh_neighbour`] for
+    /// callers that store clients instead of gateways.
     ///
     /// # Errors
-    /// As for [`Self::resolve`], but for the neighbour.
+    /// The errors of [`Self::resolve`], except those about the neighbour.
     pub fn refresh(&self, local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
         let (local, remote) = (local.to_canonical(), remote.to_canonical());
         answers::eligible(local, remote)?;
@@ -153,14 +153,14 @@ impl NextHops {
         Ok(self.refresh_neighbour(route.neighbour, route.ifindex)?)
     }
 
-    /// A signal after every change of routes, rules, neighbours, links or addresses: what was resolved before
-    /// may be another now. Signals that come together are one. The channel closes if the kernel stops
-    /// telling.
+    /// Signals every change of routes, rules, neighbours, links or addresses: an earlier next hop may now be
+    /// wrong. Signals that come together become one. The channel closes if the kernel no longer reports
+    /// changes.
     ///
-    /// To be called on a tokio runtime, on a thread in the network namespace to be watched.
+    /// Call this on a tokio runtime, on a thread in the network namespace to watch.
     ///
     /// # Errors
-    /// The system's: the kernel cannot be listened to.
+    /// The system does not allow to listen to the kernel.
     pub fn watch(&self) -> io::Result<mpsc::Receiver<()>> {
         watch::start()
     }
@@ -177,7 +177,7 @@ fn route_question(local: IpAddr, remote: IpAddr) -> RouteMessage {
     question
 }
 
-/// Routes that refuse are answered with an error, not with a route.
+/// For a route that refuses, the kernel answers with an error instead of a route.
 fn route_error(error: io::Error) -> NoNextHop {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL) => NoNextHop::NoRoute,
@@ -194,8 +194,8 @@ fn neighbour(netlink: &mut Netlink, ip: IpAddr, ifindex: u32) -> io::Result<Opti
     }
 }
 
-/// `NTF_USE`: as if a packet had been sent to the neighbour. Creates the entry and asks for its address if
-/// need be.
+/// `NTF_USE`: has the effect of a packet sent to the neighbour. If needed, the kernel creates the entry and
+/// asks for the address.
 fn use_neighbour(netlink: &mut Netlink, ip: IpAddr, ifindex: u32) -> io::Result<()> {
     let mut message = neighbour_message(ip, ifindex);
     message.header.state = NeighbourState::None;

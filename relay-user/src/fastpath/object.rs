@@ -1,14 +1,14 @@
 //! The XDP program's object file, embedded at build time so that the daemon is one file.
 //!
-//! `build.rs` sets `have_bpf` when `cargo xtask build` handed it an object. Aligned for the ELF reader, which
-//! reads headers in place.
+//! `build.rs` sets `have_bpf` when `cargo xtask build` gave it an object. The bytes are aligned for the ELF
+//! reader, which reads headers in place.
 
-/// The object file, or `None` where the daemon was built without the fast path.
+/// The object file, or `None` if the daemon was built without the fast path.
 #[cfg(have_bpf)]
 pub static OBJECT: Option<&[u8]> =
     Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/relayd-xdp.o")));
 
-/// The object file, or `None` where the daemon was built without the fast path.
+/// The object file, or `None` if the daemon was built without the fast path.
 #[cfg(not(have_bpf))]
 pub static OBJECT: Option<&[u8]> = None;
 

@@ -1,9 +1,8 @@
-//! The pin directory: where the maps can be found by `relayd inspect`, bpftool, and whoever comes after a
-//! crash.
+//! The pin directory, where `relayd inspect`, bpftool and debugging after a crash find the maps.
 //!
-//! The maps are pinned and the attachment is not. A clean stop removes the pins and their
-//! directory; after a kill the program is gone with its process and the maps stay to be looked at, until the
-//! next start clears them.
+//! The maps are pinned; the attachment is not. A clean stop removes the pins and their directory. After a
+//! kill the program is gone with its process, and the maps stay for inspection until the next start removes
+//! them.
 
 use std::{
     fs, io,
@@ -23,22 +22,22 @@ use super::{
 };
 use crate::lockfile::{Lock, LockError};
 
-/// The BPF file system of the host.
+/// The host's BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// Above every default pin directory of this daemon.
+/// The parent of every default pin directory of this daemon.
 pub const ROOT: &str = "/sys/fs/bpf/relayd";
 
 /// The maps that are pinned, by name.
 pub(super) const PINNED: [&str; 4] = [map::SESSIONS, map::LEG_STATS, map::REASONS, map::CONFIG];
 
-/// Where the maps are pinned unless `--bpf-dir` says otherwise: a directory for each schema and UDP port.
+/// The pin directory unless `--bpf-dir` names another: one for each schema and UDP port.
 pub fn default_dir(udp_port: u16) -> PathBuf {
     PathBuf::from(format!("{ROOT}/v{SCHEMA}/{udp_port}"))
 }
 
 /// A locked pin directory without pins of an earlier run. Dropping it removes the pins, then the directory,
-/// then lets go of the lock.
+/// then releases the lock.
 #[derive(Debug)]
 pub(super) struct Pins {
     dir: PathBuf,
@@ -46,8 +45,8 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// Locks, creates and empties `dir`; `None` if it is not on a BPF file system and none can be mounted
-    /// there, which is warned of once.
+    /// Locks, creates and empties `dir`. `None` if it is not on a BPF file system and none can be mounted
+    /// there, which causes one warning.
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, StartError> {
         if let Err(cause) = ensure_bpffs(dir) {
             tracing::warn!(
@@ -88,13 +87,13 @@ impl Drop for Pins {
         if let Err(error) = clear(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %error, "the pinned maps could not be removed");
         }
-        // Not empty if somebody else pinned something here: then it is theirs to remove. The directories
-        // above are shared by other ports and stay.
+        // The directory is not empty if another process pinned something here; then that process must remove
+        // it. The directories above stay, because other ports share them.
         let _ = fs::remove_dir(&self.dir);
     }
 }
 
-/// Removes this daemon's pins, and nothing else: a mistyped directory must not cost somebody else's.
+/// Removes only this daemon's pins: a mistyped directory must not lose pins of another program.
 fn clear(dir: &Path) -> io::Result<usize> {
     let mut cleared = 0;
     for name in PINNED {
@@ -107,7 +106,7 @@ fn clear(dir: &Path) -> io::Result<usize> {
     Ok(cleared)
 }
 
-/// Sees to it that `dir` will be on a BPF file system, mounting the host's if it is missing.
+/// Ensures that `dir` will be on a BPF file system; mounts the host's if it is missing.
 fn ensure_bpffs(dir: &Path) -> io::Result<()> {
     if on_bpffs(dir)? {
         return Ok(());
@@ -124,7 +123,7 @@ fn ensure_bpffs(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether `dir`, or what exists of the path to it, is on a BPF file system.
+/// Whether `dir`, or the existing part of its path, is on a BPF file system.
 fn on_bpffs(dir: &Path) -> io::Result<bool> {
     let dir = std::path::absolute(dir)?;
     let exists = dir.ancestors().find(|path| path.exists()).unwrap_or_else(|| Path::new("/"));

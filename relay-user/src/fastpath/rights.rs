@@ -1,5 +1,5 @@
-//! May this process load and attach an XDP program? Asked before trying, because the kernel's own answer to a
-//! process without rights comes late and from whichever operation happens to be first.
+//! Checks whether this process may load and attach an XDP program. This is checked before trying, because the
+//! kernel's own error comes late and from whichever operation happens to be first.
 //!
 //! `CAP_BPF` loads programs and maps, `CAP_PERFMON` lets a program compare pointers as compiled Rust does
 //! (the verifier otherwise stops at "pointer comparison prohibited"), `CAP_NET_ADMIN` attaches to interfaces.
@@ -9,7 +9,8 @@ use caps::{CapSet, Capability};
 
 use super::error::StartError;
 
-/// Refuses with what is missing. Where the capabilities cannot be read, the kernel's answer will have to do.
+/// Returns an error that names the missing rights. If the capabilities cannot be read, the kernel's own error
+/// must do.
 pub(super) fn check(iface: &str) -> Result<(), StartError> {
     let effective = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(true);
     match missing(effective) {

@@ -1,8 +1,9 @@
-//! Where a client may reach this host: what an allocation advertises when no static endpoints are configured.
+//! The addresses at which clients may reach this host. An allocation advertises them if no static endpoints
+//! are configured.
 //!
-//! Unicast only, no loopback and no link-local: neither leads here from another host. IPv4 first, and at most
-//! two IPv6 addresses of a subnet, because privacy extensions collect many and the client pings every one it
-//! is told.
+//! Only unicast addresses, without loopback and link-local ones: neither leads here from another host. IPv4
+//! comes first. At most two IPv6 addresses of a subnet are used, because privacy extensions collect many and
+//! the client pings every address it gets.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +12,11 @@ use std::{
 
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
 
-/// Addresses of one IPv6 subnet that are advertised.
+/// IPv6 addresses of one subnet that are advertised at most.
 const PER_SUBNET: usize = 2;
 
-/// The host's unicast addresses with `port`, read now; empty if there are none or the kernel did not say.
+/// The host's unicast addresses with `port`, read now. Empty if there are none or the kernel reported an
+/// error.
 pub fn unicast(port: u16) -> Vec<SocketAddr> {
     let interfaces = match getifaddrs() {
         Ok(interfaces) => interfaces,
@@ -35,7 +37,7 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     address.as_sockaddr_in6().map(|v6| v6.ip().into())
 }
 
-/// Picks from (address, netmask) pairs, keeping the kernel's order within a family.
+/// Chooses from (address, netmask) pairs; keeps the kernel's order within a family.
 fn choose(found: impl IntoIterator<Item = (IpAddr, Option<IpAddr>)>) -> Vec<IpAddr> {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     let mut subnets = BTreeMap::<u128, usize>::new();

@@ -1,17 +1,17 @@
-//! Opening a listening socket as Go's net package opens it, so that `-a` means what it means to derper.
+//! Opens a listening socket as Go's net package does, so that `-a` means the same as in derper.
 //!
-//! An unspecified address of either family is "all addresses": one IPv6 socket that takes IPv4 as well, and
-//! on a host without IPv6 an IPv4 socket. Every other address gets a socket of its own family.
+//! An unspecified address of either family means "all addresses": one IPv6 socket that also takes IPv4, or an
+//! IPv4 socket on a host without IPv6. Any other address gets a socket of its own family.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-/// Opens and binds a non-blocking socket of type `kind`. `prepare` sets what has to be set before the bind.
+/// Opens and binds a non-blocking socket of type `kind`. `prepare` sets the options needed before the bind.
 ///
 /// # Errors
-/// The system's, of the call that failed.
+/// The error of the system call that failed.
 pub fn open(addr: SocketAddr, kind: Type, prepare: impl Fn(&Socket) -> io::Result<()>) -> io::Result<Socket> {
     let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     if !addr.ip().is_unspecified() {
@@ -42,8 +42,8 @@ fn open_one(
     Ok(socket)
 }
 
-/// Whether an error says that the host has no IPv6: not built into the kernel, turned off at boot, or turned
-/// off for all interfaces.
+/// Whether the error means that the host has no IPv6: not built into the kernel, turned off at boot, or
+/// turned off for all interfaces.
 pub fn is_without_ipv6(error: &io::Error) -> bool {
     let codes = [libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT, libc::EADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|code| codes.contains(&code))

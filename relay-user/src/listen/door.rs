@@ -1,5 +1,5 @@
-//! Who is let in: connections that have not logged in are limited, in all and by where they come from, so
-//! that those who never mean to cannot keep out those who do.
+//! Decides which connections are admitted. Connections that have not logged in are limited, in total and per
+//! source, so that connections that never log in cannot keep out those that will.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,16 +10,16 @@ use crate::files::Limit;
 use crate::observe::counters::{Counter, Counters};
 use crate::observe::seldom::Seldom;
 
-/// Most connections that wait for their login where the file limit would allow more: each may hold the
+/// Most connections that may wait for their login, even if the file limit allows more: each may hold the
 /// buffers of a TLS handshake.
 const MOST_PENDING: u64 = 16_384;
 
-/// The limits of connections that have not logged in; 0: none.
+/// The limits of connections that have not logged in; 0: no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// `--max-pending-logins`.
     pub pending: usize,
-    /// `--max-pending-per-ip`, where an IPv6 /64 is one address.
+    /// `--max-pending-per-ip`; an IPv6 /64 counts as one address.
     pub per_source: usize,
 }
 
@@ -52,7 +52,7 @@ struct Waiting {
     by_source: HashMap<IpAddr, usize>,
 }
 
-/// The place of a connection that has not logged in; dropped when it has, or when it ends.
+/// The place of a connection that has not logged in. It is dropped at the login, or when the connection ends.
 #[derive(Debug)]
 pub struct PendingPlace {
     door: Arc<Door>,
@@ -60,14 +60,14 @@ pub struct PendingPlace {
 }
 
 impl Caps {
-    /// The default of `--max-pending-logins`: a quarter of the files, and no more than memory bears.
+    /// The default of `--max-pending-logins`: a quarter of the files, and at most what memory allows.
     pub fn default_pending(limit: Limit) -> usize {
         usize::try_from((limit.soft / 4).clamp(1, MOST_PENDING)).unwrap_or(usize::MAX)
     }
 }
 
 impl DoorRefusal {
-    /// Where it is counted.
+    /// The counter of this refusal.
     pub const fn counter(self) -> Counter {
         match self {
             Self::Files => Counter::RefusedFiles,
@@ -78,15 +78,15 @@ impl DoorRefusal {
 }
 
 impl Door {
-    /// A door that nobody has come to.
+    /// A door without waiting connections.
     pub fn new(caps: Caps) -> Self {
         Self { caps, waiting: Mutex::default(), told: Default::default() }
     }
 
-    /// Gives a new connection its place; `descriptor` is its file, of as many as `limit` says.
+    /// Gives a new connection its place. `descriptor` is its file; `limit` is the limit of open files.
     ///
     /// # Errors
-    /// Why it is to be closed.
+    /// The reason why the connection must be closed.
     pub fn admit(
         self: &Arc<Self>,
         descriptor: RawFd,
@@ -110,7 +110,7 @@ impl Door {
         Ok(PendingPlace { door: Arc::clone(self), source })
     }
 
-    /// Counts a refusal, and says so in the log from time to time.
+    /// Counts a refusal, and logs it from time to time.
     pub fn tell(&self, refusal: DoorRefusal, remote: IpAddr, counters: &Counters, now_ms: u64) {
         counters.add(refusal.counter(), 1);
         if let Some(left_out) = self.told[refusal as usize].note(now_ms) {
@@ -119,7 +119,7 @@ impl Door {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Numbers that are changed together cannot be left half changed.
+        // The numbers are changed together, so a panic cannot leave them half changed.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,7 +137,7 @@ impl Drop for PendingPlace {
     }
 }
 
-/// What counts as one source: an IPv4 address, or the /64 that one IPv6 host has to itself.
+/// The source of a connection: an IPv4 address, or the /64 that belongs to one IPv6 host.
 fn source(remote: IpAddr) -> IpAddr {
     match remote.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),

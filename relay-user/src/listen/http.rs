@@ -1,59 +1,59 @@
-//! The head of an HTTP/1.1 request, as far as the relay cares, read as derper's HTTP server (Go's) reads it:
-//! of a header that comes twice the first counts, except where a second one is an error.
+//! The head of an HTTP/1.1 request: the parts that the relay needs, read as derper's HTTP server (Go's) reads
+//! them. If a header comes twice, the first counts, except where a second one is an error.
 //!
-//! Parsed by hand over httparse, because fast start forbids any response: what follows the head is DERP at
-//! once.
+//! The head is parsed here over httparse, because fast start forbids any response: the bytes after the head
+//! are DERP at once.
 
 use std::io;
 
-/// Longest request head: what clients send has some 200 bytes.
+/// Longest request head; clients send about 200 bytes.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 
-/// Most header lines.
+/// Most header lines of a request.
 const MAX_HEADERS: usize = 64;
 
 /// The parts of a request that decide its answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
-    /// `GET` and so on.
+    /// The method, such as `GET`.
     pub method: String,
     /// Path without the query.
     pub path: String,
-    /// The request target as it came.
+    /// The request target as received.
     pub target: String,
     /// `Host`.
     pub host: String,
-    /// `Upgrade`, lower case; empty: none.
+    /// `Upgrade`, in lower case; empty: absent.
     pub upgrade: String,
-    /// `Derp-Fast-Start` is exactly `1`.
+    /// Whether `Derp-Fast-Start` is exactly `1`.
     pub fast_start: bool,
     /// `Sec-WebSocket-Protocol`.
     pub websocket_protocol: String,
     /// `X-Tailscale-Challenge`.
     pub challenge: String,
-    /// The client may send another request on this connection.
+    /// Whether the client may send another request on this connection.
     pub keep_alive: bool,
 }
 
-/// Why there is no request.
+/// Why no request could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum HeadError {
     /// The transport failed or was closed.
     #[error("transport: {0}")]
     Io(#[from] io::Error),
-    /// Not an HTTP/1 request.
+    /// The bytes are not an HTTP/1 request.
     #[error("not an HTTP/1 request: {0}")]
     Malformed(#[from] httparse::Error),
-    /// A request that breaks a rule of HTTP, in words.
+    /// The request breaks a rule of HTTP, which the text names.
     #[error("{0}")]
     Invalid(&'static str),
-    /// A coding of the body that nobody has.
+    /// The body has a transfer coding that is not supported.
     #[error("unsupported transfer encoding")]
     TransferEncoding,
-    /// Longer than the relay will read.
+    /// The head is longer than the relay reads.
     #[error("request head over {MAX_HEAD_BYTES} bytes")]
     TooLong,
-    /// A request with a body, which no page takes.
+    /// The request has a body; no page takes one.
     #[error("request with a body")]
     Body,
 }
@@ -65,10 +65,11 @@ impl Head {
     }
 }
 
-/// Parses the head at the start of `bytes`: the head and its length, or `None` while it is not whole.
+/// Parses the head at the start of `bytes`. Returns the head and its length, or `None` if it is not whole
+/// yet.
 ///
 /// # Errors
-/// It cannot become a request any more.
+/// The bytes cannot become a valid request.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -96,7 +97,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
     Ok(Some((head, len)))
 }
 
-/// The values of all headers of a name, without white space around them.
+/// The values of all headers with this name, without white space around them.
 fn all<'a>(request: &'a httparse::Request<'_, '_>, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let named = request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
     named.map(|header| header.value.trim_ascii())
@@ -118,7 +119,7 @@ fn host(request: &httparse::Request<'_, '_>, is_required: bool) -> Result<String
     if hosts.next().is_some() {
         return Err(HeadError::Invalid("too many Host headers"));
     }
-    // What a host may consist of (RFC 3986, 3.2.2), and the colon before its port.
+    // The characters allowed in a host (RFC 3986, 3.2.2), and the colon before its port.
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
     if !host.iter().all(allowed) {
         return Err(HeadError::Invalid("malformed Host header"));
@@ -126,9 +127,10 @@ fn host(request: &httparse::Request<'_, '_>, is_required: bool) -> Result<String
     Ok(String::from_utf8_lossy(host).into_owned())
 }
 
-/// No page takes a body; where one begins or ends must be beyond doubt all the same (RFC 9112, 6.3).
+/// Refuses any body: no page takes one. Even so, where a body begins or ends must be unambiguous (RFC 9112,
+/// 6.3).
 fn refuse_body(request: &httparse::Request<'_, '_>, is_11: bool) -> Result<(), HeadError> {
-    // HTTP/1.0 has no codings: the header means nothing there.
+    // HTTP/1.0 has no transfer codings: the header has no meaning there.
     let mut codings = all(request, "transfer-encoding").filter(|_| is_11);
     if let Some(coding) = codings.next() {
         let is_chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();

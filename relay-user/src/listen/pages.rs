@@ -1,4 +1,5 @@
-//! Which answer a request gets: DERP, a probe's, the captive-portal check's, a redirect, the home page.
+//! Chooses the answer to a request: DERP, a probe's answer, the captive-portal check, a redirect, the home
+//! page.
 
 mod home;
 
@@ -9,15 +10,15 @@ use relay_common::key::NodePublic;
 
 use super::http::{Head, HeadError};
 
-/// Longest challenge that is echoed, and which characters it may have (upstream's rule).
+/// Longest challenge that is echoed (upstream's rule, which also sets the allowed characters).
 const MAX_CHALLENGE: usize = 64;
 
-/// Where a request leads.
+/// The result of routing a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PageRoute {
-    /// The connection speaks DERP from here on; with fast start, without any answer.
+    /// The connection speaks DERP from here on; with fast start no answer is sent.
     Derp {
-        /// The client waits for no answer.
+        /// Whether the client waits for no answer.
         fast_start: bool,
     },
     /// An answer.
@@ -31,7 +32,7 @@ pub struct PageAnswer {
     reason: &'static str,
     headers: Vec<(&'static str, String)>,
     body: &'static str,
-    /// The connection ends with it.
+    /// Whether the connection ends after this answer.
     pub close: bool,
 }
 
@@ -48,7 +49,7 @@ impl PageAnswer {
         Self { headers, body, ..Self::new(status, reason) }
     }
 
-    /// The bytes to send at `now`; `keep`: another request may follow; `head`: without the body.
+    /// The bytes to send at `now`; `keep`: another request may follow; `head`: the body is left out.
     pub fn encode(&self, keep: bool, head: bool, now: SystemTime) -> Vec<u8> {
         let date = httpdate::fmt_http_date(now);
         let mut text = format!("HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, self.reason);
@@ -80,7 +81,7 @@ pub fn route(head: &Head) -> PageRoute {
         "/generate_204" => PageRoute::Page(generate_204(head)),
         "/robots.txt" => PageRoute::Page(home::robots()),
         "/bootstrap-dns" => PageRoute::Page(home::bootstrap_dns()),
-        // derper refuses strangers here; a page in its place would look like metrics that cannot be read.
+        // derper refuses strangers here. Any other page here would look like metrics that cannot be read.
         path if path == "/debug" || path.starts_with("/debug/") => {
             PageRoute::Page(PageAnswer::text(404, "Not Found", "ask `relayd status` on the relay's host\n"))
         }
@@ -101,7 +102,7 @@ pub fn companion_route(head: &Head) -> PageRoute {
     })
 }
 
-/// The answer to something that is not a request; `None`: nobody is listening any more.
+/// The answer to bytes that are not a request; `None`: no client is left to read it.
 pub fn refusal(error: &HeadError) -> Option<PageAnswer> {
     let answer = match error {
         HeadError::Io(_) => return None,
@@ -132,7 +133,7 @@ fn derp(head: &Head) -> PageRoute {
     let refused = |why| PageRoute::Page(PageAnswer::text(426, "Upgrade Required", why));
     match head.upgrade.as_str() {
         "derp" => PageRoute::Derp { fast_start: head.fast_start },
-        // Real WebSocket names a subprotocol; ancient clients said WebSocket while they spoke DERP.
+        // Real WebSocket clients name a subprotocol; very old clients named WebSocket but spoke DERP.
         "websocket" if head.websocket_protocol.contains("derp") => {
             refused("WebSocket is not built into this relay; use Upgrade: DERP\n")
         }

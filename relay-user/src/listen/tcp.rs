@@ -14,12 +14,12 @@ use crate::workers::here;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// What Go sets besides the idle time: probes 15 s apart, nine of them.
+/// Go sets these besides the idle time: probes 15 s apart, nine of them.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 9;
 
-/// Bytes that a socket takes beyond what the network has taken from it: what waits longer waits in its lane,
-/// where it can be overtaken and dropped by the rules. Enough that a fast path never runs dry.
+/// Unsent bytes that a socket takes at most. Further data waits in its lane, where other lanes can overtake
+/// it and a full lane can drop it. This is enough that a fast path never runs dry.
 const NOT_SENT_BYTES: u32 = 64 * 1024;
 
 /// derper's socket flags.
@@ -31,11 +31,11 @@ pub struct SocketOptions {
     pub user_timeout: Duration,
 }
 
-/// Listens on `addr`, as [`wildcard::open`] opens it; accepted sockets inherit the options. It does not
-/// block.
+/// Listens on `addr`, as [`wildcard::open`] opens it. Accepted sockets inherit the options. The socket is
+/// non-blocking.
 ///
 /// # Errors
-/// The system's, of the call that failed.
+/// The error of the system call that failed.
 pub fn listen(addr: SocketAddr, options: &SocketOptions) -> io::Result<TcpListener> {
     let socket = wildcard::open(addr, Type::STREAM, |socket| {
         socket.set_reuse_address(true)?;
@@ -60,11 +60,11 @@ pub fn listen(addr: SocketAddr, options: &SocketOptions) -> io::Result<TcpListen
     Ok(socket.into())
 }
 
-/// Sets what an accepted socket does not inherit, and takes it over from the event loop of `accepted_on` into
-/// that of the worker on which this is called.
+/// Sets the options that an accepted socket does not inherit, and moves it from the event loop of
+/// `accepted_on` into that of the calling worker.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn take_over(tcp: TcpStream, accepted_on: Option<usize>) -> io::Result<TcpStream> {
     tcp.set_nodelay(true)?;
     if accepted_on == here() { Ok(tcp) } else { TcpStream::from_std(tcp.into_std()?) }

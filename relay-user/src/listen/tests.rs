@@ -1,4 +1,4 @@
-//! How long a client can hold a place at the door: on a clock that goes as fast as the test wants.
+//! How long a client can hold a place at the door, on a clock that the test controls.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -19,11 +19,11 @@ use crate::workers::Workers;
 
 const REMOTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-/// A client that says one thing after another, each after a while.
+/// A client that sends several texts, each after a delay.
 struct Client {
     says: VecDeque<(Duration, &'static str)>,
     waiting: Option<std::pin::Pin<Box<Sleep>>>,
-    /// Takes what it is sent.
+    /// Whether it reads what it is sent.
     listens: bool,
     unsent: usize,
 }
@@ -87,7 +87,7 @@ impl Stream for Client {
     }
 }
 
-/// Serves a client to its end: how long that took, in seconds, and the counters.
+/// Serves a client to its end; returns the seconds that this took, and the counters.
 async fn served(client: Client) -> (u64, Counters) {
     let limits = Limits {
         max_sessions: 1,

@@ -1,4 +1,4 @@
-//! How the fields of a line look: `name=value`, the value as it is, never in Rust's debug form.
+//! The fields of a line: `name=value`, the value as it is, never in Rust's debug form.
 
 use std::fmt::{self, Write};
 
@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::format::Writer;
 
 use super::text::Escaped;
 
-/// Characters of one value; more is a mistake of ours, and must not fill a disk.
+/// Largest number of characters of one value. A longer value is a bug of ours, and must not fill a disk.
 const VALUE_CHARS: usize = 4096;
 
 /// Writes the message, then each field.
@@ -32,7 +32,7 @@ struct Line<'writer> {
 
 impl Line<'_> {
     fn field(&mut self, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
-        // What `log` says of its own origin.
+        // Fields of the `log` crate about its own origin.
         if name.starts_with("log.") {
             return Ok(());
         }
@@ -43,7 +43,7 @@ impl Line<'_> {
         if name != "message" {
             write!(self.writer, "{name}=")?;
         }
-        // A value that is cut reports an error; the line goes on.
+        // A cut value returns an error; the line goes on.
         let _ = Escaped::new(&mut self.writer, VALUE_CHARS).write_fmt(value);
         Ok(())
     }
@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what is logged.
+    /// Collects the logged bytes.
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
 

@@ -1,5 +1,5 @@
-//! `RELAYD_LOG`: how much is said. A level for all of relayd, or `relayd=debug`, `relayd::listen=trace`, and
-//! the libraries below by their own names, separated by commas.
+//! `RELAYD_LOG`: how much is logged. A level for all of relayd, or `relayd=debug`, `relayd::listen=trace`,
+//! and the libraries below by their own names, separated by commas.
 
 use anyhow::bail;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -7,13 +7,13 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 /// The environment variable.
 pub const VARIABLE: &str = "RELAYD_LOG";
 
-/// What the operator calls the whole program, its library's crate, and the XDP program's lines.
+/// The operator's name for the whole program, the crate of this library, and the XDP program's lines.
 const OURS: &str = "relayd";
 
 /// The name of this library's crate, under which its modules log.
 const CRATE: &str = "relay_user";
 
-/// Libraries that log. They warn by default; what else they say is heard when asked for by name.
+/// Libraries that log. By default only their warnings are logged; the rest only when requested by name.
 const LIBRARIES: &[&str] = &[
     "aya",
     "aya_log",
@@ -28,13 +28,13 @@ const LIBRARIES: &[&str] = &[
     "tokio",
 ];
 
-/// rustls names no address, and a client can make it say anything: our own lines say the same with one.
+/// rustls logs no address, and a client can make it log anything; our own lines say the same with an address.
 const SILENT: &[&str] = &["rustls"];
 
-/// Reads the variable's text; an empty one is `info`.
+/// Reads the variable's text; an empty text means `info`.
 ///
 /// # Errors
-/// Names the variable, the part that is not understood, and what is.
+/// The message names the variable, the part that is not valid, and the valid forms.
 pub fn parse(text: &str) -> anyhow::Result<Targets> {
     let mut targets = Targets::new().with_default(LevelFilter::WARN);
     for library in SILENT {
@@ -61,12 +61,12 @@ pub fn parse(text: &str) -> anyhow::Result<Targets> {
     Ok(targets)
 }
 
-/// The whole program, or a module of it, by all the names that it logs under.
+/// Sets the level of the whole program, or of a module, under all the names that it logs with.
 fn ours(targets: Targets, module: &str, level: LevelFilter) -> Targets {
     targets.with_target(format!("{OURS}{module}"), level).with_target(format!("{CRATE}{module}"), level)
 }
 
-/// Nothing, or `::a::b`.
+/// Whether the text is empty or has the form `::a::b`.
 fn is_module(text: &str) -> bool {
     let word = |word: &str| {
         !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')

@@ -1,20 +1,20 @@
-//! Text of others in a log: on one line, without what a terminal would obey, and not too long.
+//! Makes texts of others safe to log: one line, no terminal control characters, and limited length.
 
 use std::fmt::{self, Display, Write};
 
-/// Characters of a text that a client can choose.
+/// Largest number of characters of a text that a client can choose.
 const BRIEF_CHARS: usize = 200;
 
-/// A text that a client had a part in: escaped, and cut to some 200 characters.
+/// A text that a client influenced: escaped, and cut to about 200 characters.
 pub fn brief(text: &impl Display) -> impl Display {
     let mut out = String::new();
     let mut short = Escaped::new(&mut out, BRIEF_CHARS);
-    // A text that is cut ends as an error, which is how it is told to stop.
+    // A cut text ends with an error, which stops the writing.
     let _ = write!(short, "{text}");
     out
 }
 
-/// Writes on, escapes what is not a visible character, and ends with an ellipsis behind so many characters.
+/// Passes text on, escapes invisible characters, and cuts it with an ellipsis after a number of characters.
 pub(super) struct Escaped<W> {
     inner: W,
     left: usize,
@@ -44,7 +44,7 @@ impl<W: Write> Write for Escaped<W> {
     }
 }
 
-/// Control characters, line separators, and those that change the direction of what follows.
+/// Whether `c` is a control character, a line separator, or a character that changes the text direction.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')

@@ -1,4 +1,4 @@
-//! What a receiver takes out of its mailbox at once.
+//! The frames that a receiver takes from its mailbox at once.
 
 use std::cell::Cell;
 
@@ -13,11 +13,11 @@ use super::{LANES, Lane};
 const KEPT_ROOM: usize = 64;
 
 thread_local! {
-    /// The list of the worker's last batch, so that a batch needs no allocation.
+    /// The list of the worker's last batch. The next batch reuses it and needs no allocation.
     static SPARE: Cell<Vec<Chunk>> = const { Cell::new(Vec::new()) };
 }
 
-/// Frames in the order in which they are to be written. Dropping it gives its memory back.
+/// Frames in the order in which they are to be written. Dropping the batch gives its memory back.
 #[derive(Debug, Default)]
 pub struct Batch {
     chunks: Vec<Chunk>,
@@ -30,12 +30,12 @@ impl Batch {
         Self { chunks: SPARE.take(), counts: Default::default(), followed: false }
     }
 
-    /// Notes that there is more to take.
+    /// Notes that the mailbox holds more.
     pub(super) fn set_followed(&mut self) {
         self.followed = true;
     }
 
-    /// Adds a chunk of the relay's own frames, before all others.
+    /// Adds a chunk of owed news, before all other frames.
     pub(super) fn add_owed(&mut self, chunk: Chunk) {
         let count = &mut self.counts[Lane::Control as usize];
         count.frames += chunk.frames();
@@ -43,7 +43,7 @@ impl Batch {
         self.chunks.push(chunk);
     }
 
-    /// Takes from the head of a lane what fits into `room` bytes together with what is here.
+    /// Takes frames from the head of a lane, until the batch holds `room` bytes.
     pub(super) fn add(&mut self, lane: Lane, queue: &mut Queue, room: usize) {
         let left = room.saturating_sub(self.bytes());
         let taken = queue.take(left, self.chunks.is_empty(), &mut self.chunks);
@@ -57,12 +57,12 @@ impl Batch {
         self.chunks.iter().map(Chunk::as_slice)
     }
 
-    /// What came out of one lane.
+    /// Frames and bytes taken from one lane.
     pub fn count(&self, lane: Lane) -> Count {
         self.counts[lane as usize]
     }
 
-    /// Packets, of disco and of data.
+    /// Number of packets, disco and data.
     pub fn packets(&self) -> usize {
         self.count(Lane::Disco).frames + self.count(Lane::Data).frames
     }
@@ -73,23 +73,23 @@ impl Batch {
         bytes - self.packets() * (HEADER_LEN + KEY_LEN)
     }
 
-    /// Bytes of everything.
+    /// Bytes of all frames.
     pub fn bytes(&self) -> usize {
         self.counts.iter().map(|count| count.bytes).sum()
     }
 
-    /// Whether the next [`super::Mailbox::take`] will find something, so that the end of this batch need not
-    /// leave alone.
+    /// Whether the next [`super::Mailbox::take`] will find something. If so, the end of this batch can be
+    /// sent together with the next one.
     pub fn is_followed(&self) -> bool {
         self.followed
     }
 
-    /// Whether there was nothing to take.
+    /// Whether the mailbox was empty.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
-    /// Every frame: its length with its header, and the payload's where it is a packet.
+    /// Every frame: its length with its header and, for a packet, the length of its payload.
     pub fn frames(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
         self.slices().flat_map(|mut rest| {
             std::iter::from_fn(move || {

@@ -1,14 +1,14 @@
-//! How much may wait for all receivers together.
+//! Limits the bytes that may wait for all receivers together.
 //!
-//! Each mailbox is bounded by itself; thousands of slow receivers at once are not. Every change of what waits
-//! is added here, a read or a write at a time. Close to the budget all lanes become short, and
+//! Each mailbox has its own bound, but thousands of slow receivers together need another one. Every change of
+//! the waiting bytes is added here, once per read or write. Near the budget all lanes become short, and
 //! [`crate::upkeep`] closes the receivers that have been blocked longest until there is room again.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Bytes that wait, and how many may.
+/// The bytes that wait, and the most that may wait.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct Budget {
@@ -19,13 +19,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of `most` bytes, as they are on the wire (what holds them is up to twice that).
+    /// A budget of `most` bytes, counted as they are on the wire (they occupy up to twice that in memory).
     pub fn new(most: u64) -> Self {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         Self { held: AtomicI64::new(0), tight: AtomicBool::new(false), most, exceeded: Notify::new() }
     }
 
-    /// Notes that `growth` bytes more wait now, or fewer.
+    /// Adds `growth` waiting bytes; a negative `growth` subtracts.
     pub fn add(&self, growth: i64) {
         if growth == 0 {
             return;
@@ -33,7 +33,7 @@ impl Budget {
         let held = self.held.fetch_add(growth, Ordering::SeqCst) + growth;
         if growth < 0 && held <= self.calm() && self.is_tight() {
             self.tight.store(false, Ordering::SeqCst);
-            // Somebody may have passed the alarm since, and found it given already.
+            // Another thread may have passed the alarm since, while `tight` was still set.
             self.alert(self.held.load(Ordering::SeqCst));
         }
         if growth > 0 {
@@ -47,7 +47,7 @@ impl Budget {
         }
     }
 
-    /// Whether memory is short: no lane should hold more than it must.
+    /// Whether memory is short: then each lane should hold only its minimum.
     pub fn is_tight(&self) -> bool {
         self.tight.load(Ordering::SeqCst)
     }
@@ -62,7 +62,7 @@ impl Budget {
         self.most.unsigned_abs()
     }
 
-    /// Bytes that must be freed before there is room again; 0: none.
+    /// Bytes that must be freed before memory is no longer short; 0: it is not short.
     pub fn excess(&self) -> u64 {
         if !self.is_tight() {
             return 0;
@@ -75,13 +75,13 @@ impl Budget {
         self.exceeded.notified().await;
     }
 
-    /// Above this, receivers are closed: early enough that the budget itself is not reached while that
-    /// happens.
+    /// Above this many bytes, receivers are closed. The alarm comes early enough that the budget is not
+    /// reached while they close.
     fn alarm(&self) -> i64 {
         self.most / 8 * 7
     }
 
-    /// Down from here, all is well again.
+    /// At this many bytes or fewer, memory is no longer short.
     fn calm(&self) -> i64 {
         self.most / 4 * 3
     }
@@ -116,7 +116,7 @@ mod tests {
             budget.add(710);
             budget.add(-100);
         }
-        // Each budget is changed by both threads at the same moment, as near as they can.
+        // Both threads change each budget as nearly at the same moment as they can.
         let turn = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for growth in [-10, 200] {

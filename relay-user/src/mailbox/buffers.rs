@@ -1,11 +1,11 @@
-//! Buffers for what is about to be taken and sent on, which a worker's mailboxes share, so that busy ones
-//! need no allocator and idle ones hold no memory.
+//! Buffers for frames that are about to be taken and sent on. A worker's mailboxes share them, so that busy
+//! mailboxes need no allocator and idle ones hold no memory.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers that change hands at once between a worker and the depot, so that its lock is taken rarely; new
-/// ones are made by as many, so that a rare peak of buffers in use finds some.
+/// Buffers that a worker and the depot exchange at once, so that the depot's lock is taken rarely. New
+/// buffers are made in the same number, so that a rare peak finds some.
 const HANDFUL: usize = 8;
 
 /// Bytes in the depot at most: 256 new buffers.
@@ -14,16 +14,16 @@ const MAX_DEPOT_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of a new buffer: two full TLS records, and a few packets of any usual size.
 pub(super) const NEW_CAPACITY: usize = 32 * 1024;
 
-/// A larger buffer goes back to the allocator: one burst must not fix a worker's memory for good. The longest
-/// frame fits.
+/// A larger buffer goes back to the allocator: one burst must not enlarge a worker's memory for good. The
+/// longest frame fits.
 const MAX_CAPACITY: usize = 128 * 1024;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What one worker has too many of: a mailbox is filled by its senders' workers and emptied by its own, so
-/// that buffers would run dry on one side and pile up on the other.
+/// The workers' surplus buffers. A mailbox is filled by its senders' workers and emptied by its own worker,
+/// so without the depot some workers would run out of buffers and others would collect them.
 static DEPOT: Mutex<Depot> = Mutex::new(Depot { buffers: Vec::new(), bytes: 0 });
 
 struct Depot {
@@ -38,7 +38,7 @@ impl Depot {
         Some(buffer)
     }
 
-    /// A full depot means that nobody wants them.
+    /// Drops the buffer if the depot is full: then no worker needs it.
     fn put(&mut self, buffer: Vec<u8>) {
         if self.bytes + buffer.capacity() <= MAX_DEPOT_BYTES {
             self.bytes += buffer.capacity();
@@ -47,8 +47,8 @@ impl Depot {
     }
 }
 
-/// An empty buffer for what is about to be taken and sent on: [`NEW_CAPACITY`], or more if its last user made
-/// it so.
+/// An empty buffer for frames that are about to be taken and sent on. Its capacity is [`NEW_CAPACITY`], or
+/// more if its last user enlarged it.
 pub(super) fn take() -> Vec<u8> {
     BUFFERS.with_borrow_mut(|buffers| {
         if buffers.is_empty() {

@@ -4,10 +4,10 @@ use relay_common::derp::HEADER_LEN;
 
 use super::buffers;
 
-/// A chunk takes no further frame beyond this many bytes: as much as is sealed at once.
+/// A chunk takes no further frame beyond this many bytes: the most that is sealed at once.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Whole frames back to back, oldest first; those before `head` have been dropped.
+/// Whole frames back to back, oldest first. The frames before `head` have been dropped.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     buffer: Vec<u8>,
@@ -16,12 +16,12 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// An empty chunk in a buffer made for the usual case, that what it holds is taken soon.
+    /// An empty chunk in a pooled buffer, for the usual case: its frames are taken soon.
     pub(super) fn pooled() -> Self {
         Self { buffer: buffers::take(), ..Self::default() }
     }
 
-    /// A chunk of one frame that fits it exactly, for what may wait long.
+    /// A chunk that fits one frame exactly, for a frame that may wait long.
     pub(super) fn exact(head: &[u8], body: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(head.len() + body.len());
         buffer.extend_from_slice(head);
@@ -32,7 +32,7 @@ impl Chunk {
     /// Appends a frame, if there is room.
     pub(super) fn try_push(&mut self, head: &[u8], body: &[u8]) -> bool {
         let len = self.buffer.len() + head.len() + body.len();
-        // A pooled buffer may grow; one that was cut to fit must not: growing moves all it holds.
+        // A pooled buffer may grow. A buffer that was cut to fit must not: growing moves all its frames.
         let room = self.buffer.capacity().max(if self.is_pooled() { CHUNK_BYTES } else { 0 });
         if len > room && self.frames > 0 {
             return false;
@@ -56,7 +56,7 @@ impl Chunk {
         self.buffer.len() - self.head as usize
     }
 
-    /// Bytes of memory.
+    /// Bytes of memory that the chunk occupies.
     pub(super) fn held_bytes(&self) -> usize {
         self.buffer.capacity()
     }
@@ -73,7 +73,7 @@ impl Chunk {
         len
     }
 
-    /// Moves the frames into a buffer of their size, where the one that they are in is more than twice that.
+    /// Moves the frames into a buffer of their size if their buffer is more than twice as large.
     pub(super) fn fit(&mut self) {
         if self.held_bytes() > 2 * self.bytes() {
             let fitting = self.as_slice().to_vec();

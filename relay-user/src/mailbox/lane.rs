@@ -1,37 +1,37 @@
-//! One lane: whole frames in chunks, oldest first. Nothing that waits is ever moved to make room for more.
+//! One lane: whole frames in chunks, oldest first. Waiting frames are never moved to make room for more.
 
 use std::collections::VecDeque;
 
 use super::buffers::NEW_CAPACITY;
 use super::chunk::Chunk;
 
-/// Frames that a lane holds whatever happens, of any size: derper's queue, which stock clients and probes
-/// count on.
+/// Frames that a lane always holds, whatever their size. This is the length of derper's queue, on which stock
+/// clients and probes rely.
 pub const MIN_LANE_FRAMES: usize = 32;
 
-/// Frames that a lane holds at most while its receiver takes.
+/// Frames that a lane holds at most while its receiver is not blocked.
 pub const MAX_LANE_FRAMES: usize = 256;
 
-/// Bytes that a lane holds at most while its receiver takes, frame headers included; but never fewer than
-/// [`MIN_LANE_FRAMES`] frames.
+/// Bytes that a lane holds at most while its receiver is not blocked, frame headers included. It always holds
+/// [`MIN_LANE_FRAMES`] frames, even if they are longer.
 pub const MAX_LANE_BYTES: usize = 512 * 1024;
 
 /// Chunks that an empty lane keeps room for.
 const KEPT_ROOM: usize = 8;
 
-/// How much a lane may hold, and how.
+/// How much a lane may hold, and in which buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {
-    /// No more than [`MIN_LANE_FRAMES`].
+    /// The lane holds at most [`MIN_LANE_FRAMES`] frames.
     pub(super) few: bool,
-    /// What is pushed now may wait long: its memory is cut to its size.
+    /// A frame pushed now may wait long: it gets a buffer of exactly its size.
     pub(super) exact: bool,
 }
 
-/// Some frames of a lane.
+/// A number of frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// How many.
+    /// Number of frames.
     pub frames: usize,
     /// Their bytes, frame headers included.
     pub bytes: usize,
@@ -52,7 +52,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Appends a frame; makes room at the head where there is none. Returns what had to go for it.
+    /// Appends a frame; drops the oldest frames if there is no room. Returns the dropped frames.
     pub(super) fn push(&mut self, head: &[u8], body: &[u8], room: Room) -> Count {
         let len = head.len() + body.len();
         let mut dropped = Count::default();
@@ -72,8 +72,8 @@ impl Queue {
         dropped
     }
 
-    /// Takes chunks from the head into `into`, whole, as long as they fit into `room` bytes. Takes one that
-    /// does not fit if `at_least_one`: a frame may be longer than any room.
+    /// Takes whole chunks from the head into `into`, as long as they fit into `room` bytes. With
+    /// `at_least_one`, takes the first chunk even if it does not fit: a frame may be longer than any room.
     pub(super) fn take(&mut self, room: usize, at_least_one: bool, into: &mut Vec<Chunk>) -> Count {
         let mut taken = Count::default();
         while let Some(first) = self.first()
@@ -106,7 +106,7 @@ impl Queue {
         full.chain([&self.tail]).map(Chunk::held_bytes).sum()
     }
 
-    /// Cuts what waits to its size.
+    /// Cuts the buffers to the size of their frames.
     pub(super) fn settle(&mut self) {
         let full = self.full.iter_mut().flat_map(|full| full.iter_mut());
         full.chain([&mut self.tail]).for_each(Chunk::fit);
@@ -134,7 +134,7 @@ impl Queue {
         full.unwrap_or_else(|| std::mem::take(&mut self.tail))
     }
 
-    /// Drops the oldest frame; returns its length. There must be one.
+    /// Drops the oldest frame; returns its length. The lane must not be empty.
     fn drop_first(&mut self, exact: bool) -> usize {
         let first = self.full.as_mut().and_then(|full| full.front_mut());
         let first = match first {

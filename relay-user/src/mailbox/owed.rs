@@ -1,7 +1,8 @@
-//! News that a receiver is owed: of each key the latest, and none is ever dropped.
+//! News that a receiver is owed: the latest for each key. News is never dropped.
 //!
-//! A receiver that takes nothing may be owed news of as many keys as it has heard from, each once. So it
-//! costs bounded memory, however often those keys come and go (upstream keeps a list without this bound).
+//! A receiver that takes nothing may be owed one piece of news for each key that it has heard from. So the
+//! news takes bounded memory, however often these keys come and go (upstream keeps a list without this
+//! bound).
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use super::chunk::Chunk;
 /// Bytes of a PeerGone frame: header, key, reason.
 pub(super) const NEWS_BYTES: usize = HEADER_LEN + KEY_LEN + 1;
 
-/// News written at once: packets must not wait for a long list.
+/// News frames written at once: packets must not wait for a long list.
 const MAX_AT_ONCE: usize = 256;
 
 /// The pending news of one receiver, by key.
@@ -33,7 +34,7 @@ impl Owed {
         self.gone.len()
     }
 
-    /// Some of the news, as frames.
+    /// Takes some of the news, as frames.
     pub(super) fn take(&mut self) -> Option<Chunk> {
         if self.gone.is_empty() {
             return None;

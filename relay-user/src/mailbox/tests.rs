@@ -1,4 +1,5 @@
-//! Lanes against a plain model: what is taken is what was pushed, less the oldest that had no room.
+//! Compares the lanes with a plain model: a take returns the pushed frames, less the oldest ones that had no
+//! room.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ fn push(mailbox: &Mailbox, lane: Lane, kind: u8, len: usize) -> Pushed {
     mailbox.push(lane, &head, &body, false).expect("open")
 }
 
-/// Everything, in as many takes as it needs; each says rightly whether another follows.
+/// Takes everything, in as many takes as needed; each batch must say correctly whether another follows.
 fn drain(mailbox: &Mailbox) -> Vec<u8> {
     let (mut all, mut expected) = (Vec::new(), None);
     loop {
@@ -64,7 +65,7 @@ fn a_blocked_lane_holds_32_frames_of_any_size_and_drops_none_of_them() {
                 assert_eq!(push(&mailbox, Lane::Data, n as u8, len).dropped, Count::default(), "{len}");
             }
             let more = push(&mailbox, Lane::Data, 32, len).dropped.frames;
-            // While it takes: 256 frames or 512 KiB.
+            // While the receiver is not blocked: 256 frames or 512 KiB.
             let full = blocked || MIN_LANE_FRAMES * (HEADER_LEN + len) >= MAX_LANE_BYTES;
             assert_eq!(more, usize::from(full), "{len} {blocked}");
             let (head, body) = frame(usize::from(full) as u8, len);
@@ -102,7 +103,7 @@ fn a_mailbox_is_blocked_until_it_has_been_found_empty() {
 fn a_receiver_that_takes_much_without_a_refusal_is_not_blocked_any_more() {
     const LEN: usize = 8_000;
     let mailbox = Mailbox::default();
-    // As many as are taken, so that it is never found empty.
+    // Pushes as many frames as are taken, so that the mailbox is never found empty.
     let take_much = |bytes: usize| {
         let mut taken = 0;
         while taken < bytes {
@@ -144,7 +145,7 @@ fn what_comes_later_overtakes_what_has_not_been_taken() {
     assert_eq!(kinds[..3], [1, 2, 3]);
 }
 
-/// A waker that counts.
+/// A waker that counts its calls.
 #[derive(Debug, Default)]
 struct Woken(AtomicUsize);
 
@@ -230,7 +231,7 @@ proptest! {
                 held -= batch.bytes() as i64;
                 blocked = if batch.is_empty() { 0 } else { blocked.max(batch.bytes()) - batch.bytes() };
                 let mut taken = batch.slices().flatten().copied().collect::<Vec<_>>();
-                // Lanes in their order, each from its head, as far as there is room.
+                // The lanes in their order, each from its head, as far as there is room.
                 for (index, queue) in model.iter_mut().enumerate() {
                     let count = batch.count(lane(index));
                     let wanted: Vec<u8> = queue.drain(..count.frames).flatten().collect();
@@ -277,7 +278,7 @@ proptest! {
 fn what_waits_for_a_slow_receiver_never_holds_more_than_twice_its_size() {
     let mailbox = Mailbox::default();
     mailbox.settle();
-    // Long frames fill the lane, short ones push them out again, and once more.
+    // Long frames fill the lane, then short ones push them out, then the same once more.
     let lengths = [40, 60_000, 100, 1_400, 9_000].iter().flat_map(|len| std::iter::repeat_n(*len, 600));
     for (n, len) in lengths.clone().chain(lengths).enumerate() {
         let _ = push(&mailbox, Lane::Data, n as u8, len);

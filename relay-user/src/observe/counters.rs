@@ -1,23 +1,23 @@
-//! Counters that packets may touch: one padded shard per thread, summed when somebody asks.
+//! Counters for the packet paths: one padded shard per thread; the shards are summed when a counter is read.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Threads beyond this share shards.
+/// Number of shards; further threads share them.
 const SHARDS: usize = 16;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $label:literal;)*) => {
-        /// Everything that is counted.
+        /// All counters.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         pub enum Counter { $($(#[$doc])* $name,)* }
 
         impl Counter {
-            /// All of them.
+            /// All counters, in order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// Its name in status answers and metrics.
+            /// The counter's name in status answers and metrics.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$name => $label,)* }
             }
@@ -28,21 +28,21 @@ macro_rules! counters {
 counters! {
     /// TCP connections accepted.
     Accepts = "accepts";
-    /// Accepts that failed, for want of files above all, and sockets that could not be set up.
+    /// Accepts that failed, mostly for lack of files, and sockets that could not be set up.
     AcceptFailed = "accept_failed";
     /// Connections refused because only reserved files were left.
     RefusedFiles = "refused_files";
-    /// Connections refused because too many had not logged in.
+    /// Connections refused because too many connections had not logged in.
     RefusedPending = "refused_pending";
-    /// Connections refused because too many of their address had not logged in.
+    /// Connections refused because too many connections from their address had not logged in.
     RefusedPerSource = "refused_per_ip";
-    /// Connections whose request head was no HTTP, too long, or with a body.
+    /// Connections whose request head was not HTTP or too long, or whose request had a body.
     HttpMalformed = "http_malformed";
     /// Connections that took too long with a request or its answer.
     HttpTimeout = "http_timeout";
-    /// Connections that failed before a request arrived, TLS handshakes above all.
+    /// Connections that failed before a request arrived, mostly in the TLS handshake.
     HttpTransport = "http_transport";
-    /// Requests answered that were not for DERP.
+    /// Answered requests that were not for DERP.
     HttpRequests = "http_requests";
     /// Clients logged in.
     Logins = "logins";
@@ -58,17 +58,17 @@ counters! {
     LoginRefused = "login_refused";
     /// Connections ended for breaking the protocol.
     ProtocolFaults = "protocol_faults";
-    /// Clients cut for a TLS record that does not open, or has no place.
+    /// Clients cut because a TLS record did not open or was not allowed.
     TlsFaults = "tls_faults";
     /// Packets received from clients.
     PacketsReceived = "packets_received";
-    /// Payload bytes of those.
+    /// Payload bytes of the packets received.
     BytesReceived = "bytes_received";
-    /// Packets of which a client's socket has taken the last byte.
+    /// Packets whose last byte a client's socket has taken.
     PacketsSent = "packets_sent";
-    /// Payload bytes of those.
+    /// Payload bytes of the packets sent.
     BytesSent = "bytes_sent";
-    /// Packets for a key that is not here.
+    /// Packets for a key that is not logged in.
     DropUnknownDest = "drop_unknown_dest";
     /// Packets for a connection that ended before they were written.
     DropGoneDisconnected = "drop_gone_disconnected";
@@ -78,29 +78,31 @@ counters! {
     DropWriteError = "drop_write_error";
     /// Packets that waited for a client that was closed because memory was short.
     DropQueueMemory = "drop_queue_memory";
-    /// Pongs, keep-alives and news that a client never got: pushed out of a full lane, or it left.
+    /// Pongs, keep-alives and news that a client never got, because a full lane dropped them or the client
+    /// left.
     DropControl = "drop_control";
     /// Pings answered.
     Pings = "pings";
     /// KeepAlive frames sent.
     KeepAlives = "keepalives";
-    /// Frames of a type that means nothing to the relay.
+    /// Frames of a type unknown to the relay.
     UnknownFrames = "unknown_frames";
-    /// Clients cut for taking nothing.
+    /// Clients cut because they took nothing.
     WriteTimeouts = "write_timeouts";
-    /// Clients cut because too much waited for all clients together, and for them the longest.
+    /// Clients cut because too many bytes waited for all clients together; the client blocked longest is cut
+    /// first.
     QueueMemoryCuts = "queue_memory_cuts";
     /// Tasks of connections that panicked: each is a bug.
     TaskPanics = "task_panics";
     /// STUN requests whose answer was sent.
     StunAnswered = "stun_answered";
-    /// STUN answers that the socket would not take.
+    /// STUN answers that the socket did not take.
     StunSendFailed = "stun_send_failed";
     /// Receives on the STUN socket that failed.
     StunRecvFailed = "stun_recv_failed";
     /// STUN sockets that could not be bound.
     StunBindFailed = "stun_bind_failed";
-    /// Datagrams on the STUN port that were no STUN request.
+    /// Datagrams on the STUN port that were not STUN requests.
     StunNotStun = "stun_not_stun";
     /// Sessions allocated or found again.
     UdpAllocations = "udp_allocations";
@@ -112,9 +114,9 @@ counters! {
     UdpBinds = "udp_binds";
     /// Session packets forwarded by userspace.
     UdpForwarded = "udp_forwarded";
-    /// UDP payload bytes of those, Geneve header included.
+    /// UDP payload bytes of the forwarded packets, Geneve header included.
     UdpForwardedBytes = "udp_forwarded_bytes";
-    /// Session packets that the socket would not take.
+    /// Session packets that the socket did not take.
     UdpSendFailed = "udp_send_failed";
     /// Receives on the UDP relay's sockets that failed.
     UdpRecvFailed = "udp_recv_failed";
@@ -134,7 +136,7 @@ counters! {
     UdpUnknownVni = "udp_drop_unknown_vni";
     /// Data before both legs are bound.
     UdpNotBound = "udp_drop_not_bound";
-    /// Data that did not come from a leg's address, or not to the address that the leg talks to.
+    /// Data that did not come from a leg's address, or was not sent to the address that the leg talks to.
     UdpNotALeg = "udp_drop_not_a_leg";
     /// A control packet that is not a disco message.
     UdpNotDisco = "udp_drop_not_disco";
@@ -146,7 +148,7 @@ counters! {
     UdpBadMessage = "udp_drop_bad_message";
     /// A control message for another VNI or about another client than its session's.
     UdpMismatch = "udp_drop_mismatch";
-    /// A generation of zero, or not the one in progress.
+    /// A generation that is zero or is not the one in progress.
     UdpGeneration = "udp_drop_generation";
     /// An answer without the challenge that was given to its address.
     UdpBadChallenge = "udp_drop_bad_challenge";
@@ -167,7 +169,7 @@ pub struct Counters {
     shards: Box<[Shard]>,
 }
 
-/// What one batch of packets adds: plain numbers, added to a shard at its end.
+/// The counts of one batch of packets: plain numbers, which are added to a shard at its end.
 #[derive(Debug)]
 pub struct Tally([u64; COUNT]);
 

@@ -1,11 +1,11 @@
-//! Log lines that a flood of events must not multiply: one in a while, and how many were left out.
+//! Limits log lines that a flood of events would multiply: one line in a while, with the number left out.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Decides which of many like events are logged.
+/// Decides which of many similar events are logged.
 #[derive(Debug, Default)]
 pub struct Seldom {
-    /// When the next one may be logged, in milliseconds of the caller's clock.
+    /// When the next event may be logged, in milliseconds of the caller's clock.
     due_ms: AtomicU64,
     left_out: AtomicU64,
 }
@@ -14,12 +14,12 @@ pub struct Seldom {
 pub const PAUSE_MS: u64 = 10_000;
 
 impl Seldom {
-    /// Notes an event at `now_ms`. `Some`: it is to be logged, with the number of those since the last line
-    /// that were not.
+    /// Notes an event at `now_ms`. `Some` means that it must be logged; the value is the number of events
+    /// since the last line that were not logged.
     pub fn note(&self, now_ms: u64) -> Option<u64> {
         let due_ms = self.due_ms.load(Ordering::Relaxed);
         let is_due = now_ms >= due_ms;
-        // Of several threads at the same moment, one logs.
+        // If several threads come at the same moment, one of them logs.
         let take =
             || self.due_ms.compare_exchange(due_ms, now_ms + PAUSE_MS, Ordering::Relaxed, Ordering::Relaxed);
         if is_due && take().is_ok() {
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_between_threads() {
         let seldom = Seldom::default();
-        // Each line told stands for itself and for those it says were left out.
+        // Each logged line counts for itself and for the events that it reports as left out.
         let note =
             || (0..1000).filter_map(|now_ms| seldom.note(now_ms)).map(|left_out| left_out + 1).sum::<u64>();
         let told: u64 = std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
-//! Does the BPF map hold what the table says? Compares the two and repairs the map.
+//! Compares the BPF map with the table and repairs the map.
 //!
-//! The table is the truth and the map a mirror of it (law 4 of the table). A difference means a write was
-//! lost or somebody else writes: both are faults, so the sum is a metric that must stay zero.
+//! The table is the truth and the map is its mirror (law 4 of the table). A difference means that a write was
+//! lost or that another process writes. Both are faults, so the sum is a metric that must stay zero.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use relay_common::fastpath::SessionEntry;
 
 use super::session_map::{MapError, SessionMap};
 
-/// What an audit found, in sessions, and what it did about it.
+/// What an audit found, in sessions, and what it repaired.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "drift is a fault to count and report"]
 pub struct Audit {
-    /// In the table, not in the map.
+    /// Sessions in the table, but not in the map.
     pub missing: usize,
-    /// In the map, not in the table.
+    /// Sessions in the map, but not in the table.
     pub stale: usize,
-    /// In both, with different values.
+    /// Sessions in both, with different values.
     pub different: usize,
-    /// How many of those the audit put right.
+    /// How many of these the audit repaired.
     pub repaired: usize,
-    /// The first error met; the audit goes on after it.
+    /// The first error met; the audit goes on after an error.
     pub error: Option<MapError>,
 }
 
@@ -32,16 +32,16 @@ impl Audit {
     }
 }
 
-/// Makes `map` equal to `wanted`, by VNI, and says what was wrong.
+/// Makes `map` equal to `wanted`, by VNI, and returns the differences.
 ///
-/// Call it under the table's lock: an entry written between the comparison and the repair would be undone.
+/// Call this under the table's lock: it would undo a write that came between the comparison and the repair.
 pub fn audit(map: &mut dyn SessionMap, wanted: &BTreeMap<u32, SessionEntry>) -> Audit {
     let mut found = Audit::default();
     let held: BTreeMap<u32, SessionEntry> = match map.entries() {
         Ok(entries) => entries.into_iter().collect(),
         Err(error) => return Audit { error: Some(error), ..found },
     };
-    // Stale ones first: they make room where the map is full.
+    // Stale entries first: removing them makes room where the map is full.
     for vni in held.keys().filter(|vni| !wanted.contains_key(vni)) {
         found.stale += 1;
         let done = map.remove(*vni).map(|_| ());

@@ -1,9 +1,9 @@
-//! The connections that one connection sends to, by node key: steady traffic finds its receiver without a
-//! lock and without writing to memory that others read.
+//! The connections that one connection sends to, by node key. Steady traffic finds its receiver without a
+//! lock and without writing to memory that other threads read.
 //!
-//! Reproduces, and goes beyond, derper's lock-free look-up: no shared map is touched on a hit. An entry is
-//! stale when its peer is no longer active for the key; then the mirror decides afresh. Whoever is in here
-//! has been sent to, so the same table answers who must hear when this connection leaves.
+//! This reproduces derper's lock-free look-up and goes further: a hit touches no shared map. An entry is
+//! stale when its peer is no longer active for the key; then the mirror is asked again. The cache holds every
+//! peer that has been sent packets, so it also says who must be told when this connection leaves.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -15,28 +15,30 @@ use super::gone::Audience;
 use super::peer::Peer;
 use super::{Hasher, Router};
 
-/// Recent finds, by a byte of the key; a power of two.
+/// Number of recent finds, indexed by a byte of the key; a power of two.
 const RECENT: usize = 8;
 
-/// Peers that left are swept out when the table has grown to this, and then to twice what was left.
+/// Inactive peers are removed when the table has grown to this size, and then to twice the size that was
+/// left.
 const FIRST_PURGE: usize = 64;
 
-/// The cache, and with it the memory of who has heard from this connection.
+/// The cache, which also remembers who has heard from this connection.
 #[derive(Debug, Default)]
 pub struct Cache {
     known: HashTable<Arc<Peer>>,
     hasher: Hasher,
-    /// Where in `known` the last peers were found: a guess that saves the hash.
+    /// Where in `known` the last peers were found: a guess that saves computing the hash.
     recent: [u32; RECENT],
     purge_at: usize,
-    /// Who was sent to and is no longer the one to send to: a duplicate, or gone. Most connections have none.
+    /// Peers that were sent packets and are no longer active: duplicates, or peers that left. Most
+    /// connections have none.
     displaced: Option<Box<Audience>>,
 }
 
 impl Cache {
-    /// Finds the connection for `key`: here, else in the mirror.
+    /// Finds the connection for `key`: first in the cache, then in the mirror.
     pub fn lookup(&mut self, key: &NodePublic, router: &Router) -> Option<&Arc<Peer>> {
-        // Node keys are curve points, so any byte will do; a client that picks keys to collide slows only
+        // Node keys are curve points, so any byte will do. A client that picks colliding keys slows only
         // itself.
         let recent = usize::from(key.as_bytes()[0]) % RECENT;
         let mut at = self.recent[recent] as usize;
@@ -47,7 +49,7 @@ impl Cache {
         self.known.get_bucket(at)
     }
 
-    /// Everybody this connection has sent to.
+    /// All peers that this connection has sent packets to.
     pub fn into_audience(self) -> Audience {
         let mut audience = self.displaced.map_or_else(Audience::default, |displaced| *displaced);
         self.known.into_iter().for_each(|peer| audience.add(&peer));
@@ -63,7 +65,7 @@ impl Cache {
         }
     }
 
-    /// Asks the mirror. An unknown key leaves no trace: a flood of misses must not fill the table.
+    /// Asks the mirror. An unknown key is not stored: a flood of misses must not fill the table.
     #[cold]
     fn refresh(&mut self, key: &NodePublic, hash: u64, router: &Router) -> Option<usize> {
         if let Ok(stale) = self.known.find_entry(hash, |peer| peer.key == *key) {

@@ -1,8 +1,8 @@
-//! Which connection answers for which node key.
+//! Decides which connection receives the packets for a node key.
 //!
 //! Several connections may log in with one key (a restarted client, a cloned machine). All of them stay open
-//! and are read; packets for the key go to the active one: the newest, until another of them sends a frame.
-//! That is upstream's production policy, "last writer is active".
+//! and are read. Packets for the key go to the active one: the newest, until another of them sends a frame.
+//! This is upstream's production policy, "last writer is active".
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use relay_common::key::NodePublic;
 
 use super::vocabulary::{Change, ConnId, Refusal};
 
-/// The connections of every key, most recently active last.
+/// The connections of every key, the most recently active one last.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     keys: HashMap<ConnId, NodePublic>,
@@ -18,7 +18,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// A connection proved `key`; it is the active one from now on.
+    /// Handles a login: a connection proved `key` and is now the active one.
     pub(super) fn login(
         &mut self,
         conn: ConnId,
@@ -32,7 +32,7 @@ impl Clients {
         let conns = self.conns_by_key.entry(key).or_default();
         conns.push(conn);
         if let [.., previous, _] = conns.as_slice() {
-            // The first duplicate flags the lonely one too: from now on its frames are events.
+            // The first duplicate flags the existing connection too: from now on its frames are events.
             if conns.len() == 2 {
                 out.push(Change::Shared { conn: *previous, shared: true });
             }
@@ -42,7 +42,7 @@ impl Clients {
         Ok(())
     }
 
-    /// A connection that shares its key sent a frame.
+    /// Handles a frame of a connection that shares its key.
     pub(super) fn frame(&mut self, conn: ConnId, out: &mut Vec<Change>) -> Result<(), Refusal> {
         let key = *self.keys.get(&conn).ok_or(Refusal::UnknownConn)?;
         let conns = self.conns_by_key.get_mut(&key).ok_or(Refusal::UnknownConn)?;
@@ -54,7 +54,7 @@ impl Clients {
         Ok(())
     }
 
-    /// A connection ended.
+    /// Handles the end of a connection.
     pub(super) fn leave(&mut self, conn: ConnId, out: &mut Vec<Change>) -> Result<(), Refusal> {
         let key = self.keys.remove(&conn).ok_or(Refusal::UnknownConn)?;
         let Some(conns) = self.conns_by_key.get_mut(&key) else { return Err(Refusal::UnknownConn) };

@@ -1,4 +1,4 @@
-//! Who has heard from whom, so that PeerGone reaches exactly those when a key leaves.
+//! Remembers who has heard from whom, so that PeerGone reaches exactly these clients when a key leaves.
 //!
 //! Each sender remembers its own receivers, in its own task, without a lock. Upstream keeps the same relation
 //! at the receivers, under the global mutex.
@@ -11,7 +11,7 @@ use relay_common::key::NodePublic;
 use super::peer::Peer;
 use super::vocabulary::ConnId;
 
-/// Dead entries are swept out when the list has grown to this, and then to twice what was left.
+/// Dead entries are removed when the list has grown to this size, and then to twice the size that was left.
 const FIRST_PURGE: usize = 64;
 
 /// The connections that one connection has sent packets to.
@@ -22,7 +22,7 @@ pub struct Audience {
 }
 
 impl Audience {
-    /// Remembers that `peer` is being sent a packet.
+    /// Remembers that `peer` is sent a packet.
     pub fn add(&mut self, peer: &Arc<Peer>) {
         self.heard.entry(peer.id).or_insert_with(|| Arc::downgrade(peer));
         self.purge();
@@ -33,7 +33,7 @@ impl Audience {
         self.purge();
     }
 
-    /// A weak handle keeps the memory of the peer that it names.
+    /// Removes dead entries: even a weak handle keeps the memory of its peer.
     fn purge(&mut self) {
         if self.heard.len() >= self.purge_at.max(FIRST_PURGE) {
             self.heard.retain(|_, peer| peer.strong_count() > 0);
@@ -46,14 +46,15 @@ impl Audience {
     }
 }
 
-/// What connections left behind whose key is still held by another connection.
+/// The audiences of ended connections whose key is still held by another connection.
 #[derive(Debug, Default)]
 pub(super) struct Audiences {
     by_key: HashMap<NodePublic, Audience>,
 }
 
 impl Audiences {
-    /// A connection of `key` left; `last`: the key left with it. Returns who has to hear of it.
+    /// Handles the end of a connection of `key`; `last`: the key left with it. Returns the peers that must be
+    /// told.
     pub(super) fn leave(&mut self, key: NodePublic, audience: Audience, last: bool) -> Vec<Arc<Peer>> {
         if last {
             let mut all = self.by_key.remove(&key).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Writing the table's changes to its mirrors: the in-process maps, and the BPF map.
+//! Writes the table's changes to its mirrors: the in-process maps and the BPF map.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::vocabulary::Change;
 use super::{Inner, Router};
 use crate::route::session_map::SessionMap;
 
-/// How the BPF map has been keeping up with the table.
+/// How well the BPF map has followed the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelHealth {
-    /// Installs and removals that failed; the audit makes up for them.
+    /// Installs, removals and audits that failed; the next audit repairs the map.
     pub failures: u64,
     /// Audits done.
     pub audits: u64,
@@ -43,7 +43,7 @@ impl Kernel {
         self.health
     }
 
-    /// What the program counted in a slot; `None` without a map, or when it cannot be read.
+    /// The program's counters in a slot; `None` if there is no map or the slot cannot be read.
     pub(super) fn stats(&self, slot: u32) -> Option<SessionStats> {
         self.map.as_ref()?.stats(slot).ok()
     }
@@ -80,11 +80,11 @@ impl Kernel {
 }
 
 impl Router {
-    /// Writes one change. `side` is for a session that is not there yet.
+    /// Writes one change. `side` is for a new session.
     pub(super) fn mirror(&self, inner: &mut Inner, change: Change, side: &mut Option<UserspaceState>) {
         match change {
             Change::Route { key, conn } => {
-                // The connection is in `conns` from before its login until after its leave.
+                // A connection is in `conns` from before its login until after its leave.
                 let Some(peer) = self.conns.get(&conn).map(|peer| Arc::clone(&peer)) else { return };
                 peer.set_active(true);
                 if let Some(previous) = self.peers.insert(key, peer)

@@ -1,5 +1,4 @@
-//! [`SessionMap`] in memory, for tests of whatever writes one: the same limits as the kernel's, and failures
-//! on demand.
+//! [`SessionMap`] in memory, for tests of its writers. It has the kernel's limits and fails on demand.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +7,14 @@ use relay_common::fastpath::{SessionEntry, SessionStats};
 
 use super::session_map::{MapError, SessionMap};
 
-/// A session map that is only memory.
+/// A session map that lives in memory only.
 #[derive(Clone, Debug)]
 pub(super) struct ModelSessions {
     /// The sessions, by VNI.
     pub sessions: BTreeMap<u32, SessionEntry>,
-    /// The counters, by slot. A test writes here what the program would have counted.
+    /// The counters, by slot. A test writes here what the BPF program would have counted.
     pub stats: BTreeMap<u32, SessionStats>,
-    /// The next operation that can fail does so with this, once.
+    /// The error that the next fallible operation returns, once.
     pub fail_next: Option<MapError>,
     limit: u32,
 }

@@ -1,4 +1,4 @@
-//! A logged-in client as others see it: its mailbox, and whether it is still the one to send to.
+//! A logged-in client as others see it: its mailbox, and whether packets for its key still go to it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -11,62 +11,63 @@ use crate::mailbox::Mailbox;
 
 /// The handle that mirrors, caches and other connections share.
 ///
-/// What a look-up reads comes first and has a cache line to itself, which is hardly ever written: neither the
-/// count of handles before it nor the mailbox and the counters behind it disturb those who only want to know
-/// the way.
+/// The fields that a look-up reads come first, in their own cache line, which is rarely written. The
+/// reference count before them and the mailbox and counters behind them are written often; their cache lines
+/// are separate, so these writes do not slow look-ups.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Peer {
-    /// The node key it proved.
+    /// The node key that the client proved.
     pub key: NodePublic,
     /// The connection's name.
     pub id: ConnId,
     active: AtomicBool,
     shared: AtomicBool,
     ending: AtomicU8,
-    /// Where it connected from.
+    /// The address that the client connected from.
     pub remote: SocketAddr,
-    /// What is to be written to it.
+    /// Frames to be written to the client.
     pub mailbox: Mailbox,
-    /// What it did, for `relayd clients`.
+    /// The client's counters, for `relayd clients`.
     pub counters: PeerCounters,
-    /// What the sweep looks at.
+    /// Times that the sweep reads.
     pub timers: PeerTimers,
-    /// How it came and what it calls itself.
+    /// The connection's protocol and label.
     pub about: About,
-    /// The number of the worker that its task is to run on; the task moves there.
+    /// Number of the worker that must run the connection's task; the task moves there.
     pub worker: AtomicU32,
 }
 
-/// What `relayd clients` says of a connection besides its numbers.
+/// What `relayd clients` shows of a connection besides its numbers.
 #[derive(Clone, Debug, Default)]
 pub struct About {
-    /// The protocol under its frames, as its stream names it.
+    /// The transport protocol under the DERP frames, as the stream names it.
     pub protocol: &'static str,
-    /// The label it gave itself.
+    /// The label that the client gave itself.
     pub app_name: AppName,
 }
 
-/// Packets and bytes of one connection; written by its own task, once per batch.
+/// Packets and bytes of one connection. Its own task writes them, once per batch.
 #[derive(Debug, Default)]
 pub struct PeerCounters {
     /// Packets the client sent.
     pub packets_in: AtomicU64,
-    /// Payload bytes of those.
+    /// Payload bytes of the packets that the client sent.
     pub bytes_in: AtomicU64,
     /// Packets written to the client.
     pub packets_out: AtomicU64,
-    /// Payload bytes of those.
+    /// Payload bytes of the packets written to the client.
     pub bytes_out: AtomicU64,
 }
 
-/// Times the sweep compares with its own clock; one sweep for all connections instead of timers for each.
+/// Times that the sweep compares with its own clock. One sweep serves all connections, instead of a timer for
+/// each.
 #[derive(Debug, Default)]
 pub struct PeerTimers {
     /// CLOCK_MONOTONIC milliseconds when a KeepAlive is due.
     pub keepalive_due_ms: AtomicU64,
-    /// CLOCK_MONOTONIC milliseconds since when the client has taken nothing of what waits for it; 0: nothing
-    /// waits.
+    /// CLOCK_MONOTONIC milliseconds since when the client has taken none of the bytes that wait for it; 0:
+    /// none wait.
     pub blocked_since_ms: AtomicU64,
     /// CLOCK_MONOTONIC milliseconds of the login.
     pub connected_ms: AtomicU64,
@@ -78,11 +79,11 @@ pub struct PeerTimers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Ending {
-    /// It took nothing for longer than `-tcp-write-timeout`.
+    /// The client took nothing for longer than `-tcp-write-timeout`.
     WriteTimeout = 1,
     /// The daemon stops.
     Shutdown = 2,
-    /// Too much waited for all clients, and for this one the longest (`--queue-memory`).
+    /// Too many bytes waited for all clients, and this client had been blocked longest (`--queue-memory`).
     QueueMemory = 3,
 }
 
@@ -104,8 +105,9 @@ impl Peer {
         }
     }
 
-    /// Whether packets for the key go here. A cached handle that says no is stale. (One relaxed load: the
-    /// mirror is written before the bit is cleared, and a packet in between is one that came before.)
+    /// Whether packets for the key go here. A cached handle that is not active is stale. (One relaxed load is
+    /// enough: the mirror is written before the bit is cleared, and a packet in between counts as an earlier
+    /// one.)
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed)
     }
@@ -121,7 +123,7 @@ impl Peer {
         self.mailbox.wake();
     }
 
-    /// Why the task should end, if it should.
+    /// Why the task must end; `None`: it must not.
     pub fn ending(&self) -> Option<Ending> {
         match self.ending.load(Ordering::Acquire) {
             0 => None,

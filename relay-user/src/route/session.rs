@@ -1,4 +1,4 @@
-//! A session as packets see it: immutable, replaced whole when a leg moves.
+//! A session as packets see it. It is immutable: when a leg moves, a new one replaces it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,33 +11,34 @@ use super::vocabulary::LegPath;
 /// The mirror's entry for one session.
 #[derive(Debug)]
 pub struct SessionRoute {
-    /// Its virtual network identifier.
+    /// The session's virtual network identifier.
     pub vni: u32,
     /// The two clients, ascending.
     pub clients: [DiscoPublic; 2],
     /// Where each client is bound.
     pub legs: [Option<LegPath>; 2],
-    /// What outlives a rebind.
+    /// The state that is kept when a leg binds again.
     pub side: UserspaceState,
 }
 
-/// The parts of a session that its bindings share, and that the table does not know.
+/// The parts of a session that all its versions share and that the table does not hold.
 #[derive(Clone, Debug)]
 pub struct UserspaceState {
     /// The relay's precomputed box with each client, ascending by client.
     pub boxes: Arc<[DiscoShared; 2]>,
-    /// What userspace carried for each leg.
+    /// What userspace forwarded for each leg.
     pub counters: Arc<[LegCounters; 2]>,
 }
 
 impl UserspaceState {
-    /// Fresh counters with these boxes.
+    /// Makes new counters for these boxes.
     pub fn new(boxes: [DiscoShared; 2]) -> Self {
         Self { boxes: Arc::new(boxes), counters: Arc::default() }
     }
 }
 
-/// What userspace received from a leg and could send on. The sending leg's socket writes, anybody reads.
+/// Packets that userspace received from a leg and could send on. The sending leg's socket writes them; any
+/// thread reads them.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct LegCounters {
@@ -59,7 +60,7 @@ impl LegCounters {
 }
 
 impl SessionRoute {
-    /// When each leg was last heard, in userspace or, where it runs, in the kernel.
+    /// When each leg was last heard, in userspace or, if the kernel forwards the session, in the kernel.
     pub fn last_seen_ns(&self, kernel: Option<&SessionStats>) -> [u64; 2] {
         std::array::from_fn(|leg| {
             let user = self.side.counters[leg].last_seen_ns.load(Ordering::Relaxed);

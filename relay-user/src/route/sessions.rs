@@ -1,13 +1,12 @@
-//! The UDP relay's sessions: who may bind, who has, and what the kernel may forward.
+//! The UDP relay's sessions: who may bind, who has bound, and which sessions the kernel may forward.
 //!
 //! ```text
 //! allocated --bind, answer--> one leg bound --bind, answer--> bound --next hops known--> in the kernel
 //!     |                            |                            |                         |
 //!     +---- 30 s after allocation -+                            +- 5 min without either --+--> gone
 //! ```
-//! A leg that is bound stays bound until it binds anew or the session ends (upstream
-//! `net/udprelay`; `docs/protocol.md` has the rules). Only an authenticated answer moves a leg; data never
-//! does.
+//! A bound leg stays bound until it binds again or the session ends (upstream `net/udprelay`;
+//! `docs/protocol.md` has the rules). Only an authenticated answer moves a leg; data never does.
 
 mod entry;
 
@@ -22,14 +21,14 @@ use crate::route::next_hop::NextHop;
 /// Largest VNI: 24 bits.
 const MAX_VNI: u32 = (1 << 24) - 1;
 
-/// How many sessions there may be, and how long they live; by default, none.
+/// How many sessions there may be, and how long they live. The default allows none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// Sessions at most; also the number of stats slots.
+    /// Largest number of sessions, which is also the number of stats slots.
     pub max_sessions: u32,
     /// Nanoseconds from allocation within which both legs must be bound.
     pub bind_lifetime_ns: u64,
-    /// Nanoseconds a bound session outlives the leg that fell silent.
+    /// Nanoseconds for which a bound session lives after one leg fell silent.
     pub steady_lifetime_ns: u64,
     /// The relay's own disco key, which no client may claim.
     pub server: DiscoPublic,
@@ -38,9 +37,9 @@ pub struct Limits {
 /// One allocated session.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// Its virtual network identifier, 1 to 2^24-1.
+    /// The session's virtual network identifier, 1 to 2^24-1.
     pub vni: u32,
-    /// Higher is newer, over the life of the server key.
+    /// A newer session has a higher number, over the life of the server key.
     pub lamport_id: u64,
     /// The two clients, ascending.
     pub clients: [DiscoPublic; 2],
@@ -48,11 +47,11 @@ pub struct Session {
     pub legs: [Leg; 2],
     /// CLOCK_MONOTONIC nanoseconds of the allocation.
     pub allocated_ns: u64,
-    /// Index of its counters in `LEG_STATS`.
+    /// Index of the session's counters in `LEG_STATS`.
     pub stats_slot: u32,
-    /// Completed binds so far.
+    /// Number of completed binds.
     pub generation: u64,
-    /// What the kernel was last told; `None`: userspace carries the session.
+    /// The entry last given to the kernel; `None`: userspace forwards the session.
     pub installed: Option<SessionEntry>,
     slot_used: bool,
 }
@@ -64,9 +63,9 @@ pub struct Leg {
     pub in_progress: u32,
     /// Where the client is bound.
     pub path: Option<LegPath>,
-    /// How the kernel would reach it.
+    /// The next hop by which the kernel would reach the client.
     pub hop: Option<NextHop>,
-    /// CLOCK_MONOTONIC nanoseconds of its last packet or bind.
+    /// CLOCK_MONOTONIC nanoseconds of the client's last packet or bind.
     pub last_seen_ns: u64,
 }
 
@@ -90,13 +89,14 @@ impl Session {
     }
 }
 
-/// All sessions, with the indexes that find them.
+/// All sessions, with their indexes.
 #[derive(Debug)]
 pub(super) struct Sessions {
     limits: Limits,
     by_vni: BTreeMap<u32, Session>,
     vni_by_pair: HashMap<[DiscoPublic; 2], u32>,
-    // First in, first out: the longest-unused slot goes next, so that a late write cannot hit its successor.
+    // First in, first out: the slot that has been free longest is used next, so that a late write cannot hit
+    // the slot's next session.
     free_slots: VecDeque<u32>,
     next_vni: u32,
     last_lamport_id: u64,
@@ -114,7 +114,7 @@ impl Sessions {
         }
     }
 
-    /// Gives the pair its session, the one it has or a new one.
+    /// Returns the pair's session; makes one if there is none.
     pub(super) fn allocate(
         &mut self,
         pair: [DiscoPublic; 2],
@@ -148,7 +148,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// A bind opens a handshake; the latest one counts.
+    /// Handles a bind, which opens a handshake; only the latest handshake counts.
     pub(super) fn bind(&mut self, vni: u32, leg: LegIndex, handshake: u32) -> Result<(), Refusal> {
         if handshake == 0 {
             return Err(Refusal::WrongHandshake);
@@ -157,7 +157,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// An answer binds the leg to the path it came by.
+    /// Handles an answer, which binds the leg to the path that the answer came by.
     pub(super) fn answer(
         &mut self,
         vni: u32,
@@ -178,8 +178,8 @@ impl Sessions {
         if other.path.is_some_and(|other| other.remote == path.remote) {
             return Err(Refusal::SameAddress);
         }
-        // The answer is good once; a client that moved needs a new way out before the kernel may serve it
-        // again.
+        // Each answer is valid once. A client that moved needs a new next hop before the kernel may forward
+        // its session again.
         let hop = if mine.path == Some(path) { mine.hop } else { None };
         session.legs[leg] = Leg { in_progress: 0, path: Some(path), hop, last_seen_ns: now_ns };
         session.generation += 1;
@@ -188,7 +188,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// The kernel's routing found, or lost, the way to a leg.
+    /// Sets or clears the next hop of a leg, as the kernel's routing reports it.
     pub(super) fn next_hop(
         &mut self,
         vni: u32,
@@ -207,7 +207,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Takes in when each leg was last heard; ends the session when that is too long ago.
+    /// Notes when each leg was last heard; ends the session if that is too long ago.
     pub(super) fn tick(
         &mut self,
         vni: u32,
@@ -225,7 +225,7 @@ impl Sessions {
             entry::refresh(session, &self.limits, out);
             return Ok(());
         }
-        // The kernel forgets before the table does: law 3.
+        // The session is removed from the kernel before it is removed from the table: law 3.
         if session.installed.is_some() {
             out.push(Change::Uninstall { vni });
         }
@@ -257,8 +257,9 @@ impl Sessions {
         session.legs.get_mut(leg).ok_or(Refusal::UnknownSession)
     }
 
-    /// Sequential (RFC 6056, algorithm 1 without the random start), so that a VNI rests as long as possible
-    /// before it names another session. A free slot exists, and slots are fewer than VNIs, so the walk ends.
+    /// Picks VNIs in sequence (RFC 6056, algorithm 1 without the random start), so that a VNI rests as long
+    /// as possible before it names another session. A free slot exists, and there are fewer slots than VNIs,
+    /// so the loop ends.
     fn pick_vni(&mut self) -> u32 {
         loop {
             let vni = self.next_vni;

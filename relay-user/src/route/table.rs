@@ -1,8 +1,8 @@
 //! The authoritative client table: a plain state machine, `(event, now) -> changes`.
 //!
-//! It knows connections, keys and sessions by name only. No socket, no clock, no lock: [`super::Router`]
-//! holds the one mutex around it and writes its changes, and nothing else, to the two mirrors (laws 1 to 5 of
-//! `docs/architecture.md`).
+//! The table knows connections, keys and sessions by name only. It has no socket, no clock and no lock:
+//! [`super::Router`] holds the one mutex around it and writes its changes, and nothing else, to the two
+//! mirrors (laws 1 to 5 of `docs/architecture.md`).
 
 use relay_common::key::DiscoPublic;
 
@@ -10,7 +10,7 @@ use super::clients::Clients;
 use super::sessions::{Limits, Session, Sessions};
 use super::vocabulary::{Change, Event, Refusal};
 
-/// The table.
+/// The client table.
 #[derive(Debug)]
 pub(super) struct Table {
     clients: Clients,
@@ -23,10 +23,10 @@ impl Table {
         Self { clients: Clients::default(), sessions: Sessions::new(limits) }
     }
 
-    /// Applies one event at `now_ns` (CLOCK_MONOTONIC) and appends what the mirrors must be told to `out`.
+    /// Applies one event at `now_ns` (CLOCK_MONOTONIC) and appends the changes for the mirrors to `out`.
     ///
     /// # Errors
-    /// The event was refused, nothing changed, and `out` is as it was.
+    /// The event was refused; the table and `out` are unchanged.
     pub(super) fn apply(&mut self, event: Event, now_ns: u64, out: &mut Vec<Change>) -> Result<(), Refusal> {
         match event {
             Event::Login { conn, key } => self.clients.login(conn, key, out),
@@ -57,7 +57,7 @@ impl Table {
         self.sessions.of(pair)
     }
 
-    /// At most `count` VNIs after `vni`, ascending: to walk all sessions a few at a time.
+    /// At most `count` VNIs after `vni`, ascending, to walk all sessions a few at a time.
     pub(super) fn vnis_after(&self, vni: u32, count: usize) -> Vec<u32> {
         self.sessions.vnis_after(vni, count)
     }

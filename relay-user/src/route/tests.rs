@@ -1,5 +1,4 @@
-//! Random histories against a naive model: after every step both mirrors hold what the table says, and no
-//! more.
+//! Random histories against a simple model: after every step both mirrors hold exactly what the table holds.
 
 mod walk;
 
@@ -21,7 +20,7 @@ const KEYS: u8 = 3;
 const CONNS: u64 = 6;
 const CLIENTS: u8 = 4;
 
-/// The model map, kept readable from outside the router.
+/// The model map; the test can read it from outside the router.
 #[derive(Clone)]
 struct Shared(Arc<StdMutex<ModelSessions>>);
 
@@ -84,7 +83,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the table should know, in the plainest form: lists, searched from end to end.
+/// The expected content of the table, in the simplest form: lists that are searched from end to end.
 #[derive(Default)]
 struct Model {
     conns: Vec<(u64, u8)>,
@@ -311,7 +310,7 @@ fn lookups_do_not_wait_for_the_tables_lock() {
     let vni = run.model.sessions[0].vni;
     let mut cache = cache::Cache::default();
     let held = run.router.hold();
-    // On this very thread: a lookup that took the lock would never come back.
+    // This runs on the thread that holds the lock: a look-up that took the lock would block for ever.
     for _ in 0..2 {
         assert!(cache.lookup(&key(0), &run.router).is_some());
         assert!(cache.lookup(&key(1), &run.router).is_none());
@@ -371,7 +370,7 @@ fn an_install_that_failed_is_made_up_for_by_the_audit() {
     let health = run.router.audit();
     assert_eq!((health.drift, run.router.kernel_health().audits), (1, 1));
     run.check();
-    // What cannot be removed is counted too, and so is an audit that cannot repair.
+    // Failed removals are counted too, and so is an audit that cannot repair.
     run.kernel.with(|map| map.fail_next = Some(MapError::Full));
     run.step(Step::Hop { nth: 0, leg: 1, mac: None });
     assert_eq!(run.router.kernel_health().failures, 2);

@@ -1,4 +1,4 @@
-//! The words of the table: connections, legs, what happens to them, and what becomes of it.
+//! The words of the table: connections, legs, events, and the changes that events cause.
 
 use std::net::SocketAddr;
 
@@ -7,23 +7,23 @@ use relay_common::key::{DiscoPublic, NodePublic};
 
 use super::next_hop::NextHop;
 
-/// A connection's name; never used twice in the life of the process.
+/// A connection's name; it is never used twice in the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
 
-/// Which of a session's two clients, in the order of their sorted disco keys: 0 or 1.
+/// One of a session's two clients, by the order of their sorted disco keys: 0 or 1.
 pub type LegIndex = usize;
 
-/// The way a bound client's packets come and go.
+/// The addresses between which a bound client's packets travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LegPath {
     /// The client's address and port.
     pub remote: SocketAddr,
-    /// The relay's address and port that the client talks to, and hears from.
+    /// The relay's address and port that the client sends to and receives from.
     pub local: SocketAddr,
 }
 
-/// Something that happened.
+/// An event for the table.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the fields are the words of the sentence above them")]
 pub enum Event {
@@ -39,27 +39,27 @@ pub enum Event {
     Bind { vni: u32, leg: LegIndex, handshake: u32 },
     /// A client returned the challenge from this path; it has been authenticated.
     Answer { vni: u32, leg: LegIndex, handshake: u32, path: LegPath },
-    /// What the kernel's routing says about a leg's path; `None`: no way out is known.
+    /// The kernel's routing reports the next hop of a leg's path; `None`: it has no next hop.
     NextHop { vni: u32, leg: LegIndex, path: LegPath, hop: Option<NextHop> },
-    /// When each leg was last heard, on either packet path; 0: never. Refreshes the session, or ends it.
+    /// When each leg was last heard, on either packet path; 0: never. This refreshes the session or ends it.
     Tick { vni: u32, last_seen_ns: [u64; 2] },
 }
 
-/// What the mirrors have to be told, in this order.
+/// A change for the mirrors; changes are written in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the words of the sentence above them")]
 pub enum Change {
-    /// Packets for the key go to this connection now.
+    /// Packets for the key now go to this connection.
     Route { key: NodePublic, conn: ConnId },
     /// The key has left: no connection holds it.
     Unroute { key: NodePublic },
-    /// The connection is, or is no longer, one of several with the same key.
+    /// Whether the connection is one of several with the same key.
     Shared { conn: ConnId, shared: bool },
     /// A session exists, with these legs bound.
     Session { vni: u32, clients: [DiscoPublic; 2], legs: [Option<LegPath>; 2] },
     /// A session is gone.
     NoSession { vni: u32 },
-    /// The kernel forwards this session; `fresh`: its stats slot has had another tenant.
+    /// The kernel forwards this session; `fresh`: another session used its stats slot before.
     Install { vni: u32, entry: SessionEntry, fresh: bool },
     /// The kernel must not forward this session.
     Uninstall { vni: u32 },
@@ -72,25 +72,25 @@ pub enum Refusal {
     /// A connection logged in twice.
     #[error("the connection is logged in already")]
     ConnInUse,
-    /// Not, or no longer, a logged-in connection.
+    /// The connection is not logged in, or no longer.
     #[error("no such connection")]
     UnknownConn,
-    /// Not, or no longer, a session.
+    /// The session does not exist, or no longer.
     #[error("no such session")]
     UnknownSession,
     /// `--relay-max-sessions` sessions exist.
     #[error("all sessions are taken")]
     Full,
-    /// A disco key is zero, the server's own, or named twice.
+    /// A disco key is zero, is the server's own, or is named twice.
     #[error("not a pair of client keys")]
     BadPair,
-    /// An answer without its bind, or to an older one.
+    /// The answer has no bind, or belongs to an older bind.
     #[error("not the handshake of the bind in progress")]
     WrongHandshake,
     /// Both legs would have one address.
     #[error("the other client is bound to this address")]
     SameAddress,
-    /// A next hop for a path the leg no longer has.
+    /// The next hop is for a path that the leg no longer has.
     #[error("the leg has moved on")]
     StalePath,
 }

@@ -1,13 +1,13 @@
-//! Buffers that fit what they hold, which a worker's connections share: for what may be held long.
+//! Buffers that fit their contents, for bytes that may be held long. A worker's connections share them.
 
 use std::cell::RefCell;
 
 use relay_common::derp::deframer::CarryBuffers;
 
-/// Fitting buffers come in powers of two, from this size ...
+/// Size of the smallest fitting buffers; sizes are powers of two from here on.
 const MIN_FITTING: usize = 2 * 1024;
 
-/// ... in so many sizes, the largest for a whole frame of 64 KiB with its keys.
+/// Number of sizes; the largest holds a whole frame of 64 KiB with its keys.
 const FITTING: usize = 7;
 
 /// Fitting buffers of one size that a worker keeps at most.
@@ -17,8 +17,8 @@ thread_local! {
     static SIZES: RefCell<[Vec<Vec<u8>>; FITTING]> = const { RefCell::new([const { Vec::new() }; FITTING]) };
 }
 
-/// An empty buffer for `bytes`, of at most twice that capacity (and at least [`MIN_FITTING`]): for what may
-/// be held long, such as half a frame whose other half does not come.
+/// An empty buffer for `bytes` bytes. Its capacity is at most twice that, and at least [`MIN_FITTING`]. It is
+/// for bytes that may be held long, such as half a frame whose other half does not come.
 pub fn take(bytes: usize) -> Vec<u8> {
     let capacity = bytes.max(MIN_FITTING).next_power_of_two();
     let size = (capacity / MIN_FITTING).ilog2() as usize;
@@ -40,7 +40,7 @@ pub fn put(mut buffer: Vec<u8>) {
     });
 }
 
-/// Frames that straddle reads are put together in fitting buffers.
+/// Assembles in fitting buffers the frames that several reads bring in parts.
 #[derive(Clone, Copy, Debug)]
 pub struct Fitting;
 

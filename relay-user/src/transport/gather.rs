@@ -1,12 +1,12 @@
-//! Runs of bytes, cut and put together to full records.
+//! Cuts and joins runs of bytes to full records.
 
 use std::io;
 
-/// Hands `seal` all of `runs`, in order, in pieces of `full` bytes and a last one of at most that. Pieces
-/// that lie in one run are handed on where they lie; short runs are put together in `scratch` first.
+/// Hands `seal` all of `runs`, in order, in pieces of `full` bytes; the last piece may be shorter. A piece
+/// that lies in one run is handed on in place; short runs are joined in `scratch` first.
 ///
 /// # Errors
-/// The first of `seal`'s.
+/// The first error that `seal` returns.
 pub fn pieces(
     runs: &mut dyn Iterator<Item = &[u8]>,
     full: usize,

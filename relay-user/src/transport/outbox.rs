@@ -11,19 +11,20 @@ use tokio::net::TcpStream;
 
 use super::fitting;
 
-/// Runs of bytes in one call at most.
+/// Runs of bytes in one system call at most.
 const MAX_RUNS: usize = 64;
 
-/// Where a record ends, and how much plaintext is in it: what a peer has only once it has all of the record.
+/// Where a record ends, and how much plaintext it holds. The peer has this plaintext only once it has the
+/// whole record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Bytes from the start of what is sent to the end of the record.
+    /// Bytes from the start of the sent bytes to the end of the record.
     pub end: usize,
-    /// Plaintext bytes in it.
+    /// Plaintext bytes in the record.
     pub plaintext: usize,
 }
 
-/// What waits for the socket. Empty, it is one pointer; most connections never need more.
+/// The bytes that wait for the socket. Empty, an outbox is one pointer; most connections never need more.
 #[derive(Debug, Default)]
 pub struct Outbox {
     kept: Option<Box<Kept>>,
@@ -33,12 +34,12 @@ pub struct Outbox {
 struct Kept {
     bytes: Vec<u8>,
     written: usize,
-    /// Of the records that have not been written whole.
+    /// The marks of records that have not been written whole.
     marks: VecDeque<Mark>,
 }
 
 impl Outbox {
-    /// Whether all has been written.
+    /// Whether all bytes have been written.
     pub fn is_empty(&self) -> bool {
         self.kept.is_none()
     }
@@ -48,12 +49,12 @@ impl Outbox {
         self.kept.as_ref().map_or(0, |kept| kept.bytes.len() - kept.written)
     }
 
-    /// Plaintext in records that the socket has not taken whole.
+    /// Plaintext bytes in records that the socket has not taken whole.
     pub fn unsent_plaintext(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.marks.iter().map(|mark| mark.plaintext).sum())
     }
 
-    /// Appends bytes to be written by [`Outbox::poll_flush`]; `marks` are counted from their start.
+    /// Appends bytes for [`Outbox::poll_flush`] to write; `marks` are counted from the start of these bytes.
     pub fn push(&mut self, bytes: &[u8], marks: &[Mark]) {
         if bytes.is_empty() {
             return;
@@ -67,11 +68,11 @@ impl Outbox {
         kept.bytes.extend_from_slice(bytes);
     }
 
-    /// Writes `bytes` now as far as the socket takes them, and keeps the rest. `more`: see
+    /// Writes as much of `bytes` as the socket takes now, and keeps the rest. `more`: see
     /// [`super::Stream::send`].
     ///
     /// # Errors
-    /// The socket's.
+    /// The socket's error.
     pub fn send(
         &mut self,
         cx: &mut Context<'_>,
@@ -98,10 +99,11 @@ impl Outbox {
         Ok(())
     }
 
-    /// As [`Outbox::send`], for bytes that lie in several places and stand for themselves: one call for many.
+    /// Like [`Outbox::send`], for unsealed bytes that lie in several places: writes many runs with one system
+    /// call.
     ///
     /// # Errors
-    /// The socket's.
+    /// The socket's error.
     pub fn send_runs(
         &mut self,
         cx: &mut Context<'_>,
@@ -133,10 +135,10 @@ impl Outbox {
         Ok(())
     }
 
-    /// Writes what is left. Ready when nothing is; then it holds no memory.
+    /// Writes the remaining bytes. Ready when none are left; then the outbox holds no memory.
     ///
     /// # Errors
-    /// The socket's.
+    /// The socket's error.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, tcp: &mut TcpStream) -> Poll<io::Result<()>> {
         let Some(kept) = &mut self.kept else { return Poll::Ready(Ok(())) };
         while kept.written < kept.bytes.len() {
@@ -152,8 +154,8 @@ impl Outbox {
     }
 }
 
-/// Writes `runs` as far as the socket takes them. `more`: what does not fill a segment may wait for the next
-/// call (send(2), `MSG_MORE`): two calls then wake the receiver, and load the network, as one would.
+/// Writes as much of `runs` as the socket takes. `more`: bytes that do not fill a segment may wait for the
+/// next call (send(2), `MSG_MORE`). Two calls then wake the receiver and load the network as one would.
 fn poll_send(
     cx: &mut Context<'_>,
     tcp: &mut TcpStream,
@@ -174,7 +176,7 @@ fn poll_send(
     }
 }
 
-/// A socket that takes nothing of a non-empty write is closed.
+/// If a socket takes nothing of a non-empty write, it is closed.
 fn written(result: io::Result<usize>) -> io::Result<usize> {
     match result? {
         0 => Err(io::ErrorKind::WriteZero.into()),
@@ -217,7 +219,8 @@ mod tests {
             assert_eq!(&got, b"firstsecond");
             early.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         };
-        // The system lets it wait a fifth of a second at most: long enough, but not for a machine that stops.
+        // The system holds the bytes back for at most a fifth of a second. The test allows more, for a
+        // machine that is paused.
         for _ in 0..10 {
             if waited().await {
                 return;
@@ -230,7 +233,7 @@ mod tests {
     async fn many_runs_arrive_in_order_whatever_the_socket_takes_at_once() {
         let (mut tcp, mut reader) = pair().await;
         SockRef::from(&tcp).set_send_buffer_size(16 * 1024).expect("a socket");
-        // More than fits into one call, of all lengths, and more than the sockets hold.
+        // More bytes than one system call or the sockets take, in runs of all lengths.
         let runs: Vec<Vec<u8>> = (0..3_000_u32).map(|run| vec![run as u8; run as usize % 3_001]).collect();
         let (mut cx, mut outbox) = (Context::from_waker(Waker::noop()), Outbox::default());
         let mut slices = runs.iter().map(Vec::as_slice);

@@ -1,8 +1,8 @@
-//! The end of a connection whose peer still sends: it shall read our last word, and not a reset.
+//! The end of a connection whose peer still sends: the peer must receive our last bytes, and not a reset.
 //!
-//! A socket that is closed with bytes unread in it resets the connection, and with that takes from the peer
-//! what it has not read yet: the alert that says what was wrong. So the writing side is shut first, and what
-//! still comes is read and dropped for a moment.
+//! Closing a socket with unread bytes resets the connection. The reset also discards bytes that the peer has
+//! not read yet, such as the alert that says what was wrong. So the writing side is shut first, and incoming
+//! bytes are read and dropped for a moment.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that are read and dropped at most.
 const MAX_DROPPED: usize = 256 * 1024;
 
-/// Connections that part at once; any more are closed as they are, so that nobody can pile up sockets here.
+/// Connections that part at the same time, at most. Further ones are closed at once, so that nobody can pile
+/// up sockets here.
 const MAX_PARTING: usize = 256;
 
 static PARTING: AtomicUsize = AtomicUsize::new(0);
@@ -37,7 +38,7 @@ pub struct Parting {
 }
 
 impl Parting {
-    /// Begins, unless too many are at it.
+    /// Begins to part; `None` if too many connections are parting.
     pub fn begin() -> Option<Self> {
         let one_more = |parting| (parting < MAX_PARTING).then_some(parting + 1);
         PARTING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
@@ -59,7 +60,7 @@ impl Drop for Parting {
     }
 }
 
-/// Says goodbye and parts, for a connection that is in no table.
+/// Says goodbye and parts, for a connection that is not in the table.
 pub async fn part<S: Stream>(stream: &mut S) {
     let mut parting = Parting::begin();
     poll_fn(|cx| {
@@ -72,15 +73,15 @@ pub async fn part<S: Stream>(stream: &mut S) {
     }
 }
 
-/// [`Stream::poll_part`] of a stream over `tcp`.
+/// Implements [`Stream::poll_part`] for a stream over `tcp`.
 pub fn poll_part(
     cx: &mut Context<'_>,
     tcp: &mut TcpStream,
     outbox: &mut Outbox,
     left: &mut usize,
 ) -> Poll<()> {
-    // The end of the stream goes behind the last word. Until that has left, reading goes on all the same:
-    // the peer may not take anything before we have taken what it sends.
+    // The end of the stream follows the last bytes. Until they have left, reading goes on: the peer may take
+    // nothing before we have taken the bytes that it sends.
     if let Poll::Ready(flushed) = outbox.poll_flush(cx, tcp)
         && (flushed.is_err() || ready!(Pin::new(&mut *tcp).poll_shutdown(cx)).is_err())
     {

@@ -1,4 +1,4 @@
-//! Plain TCP: derper's `-dev` transport, and the floor that TLS is measured against.
+//! Plain TCP: derper's `-dev` transport, and the lower bound that TLS is measured against.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -38,7 +38,7 @@ impl Stream for PlainStream {
             if read.filled().is_empty() {
                 return Poll::Ready(Ok(ReadResult::Closed));
             }
-            // Whether the sink wants more is its caller's business; there is no more here.
+            // There are no more bytes here, so the sink's answer is left to the caller.
             let _ = sink(read.filled());
             Poll::Ready(Ok(ReadResult::Bytes))
         })

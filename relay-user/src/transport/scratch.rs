@@ -1,4 +1,5 @@
-//! Memory that a worker lends to whichever connection is reading or writing, so that none has its own.
+//! Memory that a worker lends to the connection that is reading or writing, so that no connection has its
+//! own.
 
 use std::cell::RefCell;
 use std::thread::LocalKey;
@@ -20,12 +21,12 @@ pub fn for_reading<T>(f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     })
 }
 
-/// Lends the worker's seal buffer: as long as its longest use so far, contents unspecified.
+/// Lends the worker's seal buffer. It is as long as its longest use so far; its contents are unspecified.
 pub fn for_sealing<T>(f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     lend(&SEAL, f)
 }
 
-/// Lends the worker's buffer for runs that are put together before they are sealed; contents unspecified.
+/// Lends the worker's buffer for runs that are joined before they are sealed; its contents are unspecified.
 pub fn for_gathering<T>(f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     lend(&GATHER, f)
 }

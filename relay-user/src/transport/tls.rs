@@ -1,4 +1,4 @@
-//! TLS as DERP needs it: derper's certificates, and behind them the meta certificate that enables fast start.
+//! TLS for DERP: derper's certificates, followed by the meta certificate that enables fast start.
 
 pub mod certificate;
 pub mod cipher;
@@ -23,12 +23,12 @@ use self::certificate::Facts;
 
 use crate::cli::TlsRecords;
 
-/// The server configuration: TLS 1.2 and 1.3, one certificate, `meta` as the last of its chain, and whose
-/// record layer carries TLS 1.3.
+/// Makes the server configuration: TLS 1.2 and 1.3, one certificate, `meta` as the last of its chain.
+/// `records` selects the record layer for TLS 1.3.
 ///
 /// # Errors
-/// The key cannot sign or is another certificate's, or the provider lacks a protocol version. Names the
-/// files.
+/// The key cannot sign or belongs to another certificate, or the provider lacks a protocol version. The
+/// message names the files.
 pub fn server_config(
     certificate: files::Certificate,
     meta: CertificateDer<'static>,
@@ -40,7 +40,7 @@ pub fn server_config(
     certified.cert.push(meta);
     let resolver = Resolver {
         with_meta: Arc::new(certified),
-        // An address has no server name to compare; clients that dial one send none.
+        // An address has no server name to compare; clients that dial an address send none.
         server_name: hostname.parse::<IpAddr>().is_err().then(|| hostname.to_owned()),
     };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -48,19 +48,21 @@ pub fn server_config(
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // DERP connections live long and clients keep no tickets: resumption would be memory and work for
+    // DERP connections live long and clients keep no tickets: resumption would cost memory and work for
     // nothing.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    // Our record layer takes a connection over after its handshake; without its secrets, rustls keeps it.
+    // Our record layer takes a connection over after its handshake, for which it needs the secrets. Without
+    // them, rustls keeps the connection.
     config.enable_secret_extraction = records == TlsRecords::Own;
     Ok(Arc::new(config))
 }
 
-/// Reads a certificate and judges whether it can serve clients of `hostname`.
+/// Reads a certificate and checks that it can serve clients of `hostname`.
 ///
 /// # Errors
-/// It is for somebody else, or the key is another's; the message names the files and what to do.
+/// The certificate is for another host, or the key belongs to another certificate. The message names the
+/// files and the remedy.
 pub fn judge(certificate: &files::Certificate, hostname: &str) -> anyhow::Result<Facts> {
     certified(&rustls::crypto::aws_lc_rs::default_provider(), certificate)?;
     Facts::of(certificate, hostname)
@@ -72,10 +74,10 @@ fn is_one(certificate: &files::Certificate) -> bool {
         && certified(&rustls::crypto::aws_lc_rs::default_provider(), certificate).is_ok()
 }
 
-/// Certificate and key as rustls serves them.
+/// Certificate and key in the form that rustls serves.
 ///
 /// # Errors
-/// The key cannot sign, or is another certificate's; the message names the files and what to do.
+/// The key cannot sign, or belongs to another certificate. The message names the files and the remedy.
 fn certified(provider: &CryptoProvider, certificate: &files::Certificate) -> anyhow::Result<CertifiedKey> {
     let (crt, key) = (certificate.files.crt.display(), certificate.files.key.display());
     let signer = provider.key_provider.load_private_key(certificate.key.clone_key()).with_context(|| {
@@ -83,7 +85,7 @@ fn certified(provider: &CryptoProvider, certificate: &files::Certificate) -> any
     })?;
     let certified = CertifiedKey::new(certificate.chain.clone(), signer);
     match certified.keys_match() {
-        // A provider that cannot say leaves it to the clients.
+        // If the provider cannot compare certificate and key, the clients will.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => bail!(
             "{key} is not the key of the first certificate in {crt} (-certdir, -hostname); put the key and \
@@ -95,7 +97,7 @@ fn certified(provider: &CryptoProvider, certificate: &files::Certificate) -> any
     }
 }
 
-/// derper's manual mode: the server name must be the host name, unless that is an address.
+/// derper's manual mode: the server name must be the host name, unless the host name is an address.
 #[derive(Debug)]
 struct Resolver {
     with_meta: Arc<CertifiedKey>,

@@ -1,5 +1,5 @@
-//! Many datagrams a system call: `recvmmsg` into one slab, `sendmmsg` out of it. The only file here with
-//! `unsafe`.
+//! Many datagrams per system call: `recvmmsg` into one slab, `sendmmsg` out of it. This is the only file here
+//! with `unsafe`.
 
 #![expect(unsafe_code, reason = "two system calls that take arrays of pointers")]
 
@@ -14,7 +14,7 @@ use super::name::{NAME_BYTES, Name};
 /// Datagrams per system call.
 pub const BATCH: usize = 64;
 
-/// Bytes of a receive slot; upstream's without GRO. A longer datagram is cut, and reported as cut.
+/// Bytes of a receive slot, as upstream's without GRO. A longer datagram is cut and reported as cut.
 pub const SLOT_BYTES: usize = 16_383;
 
 /// Memory for one batch of received datagrams.
@@ -38,11 +38,11 @@ struct Len {
 pub struct ReceivedDatagram<'a> {
     /// The UDP payload, as much of it as the slot holds.
     pub payload: &'a [u8],
-    /// Who sent it.
+    /// The sender's address.
     pub from: SocketAddr,
-    /// Which of our addresses it was sent to, if the socket was asked to tell.
+    /// The address of this host that the datagram was sent to, if the socket reports it.
     pub local_ip: Option<IpAddr>,
-    /// The datagram was longer than its slot.
+    /// Whether the datagram was longer than its slot.
     pub truncated: bool,
 }
 
@@ -51,18 +51,18 @@ pub struct ReceivedDatagram<'a> {
 pub struct Outgoing<'a> {
     /// The UDP payload.
     pub payload: &'a [u8],
-    /// Whom to.
+    /// The receiver's address.
     pub to: SocketAddr,
-    /// Which of our addresses it leaves from.
+    /// The address of this host that the datagram leaves from.
     pub from: Option<IpAddr>,
 }
 
-/// What became of a batch of outgoing datagrams.
+/// The result of sending a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Taken by the kernel.
+    /// Datagrams that the kernel took.
     pub sent: usize,
-    /// Refused: no room in the socket, no route, no permission.
+    /// Datagrams that it refused: no room in the socket, no route, no permission.
     pub failed: usize,
 }
 
@@ -78,10 +78,10 @@ impl Default for ReceivedBatch {
 }
 
 impl ReceivedBatch {
-    /// Receives what is there, up to [`BATCH`] datagrams, without waiting; returns how many.
+    /// Receives the datagrams that are there, at most [`BATCH`], without waiting; returns their number.
     ///
     /// # Errors
-    /// The system's; `WouldBlock` when nothing is there.
+    /// The system's error; `WouldBlock` if there are no datagrams.
     pub fn recv(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.lens.clear();
         let mut vectors = [EMPTY_VECTOR; BATCH];
@@ -126,8 +126,8 @@ impl ReceivedBatch {
     }
 }
 
-/// Sends all of `batch`, each datagram from where it lies. One that the kernel refuses costs none of the
-/// others.
+/// Sends all of `batch`, each payload from its place in memory. If the kernel refuses a datagram, the others
+/// are still sent.
 pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing<'_>]) -> Sent {
     batch.chunks(BATCH).map(|chunk| send_chunk(socket, chunk)).fold(Sent::default(), |sum, sent| Sent {
         sent: sum.sent + sent.sent,
@@ -142,7 +142,7 @@ fn send_chunk(socket: BorrowedFd<'_>, chunk: &[Outgoing<'_>]) -> Sent {
     let mut headers = [EMPTY_HEADER; BATCH];
     let slots = names.iter_mut().zip(&mut controls).zip(vectors.iter_mut().zip(&mut headers));
     for (out, ((name, control), (vector, header))) in chunk.iter().zip(slots) {
-        // sendmmsg only reads the payload, though its vector is declared mutable.
+        // sendmmsg only reads the payload, although its vector is declared mutable.
         *vector =
             libc::iovec { iov_base: out.payload.as_ptr().cast_mut().cast(), iov_len: out.payload.len() };
         let used = out.from.map_or(0, |ip| control.set_source(ip));
@@ -162,8 +162,8 @@ fn send_chunk(socket: BorrowedFd<'_>, chunk: &[Outgoing<'_>]) -> Sent {
         let count = unsafe {
             libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, libc::MSG_DONTWAIT)
         };
-        // An error is the first datagram's own; with none sent and no error there would be no progress
-        // either.
+        // An error belongs to the first datagram. A result of none sent without an error would mean no
+        // progress, so it counts as an error too.
         let (sent, failed) = match usize::try_from(count) {
             Ok(sent) if sent > 0 => (sent, 0),
             _ => (0, 1),

@@ -1,11 +1,12 @@
-//! Control messages, by bytes: which local address a datagram came to, and which one an answer leaves from.
+//! Control messages, read and written as bytes: the local address that a datagram came to, and the one that
+//! an answer leaves from.
 //!
 //! Layout of Linux on 64-bit machines (`cmsg(3)`): length, level, type, then data, each message aligned to 8
 //! bytes.
 
 use std::net::IpAddr;
 
-/// Bytes of a control buffer: room for both kinds of packet information and then some.
+/// Bytes of a control buffer: more than both kinds of packet information need.
 pub const CONTROL_BYTES: usize = 128;
 
 const HEADER: usize = 16;
@@ -28,15 +29,15 @@ impl Default for ControlBuffer {
 impl ControlBuffer {
     /// The address that the datagram was sent to, from the first `len` bytes.
     ///
-    /// About an IPv4 datagram on a socket of both families the kernel tells twice: by the mapped destination,
-    /// which may be a broadcast address, and by IPv4's own information, whose word counts.
+    /// For an IPv4 datagram on a socket of both families the kernel reports two addresses: the mapped
+    /// destination, which may be a broadcast address, and IPv4's own information. The latter is used.
     pub fn local_ip(&self, len: usize) -> Option<IpAddr> {
         let mut rest = self.0.get(..len)?;
         let mut found = None;
         while let Some((message, next)) = split_message(rest) {
             let data = message.data;
             match (message.level, message.kind) {
-                // `ipi_spec_dst`: the address to answer from, also where a broadcast was asked.
+                // `ipi_spec_dst` is the address to answer from, even if a broadcast address was asked.
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let octets: [u8; 4] = data.get(4..8)?.try_into().ok()?;
                     return Some(octets.into());
@@ -52,8 +53,8 @@ impl ControlBuffer {
         found
     }
 
-    /// Makes the datagram leave from `ip`, by whatever way the routing finds; returns the bytes used. Nothing
-    /// for an address that cannot be a source.
+    /// Makes the datagram leave from `ip`; the routing chooses the interface. Returns the number of bytes
+    /// used; 0 for an address that cannot be a source.
     pub fn set_source(&mut self, ip: IpAddr) -> usize {
         if ip.is_unspecified() || ip.is_multicast() {
             return 0;
@@ -67,7 +68,7 @@ impl ControlBuffer {
         self.0[..8].copy_from_slice(&(HEADER + info).to_ne_bytes());
         self.0[8..12].copy_from_slice(&level.to_ne_bytes());
         self.0[12..16].copy_from_slice(&kind.to_ne_bytes());
-        // Interface index 0 in both layouts: routing and policy rules pick the way out.
+        // The interface index is 0 in both layouts: routing and policy rules choose the interface.
         match ip {
             IpAddr::V4(ip) => self.0[HEADER + 4..HEADER + 8].copy_from_slice(&ip.octets()),
             IpAddr::V6(ip) => self.0[HEADER..HEADER + 16].copy_from_slice(&ip.octets()),
@@ -82,7 +83,7 @@ struct Message<'a> {
     data: &'a [u8],
 }
 
-/// Takes the first message off `bytes`; also returns what is behind it.
+/// Splits the first message from `bytes`; returns it and the rest.
 fn split_message(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     let [l0, l1, l2, l3, l4, l5, l6, l7, v0, v1, v2, v3, t0, t1, t2, t3] = *bytes.first_chunk::<HEADER>()?;
     let length = usize::from_ne_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
@@ -124,7 +125,8 @@ mod tests {
     #[test]
     fn ipv4s_own_information_counts_before_the_mapped_address() {
         let mut both = ControlBuffer::default();
-        // A broadcast, as a socket of both families reports it: ff:ff mapped first, then what to answer from.
+        // A broadcast as a socket of both families reports it: mapped ff:ff first, then the address to answer
+        // from.
         let used = both.set_source("::ffff:192.0.2.255".parse().expect("address"));
         assert_eq!(both.local_ip(used), Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 255))), "mapped alone");
         let mut info = ControlBuffer::default();

@@ -1,10 +1,10 @@
-//! Which addresses an allocation advertises.
+//! The addresses that an allocation advertises.
 
 use std::net::SocketAddr;
 
 use crate::host::addresses;
 
-/// Where the UDP relay can be reached.
+/// The addresses at which the UDP relay can be reached.
 #[derive(Clone, Debug)]
 pub struct Endpoints {
     /// `--relay-server-static-endpoints`, in the order given.
@@ -14,7 +14,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// The static endpoints; without any, the host's unicast addresses as they are now.
+    /// The static endpoints; if there are none, the host's present unicast addresses.
     pub fn current(&self) -> Vec<SocketAddr> {
         if self.fixed.is_empty() { addresses::unicast(self.port) } else { self.fixed.clone() }
     }

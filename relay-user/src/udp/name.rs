@@ -11,10 +11,10 @@ pub(super) const NAME_BYTES: usize = size_of::<libc::sockaddr_in6>();
 pub(super) struct Name(pub(super) [u8; NAME_BYTES]);
 
 impl Name {
-    /// No address.
+    /// An empty address.
     pub(super) const EMPTY: Self = Self([0; NAME_BYTES]);
 
-    /// The address; nothing, if it is of another family than IP.
+    /// The address; `None` if its family is not IP.
     pub(super) fn decode(&self) -> Option<SocketAddr> {
         let [f0, f1, p0, p1, rest @ ..] = &self.0;
         let port = u16::from_be_bytes([*p0, *p1]);
@@ -32,7 +32,7 @@ impl Name {
         }
     }
 
-    /// Takes on an address; returns its bytes.
+    /// Stores `addr`; returns its length in bytes.
     pub(super) fn encode(&mut self, addr: SocketAddr) -> libc::socklen_t {
         let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u16;
         *self = Self::EMPTY;
@@ -45,7 +45,7 @@ impl Name {
             }
             SocketAddr::V6(addr) => {
                 self.0[8..24].copy_from_slice(&addr.ip().octets());
-                // A link-local client cannot be answered without its zone.
+                // A link-local client can be answered only with its zone.
                 self.0[24..28].copy_from_slice(&addr.scope_id().to_ne_bytes());
                 NAME_BYTES as libc::socklen_t
             }

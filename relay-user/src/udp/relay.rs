@@ -1,7 +1,7 @@
-//! What the UDP relay does with a datagram. No socket in here, and the clock is a parameter.
+//! Decides about each datagram of the UDP relay. This module uses no socket, and the caller passes the time.
 //!
-//! Wire-compatible with Tailscale's peer relay (`net/udprelay`), and stricter than it where that costs no
-//! client: Geneve is checked whole, a leg is the pair of addresses it bound with, and every drop has a
+//! Wire-compatible with Tailscale's peer relay (`net/udprelay`). It is stricter where that costs no client:
+//! Geneve is checked whole, a leg is the pair of addresses that it was bound with, and every drop has a
 //! reason.
 
 use std::sync::Arc;
@@ -19,23 +19,23 @@ use crate::route::Router;
 use crate::route::session::{SessionRoute, UserspaceState};
 use crate::route::vocabulary::{LegIndex, LegPath, Refusal};
 
-/// What to do with a datagram.
+/// The action for a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send it, as it is, to this leg.
+    /// Send the datagram unchanged to this leg.
     Forward(LegPath),
-    /// Answer this to its sender.
+    /// Send this answer to the sender.
     Challenge(Vec<u8>),
-    /// The leg is bound to this path now. Nothing is sent.
+    /// The leg is now bound to this path. Nothing is sent.
     Bound {
         /// The session.
         vni: u32,
-        /// Which leg.
+        /// The leg.
         leg: LegIndex,
-        /// Where it is bound.
+        /// The path that the leg is bound to.
         path: LegPath,
     },
-    /// Nothing, for this reason.
+    /// Drop the datagram for this reason.
     Drop(Counter),
 }
 
@@ -48,25 +48,25 @@ pub struct UdpRelay {
 }
 
 impl UdpRelay {
-    /// A relay with a key of its own. Clients tell relays apart by it, so it lasts as long as the sessions
-    /// do.
+    /// Makes a relay with its own key. Clients tell relays apart by the key, so it must last as long as the
+    /// sessions.
     pub fn new(key: DiscoPrivate, secret: [u8; 32], now_ns: u64) -> Self {
         let public = key.public();
         Self { key, public, secrets: ArcSwap::from_pointee(Secrets::new(now_ns, secret)) }
     }
 
-    /// The disco key that clients seal their handshakes for.
+    /// The disco key for which clients seal their handshakes.
     pub fn public(&self) -> DiscoPublic {
         self.public
     }
 
-    /// The boxes with a pair of clients, ascending by key; `None` if nothing can be sealed for one of them.
+    /// The boxes for a pair of clients, ascending by key; `None` if the relay cannot seal for one of them.
     pub fn side(&self, pair: [DiscoPublic; 2]) -> Option<UserspaceState> {
         let [a, b] = if pair[0] <= pair[1] { pair } else { [pair[1], pair[0]] };
         Some(UserspaceState::new([self.key.shared(&a)?, self.key.shared(&b)?]))
     }
 
-    /// Swaps in a fresh challenge secret when it is time for one.
+    /// Replaces the challenge secret when it is due.
     pub fn rotate_secrets(&self, now_ns: u64, mut draw: impl FnMut() -> [u8; 32]) {
         let current = self.secrets.load();
         if current.is_due(now_ns)
@@ -76,7 +76,7 @@ impl UdpRelay {
         }
     }
 
-    /// Decides about one datagram that came by `path` (its source, and the address of ours that it was sent
+    /// Decides about one datagram that came by `path` (its source, and the local address that it was sent
     /// to).
     pub fn decide(&self, router: &Router, datagram: &[u8], path: LegPath, now_ns: u64) -> Action {
         let (header, rest) = match geneve::parse(datagram) {
@@ -144,7 +144,7 @@ impl UdpRelay {
     }
 }
 
-/// A datagram of a bound session goes to the other leg, unread.
+/// Forwards a datagram of a bound session to the other leg; the payload is not read.
 fn data(session: &SessionRoute, len: usize, path: LegPath, now_ns: u64) -> Result<Action, Counter> {
     let [Some(a), Some(b)] = session.legs else { return Err(Counter::UdpNotBound) };
     let (leg, to) = match path {

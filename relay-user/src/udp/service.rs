@@ -1,4 +1,4 @@
-//! The UDP relay's socket tasks: receive a batch, decide about each datagram, send what is to be sent.
+//! The UDP relay's socket tasks: receive a batch, decide about each datagram, send the results.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,29 +14,30 @@ use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::vocabulary::{LegIndex, LegPath};
 
-/// A leg was bound: its next hop is wanted.
+/// A leg was bound, and its next hop must be looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BoundLeg {
     /// The session.
     pub vni: u32,
-    /// Which leg.
+    /// The leg.
     pub leg: LegIndex,
-    /// Where it is bound.
+    /// The path that the leg is bound to.
     pub path: LegPath,
 }
 
-/// What the socket tasks share.
+/// The state that the socket tasks share.
 #[derive(Debug)]
 pub struct UdpService {
-    /// Decides.
+    /// Decides about each datagram.
     pub udp: Arc<UdpRelay>,
     /// Table and counters.
     pub relay: Arc<Relay>,
-    /// Who looks up next hops, where there is a fast path. When it is behind, its own timer makes up for it.
+    /// The channel to the task that looks up next hops, if there is a fast path. If the channel is full, the
+    /// task's refresh timer finds the leg later.
     pub bound: Option<mpsc::Sender<BoundLeg>>,
 }
 
-/// Which of a pair's sockets a task receives from.
+/// The socket of a pair from which a task receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// The IPv4 socket.
@@ -46,7 +47,7 @@ pub enum Family {
 }
 
 impl UdpService {
-    /// Serves one socket of `pair` for ever; answers and forwarded datagrams leave by the socket of their
+    /// Serves one socket of `pair` for ever. Answers and forwarded datagrams are sent on the socket of their
     /// family.
     pub async fn serve(self: Arc<Self>, pair: Arc<SocketPair>, family: Family) {
         let socket = match (family, &pair.v6) {
@@ -62,7 +63,7 @@ impl UdpService {
                     setbacks.over();
                     self.batch(&pair, socket, &received);
                 }
-                // Most errors on a UDP socket are about some past datagram; upstream closes its server over
+                // Most errors on a UDP socket concern an earlier datagram; upstream closes its server after
                 // one.
                 Err(error) => {
                     let counters = &self.relay.counters;
@@ -111,7 +112,7 @@ impl UdpService {
                 tally.add(Counter::UdpBinds, 1);
                 tracing::debug!(vni, leg, remote = %path.remote, local = %path.local, "leg bound");
                 if let Some(bound) = &self.bound {
-                    // Full: the refresh timer of the other end will come to this leg, too.
+                    // The channel is full: the receiver's refresh timer will find this leg too.
                     let _ = bound.try_send(BoundLeg { vni: *vni, leg: *leg, path: *path });
                 }
             }
@@ -120,7 +121,7 @@ impl UdpService {
     }
 }
 
-/// A datagram to send, and what it borrows.
+/// A datagram to send, with the data that it borrows.
 enum Planned<'a> {
     Forward { payload: &'a [u8], to: LegPath },
     Answer { payload: Vec<u8>, to: LegPath },
@@ -140,12 +141,13 @@ impl<'a> Planned<'a> {
             Self::Forward { payload, to } => (*payload, to),
             Self::Answer { payload, to } => (payload.as_slice(), to),
         };
-        // From the address that this client talks to, so that it and the NATs before it know the answer.
+        // Sent from the address that this client talks to, so that the client and its NATs recognise the
+        // answer.
         Outgoing { payload, to: to.remote, from: Some(to.local.ip()) }
     }
 }
 
-/// The way a datagram came.
+/// The path by which a datagram came.
 fn path(datagram: &ReceivedDatagram<'_>, bound: SocketAddr) -> LegPath {
     let ip = datagram.local_ip.unwrap_or_else(|| bound.ip());
     LegPath { remote: datagram.from, local: SocketAddr::new(ip, bound.port()) }

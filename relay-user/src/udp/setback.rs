@@ -1,5 +1,5 @@
-//! A socket whose receives fail again and again must not take a core: longer and longer pauses, up to the
-//! second that upstream sleeps.
+//! Pauses between failed receives, so that a socket whose receives fail again and again does not use a whole
+//! core. The pauses grow up to one second, the time that upstream sleeps.
 
 use std::io;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use crate::clock;
 use crate::observe::counters::{Counter, Counters};
 use crate::observe::seldom::Seldom;
 
-/// After the first failure: most are of one past datagram, and the next receive works.
+/// Pause after the first failure: most failures concern one earlier datagram, and the next receive works.
 const FIRST: Duration = Duration::from_millis(1);
 
-/// The longest.
+/// The longest pause.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The failures of one socket in a row.
+/// The number of failures in a row of one socket.
 #[derive(Debug, Default)]
 pub struct Setbacks {
     in_a_row: u32,
@@ -22,7 +22,7 @@ pub struct Setbacks {
 }
 
 impl Setbacks {
-    /// The socket works.
+    /// Notes that the socket works.
     pub fn over(&mut self) {
         self.in_a_row = 0;
     }
@@ -36,7 +36,7 @@ impl Setbacks {
         tokio::time::sleep(self.next()).await;
     }
 
-    /// How long to wait after one more failure.
+    /// The pause after one more failure.
     fn next(&mut self) -> Duration {
         let pause = FIRST * 2u32.saturating_pow(self.in_a_row.min(16));
         self.in_a_row += 1;

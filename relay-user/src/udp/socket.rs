@@ -1,5 +1,5 @@
-//! Sockets of the UDP services: one of both families for STUN, and for the relay one pair of families per
-//! worker, sharing the port.
+//! Sockets of the UDP services. STUN has one socket for both families. The relay has one pair per worker, a
+//! socket for each family; all share the port.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,13 +12,13 @@ use tokio::io::Interest;
 use super::batch::{Outgoing, ReceivedBatch, Sent, send};
 use crate::host::wildcard;
 
-/// Wanted socket buffers, each way (upstream's 7 MiB).
+/// Requested size of the socket buffers, each way (upstream's 7 MiB).
 const BUFFER_BYTES: usize = 7 << 20;
 
-/// How many ports are tried where any will do.
+/// How many ports are tried if any port will do.
 const PORT_TRIES: usize = 16;
 
-/// A non-blocking UDP socket that tells which address a datagram came to.
+/// A non-blocking UDP socket that reports the local address that each datagram came to.
 #[derive(Debug)]
 pub struct UdpSocket {
     inner: tokio::net::UdpSocket,
@@ -30,7 +30,7 @@ pub struct UdpSocket {
 pub struct SocketPair {
     /// The IPv4 socket.
     pub v4: UdpSocket,
-    /// The IPv6 socket, where the host has IPv6.
+    /// The IPv6 socket, if the host has IPv6.
     pub v6: Option<UdpSocket>,
 }
 
@@ -38,12 +38,12 @@ impl UdpSocket {
     /// Binds `addr` as [`wildcard::open`] opens it: an unspecified address takes datagrams of both families.
     ///
     /// # Errors
-    /// The system's, of the call that failed.
+    /// The error of the system call that failed.
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
         Self::new(wildcard::open(addr, Type::DGRAM, set_options)?)
     }
 
-    /// Binds all addresses of one family. `share`: beside sockets of this process that share the port.
+    /// Binds all addresses of one family. `share`: other sockets of this process share the port.
     fn bind_family(addr: SocketAddr, share: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if addr.is_ipv6() {
@@ -53,8 +53,9 @@ impl UdpSocket {
         socket.set_reuse_port(share)?;
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
-        // Only now may the others of this process come: bound without it, this socket was refused where
-        // another process holds the port, which would take half of our packets, or we half of its.
+        // The other sockets of this process may share the port only from now on. The first bind was made
+        // without sharing, so it failed if another process had the port: that process would take half of our
+        // packets, or we half of its.
         socket.set_reuse_port(true)?;
         Self::new(socket)
     }
@@ -64,10 +65,10 @@ impl UdpSocket {
         Ok(Self { inner: tokio::net::UdpSocket::from_std(socket.into())?, local })
     }
 
-    /// Lets the event loop that this is called in wait for the socket, instead of the one it was made in.
+    /// Moves the socket into the calling thread's event loop, from the one it was made in.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn rehome(self) -> io::Result<Self> {
         let inner = tokio::net::UdpSocket::from_std(self.inner.into_std()?)?;
         Ok(Self { inner, ..self })
@@ -81,7 +82,7 @@ impl UdpSocket {
     /// Waits for datagrams and receives a batch of them.
     ///
     /// # Errors
-    /// The system's; the socket can go on being used.
+    /// The system's error; the socket can still be used.
     pub async fn recv(&self, received: &mut ReceivedBatch) -> io::Result<usize> {
         self.inner.async_io(Interest::READABLE, || received.recv(self.inner.as_fd())).await
     }
@@ -93,8 +94,8 @@ impl UdpSocket {
 }
 
 impl SocketPair {
-    /// Binds `count` pairs to one port of all addresses; port 0 picks one, the same for both families. The
-    /// port is this process's alone.
+    /// Binds `count` pairs to one port of all addresses. Port 0 picks a port, the same for both families.
+    /// Only this process has the port.
     ///
     /// # Errors
     /// IPv4 cannot be bound, or another process has the port in either family.
@@ -110,7 +111,7 @@ impl SocketPair {
     }
 
     fn bind_first(port: u16) -> io::Result<Self> {
-        // A port that was picked for IPv4 may be taken in IPv6; a port that was asked for must be free.
+        // A port picked for IPv4 may be taken in IPv6, so others are tried; a requested port must be free.
         let mut tries = if port == 0 { PORT_TRIES } else { 1 };
         loop {
             let v4 = UdpSocket::bind_family((Ipv4Addr::UNSPECIFIED, port).into(), false)?;
@@ -130,24 +131,24 @@ impl SocketPair {
         }
     }
 
-    /// [`UdpSocket::rehome`] for both.
+    /// Calls [`UdpSocket::rehome`] for both sockets.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn rehome(self) -> io::Result<Self> {
         Ok(Self { v4: self.v4.rehome()?, v6: self.v6.map(UdpSocket::rehome).transpose()? })
     }
 
-    /// The socket of an address' family.
+    /// The socket for an address's family.
     pub fn of(&self, addr: SocketAddr) -> Option<&UdpSocket> {
         if addr.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() }
     }
 }
 
-/// Asks for the local address of every datagram, in the way of each family that the socket takes, and for
-/// room.
+/// Asks for the local address of every datagram, for each family that the socket takes, and for larger
+/// buffers.
 fn set_options(socket: &Socket) -> io::Result<()> {
-    // Of a socket of both families, IPv4 datagrams are told about by IPv4's option.
+    // On a socket of both families, IPv4's option reports the address of IPv4 datagrams.
     setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
     if socket.domain()? == Domain::IPV6 {
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
@@ -156,7 +157,8 @@ fn set_options(socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Past the system's limit where we may, up to it where not; small buffers are no reason to fail.
+/// Sets the buffer sizes, beyond the system's limit if permitted, otherwise up to it. Small buffers are not
+/// an error.
 fn set_buffers(socket: &Socket) {
     if setsockopt(socket, sockopt::RcvBufForce, &BUFFER_BYTES).is_err() {
         let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
@@ -193,8 +195,8 @@ mod tests {
     async fn every_worker_of_one_relay_gets_its_share() {
         let pairs = SocketPair::bind_all(0, 2).expect("any port");
         let to = (Ipv4Addr::LOCALHOST, pairs[0].v4.local().port());
-        // The kernel chooses by a hash of the addresses: of 64 senders, none going to one socket is a chance
-        // of one in 2^63.
+        // The kernel chooses by a hash of the addresses. With 64 senders, the chance that one socket gets
+        // none is one in 2^63.
         let senders: Vec<_> =
             (0..64).map(|_| std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("sender")).collect();
         for sender in &senders {

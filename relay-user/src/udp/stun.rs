@@ -1,4 +1,4 @@
-//! STUN in userspace: tells clients the address they are seen with.
+//! STUN in userspace: tells clients the address from which their packets come.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub async fn serve(socket: UdpSocket, relay: Arc<Relay>) {
                 if answer.is_none() {
                     tally.add(Counter::StunNotStun, 1);
                 }
-                // From the address that was asked: a client drops an answer from any other.
+                // Sent from the address that was asked: a client drops an answer from any other address.
                 answer.map(|(bytes, len)| (bytes, len, datagram.from, datagram.local_ip))
             })
             .collect();
@@ -45,7 +45,7 @@ pub async fn serve(socket: UdpSocket, relay: Arc<Relay>) {
     }
 }
 
-/// The answer to a datagram, unless it is no STUN binding request.
+/// The answer to a datagram; `None` if it is not a STUN binding request.
 fn answer(datagram: &[u8], from: SocketAddr) -> Option<([u8; stun::MAX_RESPONSE_LEN], usize)> {
     let transaction = stun::parse_binding_request(datagram).ok()?;
     let mut bytes = [0; stun::MAX_RESPONSE_LEN];

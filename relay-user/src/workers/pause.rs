@@ -1,7 +1,7 @@
 //! A short pause before a busy worker goes to sleep, so that more packets share each system call.
 //!
-//! Only under load: at a rate at which several packets come during one pause, waiting for them costs less
-//! than waking up for each. A worker with less to do sleeps at once.
+//! The pause is made only under load: if several packets come during one pause, waiting for them costs less
+//! than waking up for each. A worker with less load sleeps at once.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::clock;
 /// Packets that a pause must be expected to bring.
 const WORTH: u64 = 3;
 
-/// Packets over which the rate is taken.
+/// Packets over which the rate is measured.
 const SPAN: u64 = 16;
 
 thread_local! {
     static PACE: Cell<Pace> = const { Cell::new(Pace::new()) };
 }
 
-/// How fast packets come.
+/// The rate at which packets come.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     since_ns: u64,
@@ -31,8 +31,8 @@ impl Pace {
         Self { since_ns: 0, packets: 0, busy: false }
     }
 
-    /// Whether a pause is worth it now. The rate of the last span decides until the next is full; a span that
-    /// takes too long for that rate ends the load before it is.
+    /// Whether a pause is worth it now. The rate of the last full span decides until the next span is full. A
+    /// span that lasts too long for that rate ends the load early.
     fn is_busy(&mut self, now_ns: u64, pause_ns: u64) -> bool {
         let full = self.packets >= SPAN;
         let slow = now_ns.saturating_sub(self.since_ns).saturating_mul(WORTH)
@@ -51,7 +51,7 @@ pub fn note(packets: u64) {
     PACE.set(pace);
 }
 
-/// To be called on a worker that is about to sleep.
+/// Pauses if the load is high. To be called on a worker that is about to sleep.
 pub fn before_sleep(pause: Duration) {
     let mut pace = PACE.get();
     let busy = pace.is_busy(clock::monotonic_ns(), pause.as_nanos() as u64);
@@ -61,7 +61,7 @@ pub fn before_sleep(pause: Duration) {
     }
 }
 
-/// Lets this thread's pauses be as short as they are asked for: by default the kernel adds 50 microseconds.
+/// Makes this thread's pauses as short as requested: by default the kernel adds 50 microseconds.
 pub fn allow_short_sleeps() {
     if let Err(error) = nix::sys::prctl::set_timerslack(1) {
         tracing::debug!(%error, "cannot make pauses precise");
@@ -74,7 +74,7 @@ mod tests {
 
     const PAUSE_NS: u64 = 50_000;
 
-    /// How often a worker pauses that relays `lump` packets every `gap_ns`.
+    /// The number of pauses of a worker that relays `lump` packets every `gap_ns`.
     fn pauses(pace: &mut Pace, now_ns: &mut u64, lump: u64, gap_ns: u64, times: u64) -> u64 {
         let mut count = 0;
         for _ in 0..times {
@@ -91,7 +91,7 @@ mod tests {
             for lump in [1, 3, 8, 40] {
                 let (mut pace, mut now_ns) = (Pace::new(), 1_000_000_000);
                 let gap_ns = lump * 1_000_000_000 / rate;
-                // Until the first span is over, it is not known.
+                // The rate is unknown until the first span is over.
                 pauses(&mut pace, &mut now_ns, lump, gap_ns, 2 * SPAN);
                 let count = pauses(&mut pace, &mut now_ns, lump, gap_ns, 1000);
                 assert_eq!(count, if busy { 1000 } else { 0 }, "{rate} a second by {lump}");

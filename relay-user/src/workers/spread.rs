@@ -1,13 +1,13 @@
-//! How many workers the load needs: decided by the CPU time that all of them use together.
+//! Decides how many workers the load needs, by the CPU time that all of them use together.
 
-/// Share of their cores that the workers in use may take before there is another one.
+/// Share of their cores that the used workers may take before another one is added.
 const FULL: f64 = 0.75;
 
-/// Looks in a row at workers that are full before there is another one: logins come in bursts.
+/// Looks in a row that must find the workers full before another one is added: logins come in bursts.
 const URGENCY: u32 = 3;
 
-/// Looks in a row before fewer workers are tried: at first, and at most. Each time that fewer were not
-/// enough, it is twice as many.
+/// Looks in a row before fewer workers are tried: at first, and at most. The number doubles each time that
+/// fewer workers were not enough.
 const PATIENCE: u32 = 10;
 const MOST_PATIENCE: u32 = 300;
 
@@ -16,33 +16,33 @@ const MOST_PATIENCE: u32 = 300;
 pub struct Spread {
     most: usize,
     active: usize,
-    /// Looks in a row at full workers.
+    /// Looks in a row that found the workers full.
     full: u32,
-    /// Looks in a row at a load that fewer may be enough for.
+    /// Looks in a row that found a load for which fewer workers may be enough.
     sparse: u32,
     patience: u32,
-    /// Looks since fewer were tried.
+    /// Looks since fewer workers were tried.
     tried: u32,
 }
 
 impl Spread {
-    /// One worker of `most`.
+    /// Starts with one worker of `most`.
     pub fn new(most: usize) -> Self {
         Self { most: most.max(1), active: 1, full: 0, sparse: 0, patience: PATIENCE, tried: MOST_PATIENCE }
     }
 
-    /// Takes note of the load since the last look: how many cores' worth of time all workers used. Returns
-    /// how many workers to use from now on.
+    /// Notes the load since the last look: how many cores' worth of time all workers used. Returns the number
+    /// of workers to use from now on.
     pub fn look(&mut self, cores: f64) -> usize {
         let active = self.active as f64;
         self.tried = self.tried.saturating_add(1);
         self.full = if cores > FULL * active { self.full + 1 } else { 0 };
-        // The same load takes fewer workers less time, by half as much where one is left of two. How much
-        // less is only seen by trying.
+        // Fewer workers need less time for the same load: two workers may need half as much again as one.
+        // Only a trial shows how much.
         let may_fit = self.active > 1 && cores < FULL * (active - 0.5);
         self.sparse = if may_fit { self.sparse + 1 } else { 0 };
         if self.full >= URGENCY && self.active < self.most {
-            // Workers cannot show more load than they can carry: this may have to be done again.
+            // Workers cannot show more load than they can carry, so the next look may add more.
             let needed = (cores / FULL).ceil() as usize;
             self.active = needed.clamp(self.active + 1, self.most);
             let in_vain = self.tried <= 2 * PATIENCE;
@@ -56,8 +56,9 @@ impl Spread {
     }
 }
 
-/// Where a connection goes when `active` workers are used after `before`: `nth` of all connections, now on
-/// worker `at`. Moves no more than it must: those whose worker is let go, and each new worker's fair share.
+/// The worker for a connection when the number of used workers changes from `before` to `active`. The
+/// connection is the `nth` of all connections and is now on worker `at`. Only the needed connections move:
+/// those of workers that are no longer used, and each new worker's fair share.
 pub fn place(nth: usize, at: usize, before: usize, active: usize) -> usize {
     if at >= active {
         return nth % active;
@@ -70,7 +71,7 @@ pub fn place(nth: usize, at: usize, before: usize, active: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Looks until the number changes; how many that took, and what it changed to.
+    /// Looks until the number changes; returns the number of looks and the new number.
     fn until_changed(spread: &mut Spread, load: impl Fn(usize) -> f64) -> Option<(u32, usize)> {
         let before = spread.active;
         (1..10_000).find_map(|looks| {
@@ -85,7 +86,7 @@ mod tests {
         assert_eq!(until_changed(&mut spread, |_| 0.74), None);
         let mut seen = Vec::new();
         while spread.active < 8 {
-            // As much as there is to be had, each time.
+            // The full load that the workers can carry, each time.
             seen.push(until_changed(&mut spread, |active| active as f64).expect("more"));
         }
         assert_eq!(seen, [(3, 2), (3, 3), (3, 4), (3, 6), (3, 8)]);
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_load_that_costs_less_on_fewer_workers_ends_up_there() {
-        // Six tenths of a core on one worker, more than one core on two.
+        // Six tenths of a core on one worker become one core on two.
         let mut spread = Spread::new(2);
         let load = |active| if active == 1 { 0.6 } else { 1.0 };
         spread.active = 2;
@@ -124,7 +125,7 @@ mod tests {
             waits.push(until_changed(&mut spread, load).expect("tried").0);
         }
         assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300, 300]);
-        // A load that has been light for a while begins anew.
+        // A light load resets the patience.
         until_changed(&mut spread, |_| 0.1);
         until_changed(&mut spread, load);
         assert_eq!(until_changed(&mut spread, load), Some((PATIENCE, 1)));

@@ -1,12 +1,12 @@
-//! Userspace's counters in groups that a reader looks for, by the names they have.
+//! Userspace's counters, in groups by their names, as a reader looks for them.
 
 use std::collections::BTreeMap;
 
 /// A heading, and the counters under it.
 pub(super) type Group<'a> = (&'static str, Vec<(&'a str, u64)>);
 
-/// Which counters stand under which heading: the first group with a beginning of the counter's name has it,
-/// so that what is new finds its place, or comes last.
+/// Which counters appear under which heading. The first group with a prefix of the counter's name gets the
+/// counter, so a new counter joins a group or comes last.
 const GROUPS: &[(&str, &[&str])] = &[
     ("UDP DROPS", &["udp_drop", "udp_send_failed"]),
     ("UDP RELAY", &["udp_"]),
@@ -17,13 +17,13 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("CONNECTIONS", &["accept", "http_", "tls_", "pending_"]),
 ];
 
-/// In the order a packet meets them.
+/// The headings, in the order in which a packet meets the groups.
 const ORDER: &[&str] =
     &["CONNECTIONS", "LOGINS", "DERP", "DERP DROPS", "STUN", "UDP RELAY", "UDP DROPS", OTHER];
 
 const OTHER: &str = "OTHER";
 
-/// The groups that have a counter to show: those above zero, or `all`.
+/// The groups that have a counter to show: one above zero or, with `all`, any.
 pub(super) fn groups(counters: &BTreeMap<String, u64>, all: bool) -> Vec<Group<'_>> {
     let shown = || counters.iter().filter(|(_, n)| all || **n > 0).map(|(label, n)| (label.as_str(), *n));
     let group = |title: &&'static str| -> Group<'_> {

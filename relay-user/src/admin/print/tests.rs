@@ -1,4 +1,4 @@
-//! What people read: units, totals, keys that can be pasted, and nothing that does not fit.
+//! The printed answers: units, totals, keys that can be pasted, and no more than fits a screen.
 
 use std::collections::BTreeMap;
 

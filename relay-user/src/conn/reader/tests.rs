@@ -28,7 +28,7 @@ impl Client {
         Self { peer, reader: Reader::new(0) }
     }
 
-    /// Its relay's end reads one packet for `dest`.
+    /// The relay reads one packet for `dest` from this client.
     fn sends(&mut self, relay: &Relay, dest: &NodePublic, payload: &[u8]) {
         let mut frame = Vec::new();
         FromClient::SendPacket { dest, payload }.encode(&mut frame);
@@ -37,7 +37,7 @@ impl Client {
         drop(turn);
     }
 
-    /// What would be written to it now.
+    /// The bytes that would be written to the client now.
     fn takes(&self) -> Vec<u8> {
         self.peer.mailbox.take().slices().collect::<Vec<_>>().concat()
     }
@@ -52,15 +52,15 @@ fn packets_flow_while_the_tables_mutex_is_held() {
     let relay = relay();
     let [mut a, mut b] = [Client::login(&relay, 1), Client::login(&relay, 2)];
     let held = relay.router.hold();
-    // On this very thread: a packet that took the mutex would never come back. The first ones go by the
-    // mirror, the later ones by the cache.
+    // This runs on the thread that holds the mutex: a packet that took the mutex would block for ever. The
+    // first packets use the mirror, the later ones the cache.
     for n in 0..3 {
         a.sends(&relay, &b.peer.key, &[n; 100]);
         assert_eq!(b.takes(), received(&a.peer.key, &[n; 100]));
         b.sends(&relay, &a.peer.key, &[n; 1200]);
         assert_eq!(a.takes(), received(&b.peer.key, &[n; 1200]));
     }
-    // Nor does a packet for nobody.
+    // A packet for an unknown key does not take the mutex either.
     a.sends(&relay, &NodePublic::from_bytes([9; KEY_LEN]), &[1; 100]);
     drop(held);
     assert_eq!(relay.counters.get(Counter::PacketsReceived), 7);

@@ -1,10 +1,10 @@
-//! Whatever becomes of a frame, it is counted once.
+//! Every frame is counted once, whatever happens to it.
 
 use relay_common::derp::frame::Header;
 
 use super::*;
 
-/// Lets `count` packets of `len` bytes wait for `peer`.
+/// Pushes `count` packets of `len` bytes for `peer`.
 fn push(relay: &Relay, peer: &Peer, count: usize, len: usize) {
     for _ in 0..count {
         let head = recv_packet_header(&NodePublic::from_bytes([9; KEY_LEN]), len);
@@ -22,7 +22,7 @@ fn what_dies_in_an_outbox_is_a_drop_and_not_sent() {
     let relay = relay();
     let me = login(&relay, 1);
     let frame = HEADER_LEN + KEY_LEN + 100;
-    // All of the first packet, most of the second.
+    // Takes all of the first packet and most of the second.
     let stream = Told { takes: 2 * frame - 1, ..Told::default() };
     let mut connection = connection(&relay, &me, stream);
     let push = |count| push(&relay, &me, count, 100);
@@ -45,7 +45,7 @@ fn what_leaves_between_two_looks_is_sent() {
     let relay = relay();
     let me = login(&relay, 1);
     push(&relay, &me, PACKETS, 8_000);
-    // It takes each batch at the next look, whole.
+    // The stream takes each batch whole, at the next look.
     let mut connection = connection(&relay, &me, Told { takes: usize::MAX, ..Told::default() });
     for _ in 0..PACKETS {
         assert!(poll(&mut connection).is_pending());

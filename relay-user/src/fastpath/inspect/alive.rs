@@ -1,8 +1,8 @@
-//! Does a daemon keep the maps that are looked at, and if none does, from when are they?
+//! Finds out whether a daemon keeps the inspected maps and, if not, how old they are.
 //!
-//! The lock of the pin directory says so: the kernel lets go of it with the process, however that ends. The
-//! heartbeat in the map says when the daemon last lived; alone it could not tell a daemon killed a second ago
-//! from one that runs.
+//! The lock of the pin directory shows this: the kernel releases it when the process ends, for any reason.
+//! The heartbeat in the map shows when the daemon last lived; alone it could not distinguish a daemon killed
+//! a second ago from a running one.
 
 use std::{
     fs::{File, TryLockError},
@@ -12,20 +12,20 @@ use std::{
 
 use time::OffsetDateTime;
 
-/// Who keeps the maps.
+/// The owner of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keeper {
-    /// A daemon: its process, if its lock file says.
+    /// A running daemon, with its process id if the lock file names it.
     Runs(Option<u32>),
-    /// None: it was killed, or crashed. One that stops cleanly takes its maps with it.
+    /// No daemon: it was killed or crashed. A daemon that stops cleanly removes its maps.
     Gone,
-    /// The lock may not be looked at.
+    /// The lock cannot be read.
     Unknown,
 }
 
 impl Keeper {
-    /// Looks at the lock without taking it for itself. For the few microseconds of the look a daemon that
-    /// starts on this very directory would find it held, and refuse.
+    /// Tests the lock and releases it at once. A daemon that starts on this directory during these few
+    /// microseconds would find the lock held, and refuse to start.
     pub(super) fn of(lock: &Path) -> Self {
         let mut file = match File::open(lock) {
             Ok(file) => file,
@@ -43,7 +43,8 @@ impl Keeper {
         }
     }
 
-    /// In a sentence. `heartbeat_ns`, `now_ns`: CLOCK_MONOTONIC; `now`: the same moment on the wall.
+    /// The keeper as a sentence. `heartbeat_ns`, `now_ns`: CLOCK_MONOTONIC; `now`: the same moment as
+    /// wall-clock time.
     pub(super) fn sentence(self, heartbeat_ns: Option<u64>, now_ns: u64, now: OffsetDateTime) -> String {
         let age = heartbeat_ns.map(|then| now_ns.saturating_sub(then));
         let seconds = age.map(|age| format!("{}.{} s ago", age / 1_000_000_000, age / 100_000_000 % 10));

@@ -1,6 +1,6 @@
-//! Is a map what this daemon was compiled for? aya 0.14 opens a pinned map of any size, and a read then lets
-//! the kernel write past the value; so every map is checked here before its first use, whether loaded or
-//! found pinned.
+//! Checks that a map has the layout that this daemon was compiled for. aya 0.14 opens a pinned map of any
+//! size, and a read then lets the kernel write past the value. So every map is checked here before its first
+//! use, both loaded and pinned ones.
 
 use std::fmt;
 
@@ -24,20 +24,20 @@ impl fmt::Display for Shape {
 /// Why a map must not be used.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::fastpath) enum LayoutError {
-    /// Not the compiled shape.
+    /// The map has another shape than the compiled one.
     #[error("map {name} is a {found}, expected a {expected}")]
     Differs {
         /// The map's name.
         name: String,
-        /// What it is.
+        /// The actual shape.
         found: Shape,
-        /// What it should be.
+        /// The expected shape.
         expected: Shape,
     },
     /// No map of this daemon has that name.
     #[error("map {0} is not one of relayd's")]
     Unknown(String),
-    /// The kernel did not say.
+    /// The kernel did not report the shape.
     #[error(transparent)]
     Kernel(#[from] MapError),
 }

@@ -1,8 +1,8 @@
-//! What `relayd inspect` prints: a snapshot of the maps, field by field, under the names of
+//! The output of `relayd inspect`: a snapshot of the maps, field by field, under the names of
 //! `relay_common::fastpath`.
 //!
-//! Times are shown relative to now, since CLOCK_MONOTONIC nanoseconds mean nothing to a reader; interfaces by
-//! index, since the reader may be in another network namespace than the daemon.
+//! Times are shown relative to now, because CLOCK_MONOTONIC nanoseconds mean nothing to a reader. Interfaces
+//! are shown by index, because the reader may be in another network namespace than the daemon.
 
 use std::{
     io::{self, Write},
@@ -20,7 +20,7 @@ use crate::columns::{
     bytes, count, table,
 };
 
-/// One session as found; the counters are absent where their map is.
+/// One session from the maps; the counters are absent if their map is.
 pub(super) struct Session {
     pub(super) vni: u32,
     pub(super) entry: SessionEntry,
@@ -54,7 +54,7 @@ pub(super) fn reasons(out: &mut dyn Write, reasons: &[(XdpReason, ReasonCount)])
     writeln!(out, "    {:<16}{:>14} {:>16}", "(all)", total.packets, total.bytes)
 }
 
-/// Two lines a session, one for each leg.
+/// Prints two lines per session, one for each leg.
 pub(super) fn sessions(out: &mut dyn Write, found: &[Session], now_ns: u64) -> io::Result<()> {
     if found.is_empty() {
         return Ok(());
@@ -84,7 +84,7 @@ pub(super) fn sessions(out: &mut dyn Write, found: &[Session], now_ns: u64) -> i
     out.write_all(table(4, columns, rows).as_bytes())
 }
 
-/// Says how many sessions were not printed.
+/// Prints how many sessions were left out.
 pub(super) fn left_out(out: &mut dyn Write, shown: usize, matched: usize) -> io::Result<()> {
     match matched.saturating_sub(shown) {
         0 => Ok(()),
@@ -143,7 +143,7 @@ fn last_seen(then_ns: u64, now_ns: u64) -> String {
     if then_ns == 0 { "never".to_owned() } else { relative(then_ns, now_ns) }
 }
 
-/// An address and a port as the maps hold them.
+/// Converts an address and a port from their form in the maps.
 pub(super) fn socket((ip, port): ([u8; 16], [u8; 2])) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), u16::from_be_bytes(port))
 }

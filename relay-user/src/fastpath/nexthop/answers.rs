@@ -1,4 +1,5 @@
-//! What the kernel's answers mean for a next hop. No socket here: messages in, decisions out.
+//! Interprets the kernel's answers for a next hop. This module uses no socket: it turns messages into
+//! decisions.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use rtnetlink::packet_route::{
 
 use super::NoNextHop;
 
-/// Who takes the packet on, and by which interface.
+/// The neighbour that takes the packet on, and the interface to it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct KernelRoute {
     pub(super) ifindex: u32,
@@ -18,21 +19,21 @@ pub(super) struct KernelRoute {
     pub(super) mtu: Option<u32>,
 }
 
-/// The sending side.
+/// The sending interface.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) mac: [u8; 6],
     pub(super) mtu: u32,
 }
 
-/// A neighbour entry; the address only if the kernel itself would send to it.
+/// A neighbour entry. It has an address only if the kernel itself would send to it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Neighbour {
     pub(super) mac: Option<[u8; 6]>,
     pub(super) permanent: bool,
 }
 
-/// Refuses pairs of addresses that no route can help.
+/// Refuses pairs of addresses for which no route can work.
 pub(super) fn eligible(local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
     if local.is_ipv4() != remote.is_ipv4() {
         return Err(NoNextHop::Families);
@@ -49,7 +50,7 @@ pub(super) fn eligible(local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
     Ok(())
 }
 
-/// Reads a route; one whose next hop has no IP address on the link leads to `remote` itself.
+/// Reads a route. If its next hop has no IP address on the link, the next hop is `remote` itself.
 pub(super) fn route(route: &RouteMessage, remote: IpAddr) -> Result<KernelRoute, NoNextHop> {
     match route.header.kind {
         RouteType::Unicast => {}
@@ -73,7 +74,7 @@ pub(super) fn route(route: &RouteMessage, remote: IpAddr) -> Result<KernelRoute,
                     _ => None,
                 });
             }
-            // A tunnel wraps the packet on its way: XDP's copy of it would go out bare.
+            // A tunnel wraps the packet on its way; XDP would send it without the wrapper.
             RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => return Err(NoNextHop::NoRoute),
             _ => {}
         }
@@ -99,8 +100,8 @@ pub(super) fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
     Ok(Link { mac: mac.ok_or_else(not_ethernet)?, mtu: mtu.ok_or_else(not_ethernet)? })
 }
 
-/// Reads a neighbour entry. Stale, delayed and probed entries have an address the kernel goes on using; so do
-/// we.
+/// Reads a neighbour entry. The kernel goes on using the address of stale, delayed and probed entries, and so
+/// does relayd.
 pub(super) fn neighbour(entry: &NeighbourMessage) -> Neighbour {
     use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
     let valid = matches!(entry.header.state, Reachable | Stale | Delay | Probe | Permanent);

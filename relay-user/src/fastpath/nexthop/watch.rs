@@ -1,6 +1,5 @@
-//! "Something about routing changed", as one signal: what changed is not read, because the answer is the same
-//! anyway (ask again), and because the kernel drops messages when many come at once, which is itself a change
-//! to be told of.
+//! Signals that routing has changed. The messages are not read further, for two reasons: the reaction is
+//! always to ask again, and the kernel drops messages when many come at once, which counts as a change too.
 
 use std::{io, time::Duration};
 
@@ -11,11 +10,11 @@ use rtnetlink::{
 };
 use tokio::{sync::mpsc, time::sleep};
 
-/// A change that follows another within this time is the same signal: routing daemons write thousands at a
+/// A change that follows another within this time gives the same signal: routing daemons write thousands at a
 /// time.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Messages thrown away at a time before the runtime gets its turn.
+/// Messages discarded at a time before the runtime runs other tasks.
 const BATCH: usize = 256;
 
 const GROUPS: [MulticastGroup; 9] = [
@@ -51,7 +50,7 @@ pub(super) fn start() -> io::Result<mpsc::Receiver<()>> {
 
 /// Runs until the socket fails.
 async fn read(socket: &mut TokioSocket, sender: &mpsc::Sender<()>) -> io::Error {
-    // Cut short: nothing in a message is of interest, and the kernel drops the rest of it.
+    // The messages are cut short: their content is not used, and the kernel drops the rest.
     let mut scratch = [0; 64];
     loop {
         if let Err(error) = socket.recv(&mut &mut scratch[..]).await
@@ -67,13 +66,13 @@ async fn read(socket: &mut TokioSocket, sender: &mpsc::Sender<()>) -> io::Error 
                 Err(error) => return error,
             }
         }
-        // A signal that has not been taken yet covers this change too.
+        // A signal that has not been received yet covers this change too.
         let _ = sender.try_send(());
         sleep(QUIET).await;
     }
 }
 
-/// Interrupted, or messages were lost, which is a change like any other.
+/// The read was interrupted, or messages were lost, which counts as a change.
 fn harmless(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Interrupted || error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }

@@ -1,8 +1,8 @@
-//! The pages for people and robots who come to a relay with a browser, with derper's paths and headers.
+//! The pages for people and robots that visit a relay with a browser, with derper's paths and headers.
 
 use super::PageAnswer;
 
-/// What a browser is shown on every path that has no page of its own.
+/// The page shown on every path that has no page of its own.
 const PAGE: &str = "<!DOCTYPE html>
 <html lang=\"en\">
 <head><meta charset=\"utf-8\"><title>DERP relay</title></head>
@@ -20,17 +20,18 @@ pub(super) fn page() -> PageAnswer {
     browsed("text/html; charset=utf-8", PAGE)
 }
 
-/// `/robots.txt`: nothing here is for search engines.
+/// `/robots.txt`: search engines must not index the relay.
 pub(super) fn robots() -> PageAnswer {
     browsed("text/plain; charset=utf-8", "User-agent: *\nDisallow: /\n")
 }
 
-/// `/bootstrap-dns`: no names are published. Clients ask several relays, so the connection is of no more use.
+/// `/bootstrap-dns`: no names are published. Clients ask several relays, so they do not need the connection
+/// any more.
 pub(super) fn bootstrap_dns() -> PageAnswer {
     PageAnswer { close: true, ..browsed("application/json", "{}\n") }
 }
 
-/// A page with the headers that keep browsers from doing more with it than to show it.
+/// A page with headers that let browsers only show it.
 fn browsed(kind: &str, body: &'static str) -> PageAnswer {
     let policy = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; \
                   block-all-mixed-content; object-src 'none'";

@@ -1,4 +1,4 @@
-//! What the kernel should hold for a session, derived from the session alone.
+//! The kernel's entry for a session, derived from the session alone.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use crate::route::vocabulary::{Change, LegPath};
 /// An installed entry is rewritten when its expiry has moved by this part of the lifetime.
 const REFRESH_FRACTION: u64 = 10;
 
-/// Installs, replaces or removes the kernel's entry after a bind or a next hop changed.
+/// Installs, replaces or removes the kernel's entry after a bind or a change of a next hop.
 pub(super) fn reconcile(session: &mut Session, limits: &Limits, out: &mut Vec<Change>) {
     let wanted = wanted(session, limits);
     if wanted == session.installed {
@@ -27,7 +27,7 @@ pub(super) fn reconcile(session: &mut Session, limits: &Limits, out: &mut Vec<Ch
     session.installed = wanted;
 }
 
-/// Moves the expiry of an installed entry once that is worth a system call.
+/// Moves the expiry of an installed entry once the change is worth a system call.
 pub(super) fn refresh(session: &mut Session, limits: &Limits, out: &mut Vec<Change>) {
     let Some(installed) = session.installed else { return };
     let moved = session.expires_ns(limits).saturating_sub(installed.expires_ns);
@@ -36,7 +36,7 @@ pub(super) fn refresh(session: &mut Session, limits: &Limits, out: &mut Vec<Chan
     }
 }
 
-/// `None` while a leg is unbound, its next hop unknown, or it is not IPv4.
+/// The entry for the kernel. `None` while a leg is unbound, lacks its next hop, or does not use IPv4.
 fn wanted(session: &Session, limits: &Limits) -> Option<SessionEntry> {
     let [a, b] = &session.legs;
     Some(SessionEntry {

@@ -1,4 +1,4 @@
-//! Walks over all sessions: in slices, between which others get the table.
+//! Walks over all sessions in slices; between two slices other threads can take the table.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicI32, AtomicUsize};
@@ -35,7 +35,7 @@ fn a_slice_is_small_and_all_slices_are_all_sessions() {
     assert_eq!(router.installed_count(), 0);
 }
 
-/// A thread that waits for the table gets it while a walk goes on, not at its end.
+/// A thread that waits for the table gets it during a walk, not only at its end.
 #[test]
 fn who_waits_for_the_table_gets_it_between_the_slices_of_a_walk() {
     const SLICES: usize = 32;
@@ -52,14 +52,15 @@ fn who_waits_for_the_table_gets_it_between_the_slices_of_a_walk() {
                 walked.load(SeqCst)
             });
             router.walk(|_, _| {
-                // Goes on once the other sleeps, which it does only in the lock's queue.
+                // Continues once the other thread sleeps, which it does only in the lock's queue.
                 if walked.fetch_add(1, SeqCst) == 0 {
                     wait_until(|| is_asleep(waiter_tid.load(SeqCst)));
                 }
             });
             waiter.join().expect("no panic")
         });
-        // The very next slice ends with its turn; some more in case it slept for another reason first.
+        // The other thread's turn should come after the next slice; a few more are allowed in case it first
+        // slept for another reason.
         assert!(at <= 4 * WALK, "round {round}: it waited for {at} of {} sessions", SLICES * WALK);
     }
 }
@@ -72,7 +73,7 @@ fn wait_until(done: impl Fn() -> bool) {
     }
 }
 
-/// The state behind the name in the thread's line of proc(5).
+/// The state, which follows the name in the thread's line of proc(5).
 fn is_asleep(tid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))

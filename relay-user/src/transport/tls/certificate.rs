@@ -1,4 +1,4 @@
-//! What a certificate says, and whether it can serve: judged before the first client sees it.
+//! Reads a certificate and checks whether it can serve, before the first client sees it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,36 +14,37 @@ use x509_parser::prelude::FromDer;
 
 use super::files::{Certificate, CertificatePaths};
 
-/// An end nearer than this is warned of.
+/// A certificate that expires within this time causes a warning.
 const SOON: Duration = Duration::days(14);
 
-/// What the operator wants to know of the certificate that is served.
+/// Facts about the served certificate, for the operator.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Its files.
+    /// The certificate's files.
     pub files: CertificatePaths,
-    /// Host names and addresses that it is for.
+    /// Host names and addresses that the certificate is for.
     pub names: Vec<String>,
-    /// Valid from then.
+    /// Start of the validity.
     pub not_before: OffsetDateTime,
-    /// Valid until then.
+    /// End of the validity.
     pub not_after: OffsetDateTime,
-    /// `sha256-raw:` and the SHA-256 of the leaf in hex: what a DERP map's `CertName` pins.
+    /// `sha256-raw:` and the SHA-256 of the leaf in hex: the form in which a DERP map's `CertName` pins it.
     pub pin: String,
-    /// Clients can and should pin it: it is alone, and nobody they know vouches for it.
+    /// Whether clients can and should pin the certificate: it is the only one in its chain, and no authority
+    /// that clients know has signed it.
     pub pinned: bool,
 }
 
-/// Whether clients accept a certificate by its dates.
+/// Whether clients accept a certificate on a given date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
-    /// They do.
+    /// Clients accept it.
     Valid,
-    /// They do, for 14 days at most.
+    /// Clients accept it, but for 14 days at most.
     ExpiresSoon,
-    /// They do no more.
+    /// Clients no longer accept it.
     Expired,
-    /// They do not yet.
+    /// Clients do not accept it yet.
     NotYetValid,
 }
 
@@ -59,11 +60,11 @@ impl fmt::Display for Validity {
 }
 
 impl Facts {
-    /// Reads the leaf, and checks that it is for `hostname`. Its dates are no reason to refuse it, as for
-    /// derper: clients that do not look at them go on working.
+    /// Reads the leaf and checks that it is for `hostname`. As in derper, its dates are not checked: clients
+    /// that ignore them go on working.
     ///
     /// # Errors
-    /// Names the file, and what to do.
+    /// The message names the file and the remedy.
     pub fn of(certificate: &Certificate, hostname: &str) -> anyhow::Result<Self> {
         let crt = certificate.files.crt.display();
         let leaf = certificate.chain.first().context("a certificate without a leaf")?;
@@ -94,7 +95,7 @@ impl Facts {
         })
     }
 
-    /// How it stands at a time.
+    /// The validity at a given time.
     pub fn state(&self, now: OffsetDateTime) -> Validity {
         if now > self.not_after {
             Validity::Expired
@@ -107,12 +108,12 @@ impl Facts {
         }
     }
 
-    /// Whole days until its end; negative when it is over.
+    /// Whole days until the certificate expires; negative after that.
     pub fn days_left(&self, now: OffsetDateTime) -> i64 {
         (self.not_after - now).whole_seconds().div_euclid(Duration::DAY.whole_seconds())
     }
 
-    /// Says in the log how it stands, if there is something to do.
+    /// Logs the validity if the operator must act.
     pub fn report(&self, now: OffsetDateTime) {
         let (crt, end, days) = (self.files.crt.display(), self.not_after.date(), self.days_left(now));
         let is_made_here = self.names.iter().all(|name| name.parse::<IpAddr>().is_ok());
@@ -139,7 +140,8 @@ impl Facts {
     }
 }
 
-/// As Go's `VerifyHostname`: by the subject alternative names alone, an address only by an address.
+/// Follows Go's `VerifyHostname`: only the subject alternative names count, and an address must be listed as
+/// an address.
 fn is_for(leaf: &CertificateDer<'_>, hostname: &str) -> Result<bool, rustls::Error> {
     let parsed = ParsedCertificate::try_from(leaf)?;
     Ok(ServerName::try_from(hostname).is_ok_and(|name| verify_server_name(&parsed, &name).is_ok()))

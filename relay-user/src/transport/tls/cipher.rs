@@ -1,7 +1,6 @@
 //! TLS 1.3's record protection in one direction (RFC 8446, sections 5.2 to 5.5): a key and a sequence number.
 //!
-//! Records are opened where they lie and sealed straight into the write buffer, with no allocation for
-//! either.
+//! Records are opened in place and sealed straight into the write buffer, both without allocation.
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::{ConnectionTrafficSecrets, Error};
@@ -22,26 +21,26 @@ pub const OVERHEAD: usize = HEADER + 1 + TAG;
 /// All three ciphers have tags of this length.
 const TAG: usize = 16;
 
-/// A record's body may be this long: what RFC 8446 allows for content type, padding and tag.
+/// Longest body of a record that RFC 8446 allows, with content type, padding and tag.
 const MAX_BODY: usize = MAX_PLAINTEXT + 256;
 
-/// A record's outer content type, and the inner one of plaintext.
+/// The outer content type of every record, and the inner one of plaintext.
 pub const APPLICATION_DATA: u8 = 23;
 
-/// What is wrong with a record.
+/// The fault of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Broken {
-    /// It is not protected.
+    /// The record is not protected.
     #[error("a record of type {0} that is not encrypted")]
     Type(u8),
-    /// It, or what was sealed in it, padding included, is longer than allowed.
+    /// The record, or its sealed content with padding, is longer than allowed.
     #[error("a record of {0} bytes")]
     TooLong(usize),
-    /// It was not sealed with this key and sequence number.
+    /// The record was not sealed with this key and sequence number.
     #[error("a record that does not open")]
     Seal,
-    /// Nothing but padding.
+    /// The record holds only padding.
     #[error("a record without a content type")]
     NoType,
 }
@@ -51,16 +50,16 @@ pub enum Broken {
 pub struct Record<'a> {
     /// Its inner content type.
     pub kind: u8,
-    /// What was sealed, without padding.
+    /// The sealed content, without padding.
     pub plaintext: &'a [u8],
-    /// Bytes of the whole record as it came.
+    /// Bytes of the whole record as received.
     pub len: usize,
 }
 
 /// One direction of a connection.
 pub struct Cipher {
     key: LessSafeKey,
-    /// Wiped on drop, as the key is by its crate.
+    /// Wiped on drop; the cipher's crate does the same with the key.
     iv: Zeroizing<[u8; NONCE_LEN]>,
     sequence: u64,
 }
@@ -72,10 +71,10 @@ impl std::fmt::Debug for Cipher {
 }
 
 impl Cipher {
-    /// Goes on with `secrets` at the sequence number that comes with them.
+    /// Continues with `secrets` at the sequence number given with them.
     ///
     /// # Errors
-    /// A cipher that TLS 1.3 did not have when this was written.
+    /// A cipher that this code does not know.
     pub fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, Error> {
         let (algorithm, key, iv) = match &secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&aead::AES_128_GCM, key, iv),
@@ -93,13 +92,13 @@ impl Cipher {
         self.sequence
     }
 
-    /// Opens the record at the start of `data`, in place. Nothing, if it has not arrived whole.
+    /// Opens the record at the start of `data`, in place. Returns `None` if it has not arrived whole.
     ///
     /// # Errors
-    /// As [`Broken`] says; the connection cannot go on.
+    /// The record is [`Broken`]; the connection cannot go on.
     pub fn open<'a>(&mut self, data: &'a mut [u8]) -> Result<Option<Record<'a>>, Broken> {
         let Some((header, rest)) = data.split_first_chunk_mut::<HEADER>() else { return Ok(None) };
-        // The version in it means nothing (RFC 8446, 5.1).
+        // The version in the header has no meaning (RFC 8446, 5.1).
         let &mut [kind, _, _, high, low] = header;
         let len = usize::from(u16::from_be_bytes([high, low]));
         if kind != APPLICATION_DATA {
@@ -114,20 +113,20 @@ impl Cipher {
         let (nonce, aad) = (self.nonce(), Aad::from(*header));
         let text = self.key.open_in_place_separate_tag(nonce, aad, tag, text).map_err(|_| Broken::Seal)?;
         self.sequence += 1;
-        // Padding counts (RFC 8446, 5.4): the content may be short, the whole must not be too long.
+        // Padding counts too (RFC 8446, 5.4): even if the content is short, the whole must not be too long.
         if text.len() > MAX_INNER {
             return Err(Broken::TooLong(text.len()));
         }
-        // Zeros behind the content type are padding.
+        // Zeros after the content type are padding.
         let end = text.iter().rposition(|&byte| byte != 0).ok_or(Broken::NoType)?;
         Ok(Some(Record { kind: text[end], plaintext: &text[..end], len: HEADER + len }))
     }
 
-    /// Seals at most [`MAX_PLAINTEXT`] bytes as one record at the start of `out`, which has room for
-    /// [`OVERHEAD`] more; returns the record's length.
+    /// Seals at most [`MAX_PLAINTEXT`] bytes as one record at the start of `out`, which must have room for
+    /// [`OVERHEAD`] more bytes. Returns the record's length.
     ///
     /// # Errors
-    /// There is no room, or too much plaintext.
+    /// There is too little room, or too much plaintext.
     pub fn seal(&mut self, kind: u8, plaintext: &[u8], out: &mut [u8]) -> Result<usize, Error> {
         let record = OVERHEAD + plaintext.len();
         let out = out.get_mut(..record).ok_or(Error::EncryptError)?;
@@ -143,7 +142,7 @@ impl Cipher {
         Ok(record)
     }
 
-    /// RFC 8446, 5.3. Of 64 bits, no sequence number comes twice.
+    /// The nonce of RFC 8446, 5.3. Sequence numbers have 64 bits, so none is used twice.
     fn nonce(&self) -> Nonce {
         let mut nonce = *self.iv;
         let (_, low) = nonce.split_at_mut(NONCE_LEN - 8);

@@ -13,10 +13,10 @@ use time::{Duration, OffsetDateTime};
 
 use crate::newfile::{self, Staged, make_directory};
 
-/// How long a certificate that was made for an address is valid.
+/// How long a certificate made for an address is valid.
 const SELF_SIGNED: Duration = Duration::days(365);
 
-/// Mode of a directory that has to be made for certificates: as derper's.
+/// Mode of a directory made for certificates, as in derper.
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// A chain, leaf first, and the leaf's key.
@@ -26,15 +26,15 @@ pub struct Certificate {
     pub chain: Vec<CertificateDer<'static>>,
     /// The private key.
     pub key: PrivateKeyDer<'static>,
-    /// Where they came from.
+    /// The files of chain and key.
     pub files: CertificatePaths,
-    /// They were made just now.
+    /// Whether chain and key were made just now.
     pub fresh: bool,
-    /// The file with the certificate, where it has not got its name yet; see [`finish`].
+    /// The certificate's temporary file, if it has not been renamed yet; see [`finish`].
     pub unfinished: Option<PathBuf>,
 }
 
-/// Where a certificate and its key are, or are to be.
+/// The paths of a certificate and its key; the files may not exist yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificatePaths {
     /// The certificates, PEM.
@@ -44,8 +44,8 @@ pub struct CertificatePaths {
 }
 
 impl CertificatePaths {
-    /// `<dir>/<hostname>.crt` and `.key`; of the name only letters, digits, dots and dashes, as derper has
-    /// it.
+    /// `<dir>/<hostname>.crt` and `.key`. As in derper, only letters, digits, dots and dashes of the name are
+    /// kept.
     pub fn new(dir: &Path, hostname: &str) -> Self {
         let keep = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
         let name: String = hostname.chars().filter(keep).collect();
@@ -53,10 +53,10 @@ impl CertificatePaths {
     }
 }
 
-/// Loads `<dir>/<hostname>.crt` and `.key`. Where neither exists and the host name is an address, makes them.
+/// Loads `<dir>/<hostname>.crt` and `.key`. Makes them if neither exists and the host name is an address.
 ///
 /// # Errors
-/// Names the file, and the flag that leads to it.
+/// The message names the file, and the flag that led to it.
 pub fn load_or_make(dir: &Path, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
     let files = CertificatePaths::new(dir, hostname);
     match load(&files, hostname)? {
@@ -65,15 +65,15 @@ pub fn load_or_make(dir: &Path, hostname: &str, now: OffsetDateTime) -> anyhow::
     }
 }
 
-/// Loads a pair. `None` where neither file exists and the host name is an address, so that one can be made.
-/// Nothing is written.
+/// Loads a pair. Returns `None` if neither file exists and the host name is an address, so that a pair can be
+/// made. Writes nothing.
 ///
 /// # Errors
-/// Names the file, and the flag that leads to it.
+/// The message names the file, and the flag that led to it.
 pub fn load(files: &CertificatePaths, hostname: &str) -> anyhow::Result<Option<Certificate>> {
     let (crt, key) = (files.crt.display(), files.key.display());
     let (has_crt, has_key) = (is_there(&files.crt)?, is_there(&files.key)?);
-    // A daemon that was killed between the two: the certificate only lacks its name.
+    // The daemon was killed between the two renames: the certificate only lacks its name.
     let unfinished = if has_key && !has_crt { unfinished(files) } else { None };
     match (has_crt || unfinished.is_some(), has_key) {
         (true, true) => {}
@@ -108,7 +108,7 @@ pub fn load(files: &CertificatePaths, hostname: &str) -> anyhow::Result<Option<C
                  those that issued it"
             )
         })?;
-    // The parser's error may show its input, which is a secret.
+    // The parser's error may show its input, which is secret.
     let key =
         PrivateKeyDer::from_pem_slice(&bytes(&files.key, "certificate key")?).ok().with_context(|| {
             format!(
@@ -119,10 +119,10 @@ pub fn load(files: &CertificatePaths, hostname: &str) -> anyhow::Result<Option<C
     Ok(Some(Certificate { chain, key, files: files.clone(), fresh: false, unfinished }))
 }
 
-/// Gives the certificate its name where a daemon was killed before it could.
+/// Renames the certificate, if the daemon was killed before it could do so.
 ///
 /// # Errors
-/// Names the file, and the flag that leads to it.
+/// The message names the file, and the flag that led to it.
 pub fn finish(certificate: &mut Certificate) -> anyhow::Result<()> {
     let Some(staged) = certificate.unfinished.take() else { return Ok(()) };
     let crt = &certificate.files.crt;
@@ -131,7 +131,8 @@ pub fn finish(certificate: &mut Certificate) -> anyhow::Result<()> {
     })
 }
 
-/// The certificate of a pair that was being made when the daemon was killed: written whole, and of this key.
+/// The certificate of a pair that was being made when the daemon was killed. It must be whole and match the
+/// key.
 fn unfinished(files: &CertificatePaths) -> Option<PathBuf> {
     let key = PrivateKeyDer::from_pem_slice(&fs::read(&files.key).ok()?).ok()?;
     let is_ours = |staged: &PathBuf| {
@@ -143,7 +144,7 @@ fn unfinished(files: &CertificatePaths) -> Option<PathBuf> {
     newfile::staged(&files.crt).ok()?.into_iter().find(is_ours)
 }
 
-/// Whether there is something of that name, a dangling link included.
+/// Whether a file of this name exists; a dangling link counts.
 fn is_there(path: &Path) -> anyhow::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
@@ -158,7 +159,7 @@ fn is_there(path: &Path) -> anyhow::Result<bool> {
 /// Makes a self-signed pair for a host name that is an address.
 ///
 /// # Errors
-/// Names the file, and the flag that leads to it. Nothing is left behind.
+/// The message names the file, and the flag that led to it. No file is left behind.
 pub fn make(files: &CertificatePaths, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
     let ip: IpAddr = hostname.parse().with_context(|| format!("-hostname {hostname} is no IP address"))?;
     let signer = KeyPair::generate()?;
@@ -176,7 +177,7 @@ pub fn make(files: &CertificatePaths, hostname: &str, now: OffsetDateTime) -> an
     if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists)
         && let Ok(Some(made)) = load(files, hostname)
     {
-        // Another daemon that starts now was faster.
+        // Another daemon that is starting made the pair first.
         return Ok(made);
     }
     written.with_context(|| {
@@ -191,13 +192,13 @@ pub fn make(files: &CertificatePaths, hostname: &str, now: OffsetDateTime) -> an
     Ok(Certificate { fresh: true, ..made })
 }
 
-/// Both are written and synced before either gets its name, so that half a pair is next to impossible.
+/// Both files are written and synced before either is renamed, so that half a pair is very unlikely.
 fn write(files: &CertificatePaths, key: &[u8], crt: &[u8]) -> io::Result<()> {
     make_directory(&files.crt, DIRECTORY_MODE)?;
     let staged = (Staged::write(&files.key, key, 0o600)?, Staged::write(&files.crt, crt, 0o644)?);
     staged.0.publish()?;
     staged.1.publish().inspect_err(|_| {
-        // Ours, and of no use without the certificate.
+        // The key is ours, and useless without the certificate.
         let _ = fs::remove_file(&files.key);
     })
 }
@@ -244,7 +245,7 @@ mod tests {
         let made = load_or_make(dir.path(), "192.0.2.1", NOW).expect("made");
         let staged = |suffix: &str| dir.path().join(format!(".192.0.2.1.crt.{suffix}"));
         fs::rename(&made.files.crt, staged("mine")).expect("renamed");
-        // Another key's, one that is not whole, and no certificate at all.
+        // Three certificates that do not fit: another key's, a cut one, and no certificate at all.
         let other = load_or_make(dir.path(), "192.0.2.2", NOW).expect("made");
         fs::rename(&other.files.crt, staged("another")).expect("renamed");
         fs::write(staged("half"), &fs::read(staged("mine")).expect("there")[..99]).expect("written");

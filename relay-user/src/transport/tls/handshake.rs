@@ -1,5 +1,5 @@
-//! A connection as long as rustls carries it, by its unbuffered API: through the handshake, and to the end
-//! where TLS 1.2 was agreed.
+//! A connection while rustls handles it, by its unbuffered API: through the handshake and, if TLS 1.2 was
+//! agreed, to its end.
 
 use std::fmt;
 use std::io;
@@ -13,19 +13,20 @@ use rustls::{Error, ProtocolVersion, ServerConfig};
 use super::cipher::{HEADER, MAX_PLAINTEXT};
 use super::records::Opened;
 
-/// Room that sealing adds to a record at most: header, content type, tag, and TLS 1.2's explicit nonce.
+/// Bytes that sealing adds to a record at most: header, content type, tag, and TLS 1.2's explicit nonce.
 const RECORD_OVERHEAD: usize = 40;
 
-/// Turns of the state machine for one read: many more than records and handshake messages fit into one.
+/// Largest number of state machine turns for one read: far more than the records and handshake messages in a
+/// read.
 const MAX_TURNS: usize = 64 * 1024;
 
-/// What rustls keeps of a connection.
+/// A connection that rustls handles.
 pub struct Handshake {
     tls: UnbufferedServerConnection,
     /// Whether a TLS 1.3 connection leaves rustls after its handshake.
     hands_over: bool,
-    /// Bytes of whole records at the start of the next read that rustls has been shown: the pieces of a
-    /// message, which it wants to see again.
+    /// Bytes of whole records at the start of the next read that rustls has already seen. They are pieces of
+    /// a message, which rustls wants to see again.
     shown: usize,
 }
 
@@ -36,8 +37,8 @@ impl fmt::Debug for Handshake {
 }
 
 impl Handshake {
-    /// A connection of which nothing has been read. It is handed over after the handshake if `config` allows
-    /// its secrets to be taken.
+    /// Makes a connection of which nothing has been read. It is handed over after the handshake if `config`
+    /// allows its secrets to be extracted.
     ///
     /// # Errors
     /// The configuration cannot serve.
@@ -46,15 +47,15 @@ impl Handshake {
         Ok(Self { tls: UnbufferedServerConnection::new(config)?, hands_over, shown: 0 })
     }
 
-    /// Whether the record layer is to take over: the handshake is done, and TLS 1.3 agreed. What of the data
-    /// is not used then has not been opened either.
+    /// Whether the record layer must take over: the handshake is done and TLS 1.3 was agreed. Data that
+    /// [`Handshake::open`] did not use has then not been opened.
     pub fn is_over(&self) -> bool {
         self.hands_over
             && !self.tls.is_handshaking()
             && self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
-    /// What was agreed, for `relayd clients`.
+    /// The agreed protocol, for `relayd clients`.
     pub fn protocol(&self) -> &'static str {
         match self.tls.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "tls1.2",
@@ -63,16 +64,16 @@ impl Handshake {
         }
     }
 
-    /// The connection, for what carries it on.
+    /// The connection, for the record layer that takes it over.
     pub fn into_inner(self) -> UnbufferedServerConnection {
         self.tls
     }
 
-    /// Runs the state machine over `data`; what it has to say is appended to `replies`,
-    /// in case of an error too.
+    /// Runs the state machine over `data`. Appends the bytes that rustls wants to send to `replies`, also
+    /// after an error.
     ///
     /// # Errors
-    /// The client broke the protocol, or nothing can be agreed.
+    /// The client broke the protocol, or no parameters can be agreed.
     pub fn open(
         &mut self,
         data: &mut [u8],
@@ -93,8 +94,8 @@ impl Handshake {
         sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<Opened, Error> {
         let (mut used, mut closed) = (0, false);
-        // The records behind the last one of the handshake are not for rustls, if it hands over: it gets one
-        // more at a time.
+        // If the connection is handed over, rustls must not see the records after the handshake: it is given
+        // one more record at a time.
         let mut whole = self.shown;
         let mut end = if self.tls.is_handshaking() { whole } else { data.len() };
         for _ in 0..MAX_TURNS {
@@ -112,10 +113,10 @@ impl Handshake {
                 ConnectionState::EncodeTlsData(mut message) => {
                     encode_into(replies, |room| message.encode(room))?;
                 }
-                // Everything leaves in order: encoded is as good as sent.
+                // All bytes leave in order, so encoded bytes count as sent.
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::PeerClosed | ConnectionState::Closed => closed = true,
-                // Nothing more to read: the handshake is over, or waits for the client.
+                // Nothing more can be read: the handshake is over, or waits for the client.
                 _ => done = true,
             }
             used += discard;
@@ -136,8 +137,8 @@ impl Handshake {
         Ok(Opened { used, closed })
     }
 
-    /// What rustls has to say of an error. It is shown nothing more, and asked only as long as it has
-    /// something: else it would look for the pieces of a message in data that is not there.
+    /// Collects what rustls sends after an error. rustls is given no more data and is asked only while it has
+    /// something to send: otherwise it would look for the pieces of a message in data that is not there.
     fn last_words(&mut self, replies: &mut Vec<u8>) {
         while self.tls.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(mut message)) =
@@ -146,14 +147,14 @@ impl Handshake {
         {}
     }
 
-    /// Bytes that `plaintext` bytes become at most.
+    /// Length of `plaintext` bytes after sealing, at most.
     pub fn sealed_len(plaintext: usize) -> usize {
-        // A key update may have to leave before.
+        // A key update may have to be sent first.
         plaintext + (plaintext / MAX_PLAINTEXT + 2) * RECORD_OVERHEAD
     }
 
-    /// Seals `plaintext` into `out`; returns where it ends. What has to leave before is appended to
-    /// `replies`. `kept` is what [`Handshake::open`] did not use: rustls wants to see it again.
+    /// Seals `plaintext` into `out`; returns its end. Bytes that must be sent first are appended to
+    /// `replies`. `kept` is the data that [`Handshake::open`] did not use: rustls wants to see it again.
     ///
     /// # Errors
     /// The connection does not take data now, or there is less room than [`Handshake::sealed_len`] says.
@@ -179,7 +180,7 @@ impl Handshake {
         Err(io::ErrorKind::NotConnected.into())
     }
 
-    /// Seals a goodbye into `out`; returns its length. `kept` as for [`Handshake::seal`].
+    /// Seals a goodbye into `out`; returns its length. `kept` is as for [`Handshake::seal`].
     pub fn seal_goodbye(&mut self, kept: &mut [u8], out: &mut [u8]) -> usize {
         match self.tls.process_tls_records(kept).state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => traffic.queue_close_notify(out).unwrap_or(0),
@@ -188,7 +189,7 @@ impl Handshake {
     }
 }
 
-/// Where the record that begins at `at` ends, if it has arrived whole.
+/// The end of the record that begins at `at`, if it has arrived whole.
 fn record_end(data: &[u8], at: usize) -> Option<usize> {
     let &[_, _, _, high, low] = data.get(at..)?.first_chunk::<HEADER>()?;
     let end = at + HEADER + usize::from(u16::from_be_bytes([high, low]));

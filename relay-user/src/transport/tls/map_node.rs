@@ -1,4 +1,4 @@
-//! The relay as a node of a DERP map: what an operator pastes to have clients use it.
+//! The relay as a node of a DERP map: the operator pastes it into the map so that clients use the relay.
 //!
 //! Member names, order and meaning are those of upstream's `tailcfg.DERPNode`.
 
@@ -8,27 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::Facts;
 
-/// The region that upstream leaves to private relays first.
+/// The first region that upstream reserves for private relays.
 const REGION: u32 = 900;
 
-/// How a DERP map says that a node has no address of a family.
+/// The value in a DERP map for a node without an address of a family.
 const NONE: &str = "none";
 
 /// One node of a DERP map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct MapNode {
-    /// Unique in the map; the operator's to change.
+    /// Name, unique in the map; the operator may change it.
     pub name: String,
-    /// Its region; the operator's to change.
+    /// The node's region; the operator may change it.
     #[serde(rename = "RegionID")]
     pub region_id: u32,
-    /// What clients dial, and ask for in TLS.
+    /// The name that clients dial and ask for in TLS.
     pub host_name: String,
-    /// The pinned certificate, where nobody vouches for it.
+    /// The pinned certificate, if no authority has signed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert_name: Option<String>,
-    /// Where it is, if the daemon can know; else clients ask the DNS. `none`: not by IPv4.
+    /// The node's IPv4 address, if the daemon can know it; otherwise clients ask the DNS. `none`: not
+    /// reachable by IPv4.
     #[serde(rename = "IPv4", skip_serializing_if = "Option::is_none")]
     pub ipv4: Option<String>,
     /// The same for IPv6.
@@ -40,7 +41,7 @@ pub struct MapNode {
     /// TCP port of DERP over TLS.
     #[serde(rename = "DERPPort")]
     pub derp_port: u16,
-    /// Its plain companion can be asked for the captive-portal check.
+    /// Whether the plain companion answers the captive-portal check.
     #[serde(rename = "CanPort80", default, skip_serializing_if = "std::ops::Not::not")]
     pub can_port80: bool,
 }
@@ -57,7 +58,7 @@ pub struct Ports {
 }
 
 impl MapNode {
-    /// The node for a relay with this certificate at this place.
+    /// The node of a relay with this certificate and these ports.
     pub fn new(hostname: &str, facts: &Facts, place: Ports) -> Self {
         let (ipv4, ipv6) = addresses(hostname, place.derp.ip());
         Self {
@@ -79,8 +80,9 @@ impl MapNode {
     }
 }
 
-/// A host name that is an address says it best. Else the listener's own, unless it is one that only this
-/// machine or its network knows: then the DNS has to, which also holds for a listener on all addresses.
+/// The node's addresses. If the host name is an address, that one is used; otherwise the listener's. No
+/// address is given if the listener's is known only to this machine or its network, or if it listens on all
+/// addresses: then clients ask the DNS.
 fn addresses(hostname: &str, listener: IpAddr) -> (Option<String>, Option<String>) {
     let of = |ip: IpAddr| match ip.to_canonical() {
         IpAddr::V4(ip) => (Some(ip.to_string()), Some(NONE.to_owned())),
@@ -98,7 +100,7 @@ fn addresses(hostname: &str, listener: IpAddr) -> (Option<String>, Option<String
     (dns(ipv4), dns(ipv6))
 }
 
-/// Neither loopback nor link-local nor private (RFC 1918, 4193, 6598).
+/// Whether the address is neither loopback nor link-local nor private (RFC 1918, 4193, 6598).
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {

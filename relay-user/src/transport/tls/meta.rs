@@ -1,8 +1,8 @@
-//! The meta certificate: the relay's DERP key, where a TLS 1.3 client sees it before it sends its first byte.
+//! The meta certificate holds the relay's DERP key. A TLS 1.3 client sees it before it sends its first byte.
 //!
-//! A client that finds it sends request and ClientInfo at once and waits for no answer ("fast start"). It
-//! must parse with Go's x509 and carry basic constraints, but neither key identifier; authenticity comes from
-//! the handshake.
+//! A client that finds it sends request and ClientInfo at once and waits for no answer ("fast start"). The
+//! certificate must parse with Go's x509 and carry basic constraints, but neither key identifier. The
+//! handshake gives authenticity.
 
 use anyhow::Context;
 use rcgen::{
@@ -14,7 +14,7 @@ use relay_common::key::NodePublic;
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
-/// Valid this long before and after the daemon's start.
+/// The certificate is valid this long before and after the daemon's start.
 const VALIDITY: Duration = Duration::days(30);
 
 /// 2.5.29.19, critical, an empty sequence: not a CA.
@@ -38,8 +38,8 @@ pub fn certificate(key: &NodePublic, now: OffsetDateTime) -> anyhow::Result<Cert
     Ok(params.self_signed(&signer).context("meta certificate")?.into())
 }
 
-/// One common name, `derpkey` and the key's 64 hex digits: longer than X.520 allows, and what clients look
-/// for.
+/// The only name is a common name, `derpkey` and the key's 64 hex digits. It is longer than X.520 allows, and
+/// clients look for it.
 fn name(key: &NodePublic) -> anyhow::Result<DistinguishedName> {
     let text = format!("derpkey{}", key.hex());
     let mut name = DistinguishedName::new();
@@ -59,7 +59,7 @@ mod tests {
         let key = NodePublic::from_bytes([0xab; 32]);
         let der = certificate(&key, OffsetDateTime::UNIX_EPOCH + Duration::days(20_000)).expect("made");
         let has = |needle: &[u8]| der.windows(needle.len()).any(|window| window == needle);
-        // Version 3, then serial number 2, then Ed25519: the skeleton of derper's own.
+        // Version 3, then serial number 2, then Ed25519: the structure of derper's own certificate.
         assert!(has(&[0xa0, 3, 2, 1, 2, 2, 1, 2, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70]));
         let name = format!("derpkey{}", "ab".repeat(32));
         assert!(has(&[&[0x13, 71], name.as_bytes()].concat()), "printable string");

@@ -1,7 +1,8 @@
-//! A TLS 1.3 connection after its handshake: rustls keeps the secrets, records are opened and sealed here.
+//! A TLS 1.3 connection after its handshake. rustls keeps the secrets; this module opens and seals the
+//! records.
 //!
-//! rustls hands a connection over as it does to a kernel that speaks TLS. What is left of the protocol then
-//! is three kinds of records: data, alerts, and key updates.
+//! rustls hands a connection over as it would to a kernel that implements TLS. From then on there are only
+//! three kinds of records: data, alerts, and key updates.
 
 mod update;
 
@@ -15,7 +16,7 @@ use rustls::{AlertDescription, Error, SupportedCipherSuite};
 use self::update::{KEY_UPDATE, KeyUpdate};
 use super::cipher::{APPLICATION_DATA, Broken, Cipher, MAX_PLAINTEXT, OVERHEAD, Record};
 
-/// Inner content types beside data.
+/// Inner content types other than data.
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 
@@ -23,7 +24,7 @@ const HANDSHAKE: u8 = 22;
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 
-/// Records in a row that bring no data: as many as rustls and BoringSSL suffer.
+/// Records in a row without data: as many as rustls and BoringSSL accept.
 const MAX_FRUITLESS: u8 = 32;
 
 /// Why a connection cannot go on.
@@ -33,16 +34,16 @@ pub enum RecordFault {
     /// A record that breaks the rules.
     #[error(transparent)]
     Broken(#[from] Broken),
-    /// The peer gave up.
+    /// The peer sent a fatal alert.
     #[error("alert {0:?} from the peer")]
     Alert(AlertDescription),
-    /// A record of a kind, or a message, that has no place after the handshake.
+    /// A record or message of a kind that is not allowed after the handshake.
     #[error("an unexpected record of type {0}")]
     Unexpected(u8),
-    /// A message that is not what its type says.
+    /// A message whose content does not fit its type.
     #[error("a malformed record of type {0}")]
     Malformed(u8),
-    /// A message with a value that its field does not have.
+    /// A message with a value that its field does not allow.
     #[error("an illegal value in a record of type {0}")]
     Illegal(u8),
     /// Too many records in a row without data.
@@ -68,12 +69,12 @@ impl RecordFault {
     }
 }
 
-/// How far [`Records::open`] came.
+/// The progress of [`Records::open`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Bytes of whole records; the rest is the beginning of the next.
+    /// Bytes of whole records; the rest is the beginning of the next record.
     pub used: usize,
-    /// Nothing more is to be read: the peer said so, or the sink.
+    /// Whether reading is over, because the peer or the sink ended it.
     pub closed: bool,
 }
 
@@ -96,10 +97,11 @@ impl fmt::Debug for Records {
 }
 
 impl Records {
-    /// Takes over where rustls is. The handshake must be over and all it had to send be taken.
+    /// Takes a connection over from rustls. The handshake must be over, and all bytes that it sends must be
+    /// taken.
     ///
     /// # Errors
-    /// It is not so, or the configuration does not allow it.
+    /// The handshake is not over, or the configuration does not allow the handover.
     pub fn take_over(tls: UnbufferedServerConnection) -> Result<Self, Error> {
         let (secrets, connection) = tls.dangerous_into_kernel_connection()?;
         let most = match connection.negotiated_cipher_suite() {
@@ -117,10 +119,10 @@ impl Records {
         })
     }
 
-    /// Opens the whole records in `data`, in place, and hands their plaintext to `sink`, until that breaks.
+    /// Opens the whole records in `data`, in place, and hands their plaintext to `sink` until `sink` breaks.
     ///
     /// # Errors
-    /// The connection is over; [`Records::seal_alert`] has what to tell the peer.
+    /// The connection is over; [`Records::seal_alert`] makes the alert for the peer.
     pub fn open(
         &mut self,
         data: &mut [u8],
@@ -132,7 +134,7 @@ impl Records {
             let Record { kind, plaintext, len } = record;
             used += len;
             if kind != HANDSHAKE && self.update.is_begun() {
-                // RFC 8446, 5.1: nothing comes between the pieces of a handshake message.
+                // RFC 8446, 5.1: no other record may come between the pieces of a handshake message.
                 return Err(RecordFault::Unexpected(kind));
             }
             if kind == APPLICATION_DATA && !plaintext.is_empty() {
@@ -159,15 +161,16 @@ impl Records {
         Ok(Opened { used, closed })
     }
 
-    /// Whether the peer asked for new keys and has not got them: [`Records::seal`] begins with them, even
-    /// with nothing to seal.
+    /// Whether the peer asked for new keys and has not got them. The next [`Records::seal`] begins with them,
+    /// even if there is nothing to seal.
     pub fn owes_update(&self) -> bool {
         self.owes_update
     }
 
-    /// Bytes that `plaintext` bytes become at most.
+    /// Length of `plaintext` bytes after sealing, at most.
     pub fn sealed_len(plaintext: usize) -> usize {
-        // Of one call's records, at most one is preceded by a key update: a key is good for millions.
+        // Among the records of one call, at most one follows a key update: a key is good for millions of
+        // records.
         plaintext + (plaintext.div_ceil(MAX_PLAINTEXT) + 1) * OVERHEAD + KEY_UPDATE.len() + 1
     }
 
@@ -189,7 +192,7 @@ impl Records {
         Ok(end)
     }
 
-    /// Seals the last record that the peer will see: why it is over, or a plain goodbye.
+    /// Seals the last record for the peer: the alert for `fault`, or a plain goodbye.
     ///
     /// # Errors
     /// There is no room for two bytes and [`OVERHEAD`].
@@ -213,12 +216,12 @@ impl Records {
     }
 }
 
-/// Whether an alert is the peer's goodbye; one that has no consequence is none.
+/// Whether an alert is the peer's goodbye. Returns `false` for an alert without consequence.
 fn is_goodbye(content: &[u8]) -> Result<bool, RecordFault> {
     match *content {
-        // RFC 8446, 5.4: no empty alerts, whatever their padding.
+        // RFC 8446, 5.4: empty alerts are not allowed, whatever their padding.
         [] => Err(RecordFault::Unexpected(ALERT)),
-        // Section 6 lets the level be ignored where it is one.
+        // Section 6 allows to ignore the level of a valid alert.
         [WARNING | FATAL, alert] => match AlertDescription::from(alert) {
             AlertDescription::CloseNotify => Ok(true),
             AlertDescription::UserCanceled => Ok(false),
@@ -226,7 +229,7 @@ fn is_goodbye(content: &[u8]) -> Result<bool, RecordFault> {
             alert => Err(RecordFault::Alert(alert)),
         },
         [_, _] => Err(RecordFault::Illegal(ALERT)),
-        // Section 5.1: one alert a record, and all of it.
+        // Section 5.1: a record holds exactly one alert.
         _ => Err(RecordFault::Malformed(ALERT)),
     }
 }

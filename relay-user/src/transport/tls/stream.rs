@@ -1,7 +1,7 @@
-//! TLS in place: records are opened where they were read and sealed straight into the write buffer.
+//! TLS in place: records are opened in the read buffer and sealed straight into the write buffer.
 //!
-//! rustls makes the handshake, and hands a TLS 1.3 connection over to our record layer when that is over.
-//! Between reads the connection keeps only the ciphertext of a record that has not arrived whole.
+//! rustls makes the handshake and then hands a TLS 1.3 connection over to our record layer. Between reads the
+//! connection keeps only the ciphertext of a record that has not arrived whole.
 
 use std::fmt;
 use std::io;
@@ -21,10 +21,10 @@ use crate::transport::gather::pieces;
 use crate::transport::outbox::{Mark, Outbox};
 use crate::transport::{ReadResult, Stream, fitting, parting, rehome, scratch};
 
-/// Bytes of a worker's seal buffer to begin with: what is sealed at once fits.
+/// Initial size of a worker's seal buffer: one sealed batch fits.
 const SEAL_BYTES: usize = 68 * 1024;
 
-/// Records of one batch whose ends are noted; the last one stands for any further.
+/// Largest number of record ends noted per batch; the last one stands for all further records.
 const MARKS: usize = 8;
 
 /// Room for one sealed alert or key update.
@@ -39,13 +39,13 @@ pub struct TlsStream {
     closed: bool,
 }
 
-/// Who opens and seals.
+/// The layer that opens and seals.
 enum Layer {
-    /// rustls, boxed: of most connections it is gone when they have logged in.
+    /// rustls, boxed: most connections no longer have it once they have logged in.
     Handshake(Box<Handshake>),
     /// The record layer.
     Records(Records),
-    /// Nobody: the last word has been said, or the connection could not be handed over.
+    /// No layer: the last record has been sealed, or the connection could not be handed over.
     None,
 }
 
@@ -68,7 +68,7 @@ impl TlsStream {
         Ok(Self { tcp, layer, tail: Vec::new(), outbox: Outbox::default(), closed: false })
     }
 
-    /// Opens what is whole in `data`; returns how much of it is used up.
+    /// Opens the whole records in `data`; returns the number of bytes used.
     fn open(&mut self, data: &mut [u8], sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<usize> {
         let mut used = 0;
         if let Layer::Handshake(handshake) = &mut self.layer {
@@ -77,10 +77,10 @@ impl TlsStream {
             self.outbox.push(&replies, &[]);
             let is_over = handshake.is_over();
             let opened = opened.map_err(|error| {
-                // Its last word is in the outbox.
+                // The last bytes that rustls sends are in the outbox.
                 self.layer = Layer::None;
                 match error {
-                    // The peer ended it, unless its alert was such that it gets one back.
+                    // The peer ended the connection, unless its alert requires an alert in return.
                     rustls::Error::AlertReceived(_) if replies.is_empty() => given_up(error),
                     _ => invalid(error),
                 }
@@ -118,7 +118,7 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Seals `plaintext` into `out` from `at` on; returns where it ends.
+    /// Seals `plaintext` into `out` from `at` on; returns the end.
     fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>, at: usize) -> io::Result<usize> {
         let room = match &self.layer {
             Layer::Records(_) => Records::sealed_len(plaintext.len()),
@@ -141,7 +141,8 @@ impl TlsStream {
             })
     }
 
-    /// Puts the last record into the outbox: why it is over, or a goodbye. Nothing can be sealed after it.
+    /// Puts the last record into the outbox: an alert that says why the connection is over, or a goodbye.
+    /// Nothing can be sealed after it.
     fn seal_last(&mut self, fault: Option<RecordFault>) {
         let mut room = [0; MESSAGE_BYTES];
         let len = match std::mem::replace(&mut self.layer, Layer::None) {
@@ -152,7 +153,8 @@ impl TlsStream {
         self.outbox.push(&room[..len], &[]);
     }
 
-    /// New keys, if the peer wants them and nothing is in their way; else they go with what is sent next.
+    /// Sends new keys, if the peer wants them and the outbox is free; otherwise they are sent with the next
+    /// data.
     fn update_keys(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Layer::Records(records) = &mut self.layer else { return Ok(()) };
         if !records.owes_update() || !self.outbox.is_empty() {
@@ -186,7 +188,7 @@ impl Stream for TlsStream {
             }
             scratch[..kept].copy_from_slice(&self.tail);
             let used = self.open(&mut scratch[..end], sink);
-            // A fatal error leaves an alert behind; the client should get it.
+            // After a fatal error rustls leaves an alert in the outbox; the client should get it.
             if !self.outbox.is_empty()
                 && let Poll::Ready(Err(error)) = self.poll_flush(cx)
             {
@@ -194,7 +196,7 @@ impl Stream for TlsStream {
             }
             let used = used?;
             self.update_keys(cx)?;
-            // Given back first: most often the same buffer comes again.
+            // Given back before the next take: usually the same buffer is taken again.
             fitting::put(std::mem::take(&mut self.tail));
             if used < end && !self.closed {
                 self.tail = fitting::take(end - used);
@@ -223,7 +225,7 @@ impl Stream for TlsStream {
             })?;
             let marks = &marks[..count.min(MARKS)];
             if !self.outbox.is_empty() {
-                // What rustls had to say before the data leaves before it.
+                // Bytes that rustls sends before the data leave first.
                 self.outbox.push(&out[..end], marks);
                 return match self.poll_flush(cx) {
                     Poll::Ready(result) => result,
@@ -248,7 +250,7 @@ impl Stream for TlsStream {
 
     fn close(&mut self, cx: &mut Context<'_>) {
         self.seal_last(None);
-        // Best effort: the socket is about to be closed either way.
+        // Errors are ignored: the socket is about to be closed anyway.
         let _ = self.poll_flush(cx);
     }
 
@@ -270,7 +272,7 @@ impl Stream for TlsStream {
     }
 }
 
-/// The peer ended it by an alert.
+/// The error for a connection that the peer ended with an alert.
 fn given_up(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, error)
 }

@@ -1,4 +1,4 @@
-//! The relay as two clients and a stranger see it, datagram by datagram.
+//! The relay as seen by two clients and a stranger, one datagram at a time.
 
 use std::net::SocketAddr;
 
@@ -71,7 +71,7 @@ impl Lab {
         self.udp.decide(&self.router, datagram, path, NOW)
     }
 
-    /// The challenge that a bind from `path` is given.
+    /// The challenge that a bind from `path` gets.
     fn challenge(&self, leg: usize, generation: u32, path: LegPath) -> Bind {
         let client = &self.clients[leg];
         let datagram = client.message(BindKind::Bind, client.bind(self.vni, generation));
@@ -207,7 +207,7 @@ fn every_malformed_control_packet_has_its_reason() {
     for (index, (datagram, reason)) in cases.into_iter().enumerate() {
         assert_eq!(lab.decide(&datagram, a), Action::Drop(reason), "case {index}");
     }
-    // The outer VNI of a sealed message cannot be told from another session's; the inner one decides.
+    // The outer VNI is not sealed, so it may name another session; the inner VNI decides.
     let inner = Bind { vni: Vni::new(77).expect("a VNI"), ..good };
     let mut datagram = sealed(inner);
     datagram[4..8].copy_from_slice(&(lab.vni.get() << 8).to_be_bytes());

@@ -1,4 +1,4 @@
-//! One direction alone: sealed and opened with the same secrets.
+//! One direction alone: records are sealed and opened with the same secrets.
 
 use proptest::prelude::*;
 use rustls::crypto::cipher::{AeadKey, Iv};

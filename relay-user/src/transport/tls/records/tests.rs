@@ -1,4 +1,4 @@
-//! The record layer against rustls' client, and against forged records that no client would send.
+//! Tests the record layer with rustls' client, and with forged records that no client would send.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const HOST: &str = "relay.test";
 const CLOSE_NOTIFY: u8 = 0;
 const USER_CANCELED: u8 = 90;
 
-/// Configurations of both sides, with a certificate of their own.
+/// The configurations of both sides, with a new certificate.
 fn configs(suite: SupportedCipherSuite) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed([HOST.to_owned()]).expect("certificate");
@@ -47,8 +47,8 @@ fn configs(suite: SupportedCipherSuite) -> (Arc<ServerConfig>, Arc<ClientConfig>
     (Arc::new(server), Arc::new(client))
 }
 
-/// A client and the server's record layer after their handshake. What the client sends as its handshake ends
-/// comes with it, `early`.
+/// A client and the server's record layer after their handshake. `early` is data that the client sends
+/// together with the end of its handshake.
 fn connected(suite: SupportedCipherSuite, early: &[u8]) -> (ClientConnection, Records, Vec<u8>) {
     let (server, client) = configs(suite);
     let name = ServerName::try_from(HOST).expect("name");
@@ -81,14 +81,14 @@ fn usual() -> (ClientConnection, Records) {
     (client, records)
 }
 
-/// As [`usual`], with the client's own key for what it sends, which no client would send.
+/// Like [`usual`], but returns the client's sending key, to forge records that no client would send.
 fn forger() -> (Cipher, Records) {
     let (client, records) = usual();
     let secrets = client.dangerous_extract_secrets().expect("allowed");
     (Cipher::new(secrets.tx).expect("known"), records)
 }
 
-/// As [`forger`], with what makes the client's next keys.
+/// Like [`forger`], with the state that makes the client's next keys.
 fn forging_client() -> ((Cipher, KernelConnection<ClientConnectionData>), Records) {
     let (server, client) = configs(cipher_suite::TLS13_AES_128_GCM_SHA256);
     let name = ServerName::try_from(HOST).expect("name");
@@ -296,7 +296,7 @@ proptest! {
     #[test]
     fn no_sequence_of_sealed_records_does_worse_than_end_the_connection(
         sent in prop::collection::vec(
-            // A type of zero would be padding, and the byte before it the type.
+            // A type of zero would be padding, and the byte before it would be the type.
             (prop_oneof![20u8..26, 1u8..], prop::collection::vec(0u8..30, 0..8)),
             0..50,
         ),

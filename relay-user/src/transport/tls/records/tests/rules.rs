@@ -1,8 +1,8 @@
-//! What ends a connection, by the section of RFC 8446 that says so.
+//! The faults that end a connection, by the section of RFC 8446 that defines each.
 
 use super::*;
 
-/// Records that end the connection, one after the other: section of RFC 8446, what it says, the records, and
+/// Records that end the connection, sent one after the other: section of RFC 8446, its rule, the records, and
 /// the alert for the last of them, if the peer gets one.
 type Ending = (&'static str, &'static str, &'static [(u8, &'static [u8])], Option<u8>);
 
@@ -65,7 +65,7 @@ const ENDINGS: &[Ending] = &[
         UNEXPECTED_MESSAGE,
     ),
     ("5.4", "no empty alert", &[(ALERT, b"")], UNEXPECTED_MESSAGE),
-    // A type of zero is one more byte of padding: here there is nothing but padding.
+    // A type of zero is one more byte of padding: this record holds only padding.
     ("5.4", "no record without a type", &[(0, &[0, 0, 0])], UNEXPECTED_MESSAGE),
     ("5", "no protected change_cipher_spec", &[(CHANGE_CIPHER_SPEC, &[1])], UNEXPECTED_MESSAGE),
     ("5", "no heartbeat", &[(24, &[1, 0, 0])], UNEXPECTED_MESSAGE),
@@ -95,7 +95,7 @@ fn what_breaks_the_rules_ends_the_connection_with_the_alert_that_the_rfc_names()
 
 #[test]
 fn a_record_that_is_not_encrypted_is_unexpected_whatever_it_says() {
-    // Section 5: after the handshake, a change_cipher_spec record too.
+    // Section 5: after the handshake a change_cipher_spec record ends the connection too.
     for (kind, body) in [(CHANGE_CIPHER_SPEC, &[1][..]), (ALERT, &[1, 0]), (HANDSHAKE, &[24, 0, 0, 1, 0])] {
         let (_, mut records) = forger();
         let mut data = [&[kind, 3, 3, 0, body.len() as u8], body].concat();
@@ -116,7 +116,7 @@ fn padding_does_not_make_a_record_longer_than_it_may_be() {
             // The sealer's own type is the last zero of the padding.
             let fault = open(&mut records, &mut forged(&mut cipher, 0, &inner)).1.err();
             let alert = fault.map(|fault| fault.alert().map(u8::from));
-            // Nothing but padding is another fault, as long as it is not too long.
+            // Padding alone is another fault, unless it is too long.
             let wanted = if kind == 0 { wanted.or(UNEXPECTED_MESSAGE) } else { wanted };
             assert_eq!(alert, wanted.map(Some), "type {kind}, {longer} more than allowed");
         }
