@@ -1,5 +1,5 @@
-//! What clippy does not look at: the documents in the code, the fuzz targets, the Go modules, and the licences
-//! of what we build on.
+//! Checks that clippy does not make: the documentation in the code, the fuzz targets, the Go modules, and the
+//! licences of the dependencies.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::{cargo, host, process, tools};
 /// The Go modules of the tests.
 const GO_MODULES: &[&str] = &["tests/interop", "tests/stock"];
 
-/// Every check, and whether it passed.
+/// Runs every check and says whether it passed.
 pub(super) fn checks() -> Result<Vec<(&'static str, bool)>> {
     let root = host::workspace();
     let mut checks = vec![("cargo doc", documents()?), ("fuzz targets", fuzz_targets(&root)?)];
@@ -27,14 +27,14 @@ pub(super) fn checks() -> Result<Vec<(&'static str, bool)>> {
     Ok(checks)
 }
 
-/// Links in comments lead somewhere, and no comment is malformed.
+/// Checks that links in comments lead somewhere, and that no comment is malformed.
 fn documents() -> Result<bool> {
     let mut doc = cargo::command(None);
     doc.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--all-features"]);
     Ok(process::status(doc.env("RUSTDOCFLAGS", "-D warnings"))?.success())
 }
 
-/// The fuzz targets are a workspace of their own, for their own profile.
+/// Checks the fuzz targets. They are a separate workspace with their own profile.
 fn fuzz_targets(root: &Path) -> Result<bool> {
     let mut check = cargo::plain();
     check.current_dir(root.join("tests/fuzz")).args(["check", "--bins", "--target-dir"]);
@@ -43,7 +43,7 @@ fn fuzz_targets(root: &Path) -> Result<bool> {
 
 fn go(module: &Path) -> Command {
     let mut go = Command::new("go");
-    // As the tests build them: any Go since 1.21 fetches the one that a module asks for.
+    // The tests build it the same way: any Go since 1.21 fetches the version that a module asks for.
     go.current_dir(module).env("GOTOOLCHAIN", "auto").env("GOFLAGS", "-mod=mod -buildvcs=false");
     go
 }
@@ -56,8 +56,8 @@ fn is_formatted(module: &Path) -> Result<bool> {
     Ok(listed.is_empty())
 }
 
-/// Every licence is one that fits ours, every crate comes from the registry. Advisories are not asked for: their
-/// list lies elsewhere than in the registry.
+/// Checks that every licence fits ours and that every crate comes from the registry. Advisories are not
+/// checked, because their list is not in the registry.
 fn licences() -> Result<bool> {
     let mut deny = Command::new(tools::DENY.installed()?);
     deny.current_dir(host::workspace()).args(["--offline", "--all-features", "check"]);
