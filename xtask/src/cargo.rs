@@ -52,7 +52,7 @@ pub(crate) fn command(objects: Option<&Objects>) -> Command {
     cargo
 }
 
-/// cargo without a directory of its own.
+/// cargo in the current directory.
 pub(crate) fn plain() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.env_remove("LD_LIBRARY_PATH");
