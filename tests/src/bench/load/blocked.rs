@@ -45,7 +45,7 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
 fn send(plan: &Plan, dialer: &Dialer, blocked: &mut [Client]) -> anyhow::Result<u64> {
     let mut sender = dialer.dial()?;
     let (mut got, mut scratch) = (Vec::new(), vec![0; SCRATCH_BYTES]);
-    // Little data goes back to it: in 2 of 8 runs, derper never again read from a client that got much data
+    // The sender gets little data: in 2 of 8 runs, derper never again read from a client that got much data
     // right after its login and did not read it.
     sender.barrier(&mut got, &mut scratch, |_| ())?;
     let mut frames = Vec::new();

@@ -19,7 +19,7 @@ const MOST: f64 = 2.0;
 const SWEEP: (usize, usize) = (64, 65_536);
 /// Number of sizes on either side with which a size is compared.
 const NEIGHBOURS: usize = 8;
-/// Bytes of payload pushed in one measurement, which also limits the number of pushes.
+/// Bytes of payload pushed in one measurement, and below it the maximum number of pushes.
 const BYTES: usize = 16 << 20;
 const MOST_PUSHES: usize = 20_000;
 /// Measurements of a size per sample. The shortest counts, because other work on the machine only makes them
