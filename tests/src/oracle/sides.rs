@@ -151,12 +151,12 @@ impl<L> Side<L> {
         self.data.first_chunk().copied()
     }
 
-    /// Updates the keys after the client has sent a key update.
+    /// Updates the client's sending key after it has sent a key update.
     pub(super) fn update_keys(&mut self) {
         self.tx = Cipher::new(self.secrets.update_tx_secret().expect("TLS 1.3")).expect("known");
     }
 
-    /// Reads what the server sent with the client's keys: data, and an alert if there is one.
+    /// Opens what the server sent, with the client's keys: data, and an alert if there is one.
     fn read(&mut self, mut records: &mut [u8]) -> (Vec<u8>, Option<u8>) {
         let (mut data, mut alert) = (Vec::new(), None);
         while let Some(record) = self.rx.open(records).expect("the server's own records open") {
