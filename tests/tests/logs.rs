@@ -26,7 +26,7 @@ use tempfile::tempdir;
 const LOGINS: usize = 60;
 /// Maximum length of a log line with a client's text.
 const LONGEST_LINE: usize = 400;
-/// Longest name that a client can send in its login; the log should not repeat all of it.
+/// Bytes of a long text that still fits into a login, and that the log should not repeat in full.
 const LONG_NAME: usize = 200 * 1024;
 
 /// Checks that the daemon still serves logins and ends with success.

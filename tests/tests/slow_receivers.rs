@@ -102,7 +102,7 @@ fn a_blocked_receiver_gets_its_pong_before_what_waits() -> Result<()> {
     let Some(narrow) = Narrow::or_skip(name, &["-tcp-write-timeout", "0"])? else { return Ok(()) };
     let [mut sender, mut receiver] = narrow.clients()?;
     block(&narrow, &mut sender, &receiver.key(), 0)?;
-    // It reads half of the packets kept for it, more than the relay seals at once.
+    // It reads half of the packets kept for it, so the relay has sealed more of them meanwhile.
     let kept = FLOOD as u64 - narrow.daemon.counter("drop_queue_head")?;
     let mut seen = Vec::new();
     for _ in 0..kept / 2 {

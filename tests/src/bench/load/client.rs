@@ -1,4 +1,4 @@
-//! One DERP client: it blocks during login and never blocks afterwards.
+//! One DERP client: it blocks during login, and afterwards until its load makes the socket non-blocking.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -269,7 +269,8 @@ impl Wire {
         Ok(read)
     }
 
-    /// Whether a read may find nothing. While the socket still blocks, that means that the server was silent.
+    /// Whether a read may find nothing. While the socket has a read timeout, that means that the server was
+    /// silent.
     fn may_wait(&self) -> io::Result<bool> {
         Ok(self.tcp.read_timeout()?.is_none())
     }
