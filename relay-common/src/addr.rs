@@ -1,13 +1,13 @@
 //! A socket address in 18 bytes: 16-byte IP (IPv4 as `::ffff:a.b.c.d`), then the port, big-endian.
 //!
-//! DERP's PeerPresent and every disco message that carries an address use this one form.
+//! DERP's PeerPresent frame and every disco message with an address use this encoding.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Bytes of one entry.
+/// Bytes of one encoded address.
 pub(crate) const ADDR_LEN: usize = 18;
 
-/// The 18 bytes of `addr`; an IPv6 scope is not carried.
+/// Encodes `addr` in 18 bytes; an IPv6 scope is lost.
 pub(crate) fn encode(addr: SocketAddr) -> [u8; ADDR_LEN] {
     let ip = match addr.ip() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -19,7 +19,7 @@ pub(crate) fn encode(addr: SocketAddr) -> [u8; ADDR_LEN] {
     out
 }
 
-/// The address in `bytes`, IPv4-mapped ones as IPv4.
+/// Decodes an address; an IPv4-mapped address becomes IPv4.
 pub(crate) fn decode(bytes: &[u8; ADDR_LEN]) -> SocketAddr {
     let (mut ip, mut port) = ([0; 16], [0; 2]);
     ip.copy_from_slice(&bytes[..16]);

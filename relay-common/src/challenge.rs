@@ -1,8 +1,9 @@
-//! The challenge of the bind handshake: an unforgeable token that the relay need not remember.
+//! The challenge of the bind handshake: a token that nobody can forge and that the relay does not store.
 //!
-//! A keyed BLAKE2s-256 over what the answer must repeat (VNI, generation, remote key) and the address it must
-//! come from. Layout as upstream's (`net/udprelay`), though only we ever verify it. Secrets are rotated at
-//! least two minutes apart and two are kept, so a challenge holds for two minutes or more.
+//! The challenge is a keyed BLAKE2s-256 over the fields that the Answer repeats (VNI, generation, remote key)
+//! and the client's address. The layout is upstream's (`net/udprelay`), but only the relay that made a
+//! challenge verifies it. Secrets rotate at least two minutes apart and the relay keeps two of them, so a
+//! challenge is valid for at least two minutes.
 
 use crate::{geneve::Vni, key::DiscoPublic};
 use blake2::{
@@ -41,9 +42,10 @@ pub fn mac(
     mac.finalize().into_bytes().into()
 }
 
-/// The secrets in force: the one that makes challenges, and the one before it, which still verifies them.
+/// The two valid secrets: the current one makes challenges, and both verify them.
 ///
-/// Never changed in place. A rotation makes a new pair, which its owner swaps in for all readers at once.
+/// A value never changes. A rotation makes a new value, and its owner replaces the old one for all readers at
+/// once.
 #[derive(Clone)]
 pub struct Secrets {
     current: [u8; 32],
@@ -52,17 +54,17 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// The first secret; 32 random bytes. Times are nanoseconds of any monotonic clock.
+    /// Makes the first secret from 32 random bytes. Times are nanoseconds of any monotonic clock.
     pub const fn new(now_ns: u64, secret: [u8; 32]) -> Self {
         Self { current: secret, previous: None, rotated_ns: now_ns }
     }
 
-    /// Whether [`Self::rotated`] would rotate: to be asked before randomness is drawn.
+    /// Whether [`Self::rotated`] would rotate. Callers ask this before they generate a new secret.
     pub const fn is_due(&self, now_ns: u64) -> bool {
         now_ns.saturating_sub(self.rotated_ns) >= ROTATION_NS
     }
 
-    /// The next pair, if it is time for one.
+    /// The next two secrets, if a rotation is due.
     pub fn rotated(&self, now_ns: u64, new_secret: [u8; 32]) -> Option<Self> {
         self.is_due(now_ns).then_some(Self {
             current: new_secret,
@@ -71,7 +73,7 @@ impl Secrets {
         })
     }
 
-    /// A fresh challenge.
+    /// Makes a challenge with the current secret.
     pub fn challenge(
         &self,
         vni: Vni,
@@ -82,9 +84,9 @@ impl Secrets {
         mac(&self.current, vni, generation, remote_key, src)
     }
 
-    /// Whether `challenge` was made for exactly this, under either secret.
+    /// Whether `challenge` was made for exactly these values, with either secret.
     ///
-    /// The sender is already authenticated by its box, so this need not hide how many bytes agree.
+    /// The box already authenticates the sender, so the comparison need not take constant time.
     pub fn verify(
         &self,
         vni: Vni,

@@ -1,10 +1,10 @@
-//! Disco: sealed messages by which clients find paths, and bind sessions of the UDP relay.
+//! Disco: sealed messages with which clients find paths and bind sessions of the UDP relay.
 //!
 //! ```text
 //!   0..6 magic   6..38 sender's disco key   38..62 nonce   62..78 tag   78.. ciphertext
 //! ```
 //!
-//! Upstream: `disco/disco.go`. The envelope can be read without a key; [`message`] is what is inside the box.
+//! Upstream: `disco/disco.go`. The envelope can be read without a key; [`message`] is the content of the box.
 
 use crate::key::{DiscoPublic, KEY_LEN, NONCE_LEN};
 
@@ -16,22 +16,22 @@ pub mod message;
 #[cfg(feature = "std")]
 pub use control::{CONTROL_LEN, seal_control};
 
-/// What a disco packet starts with: `TS` and U+1F4AC.
+/// The first bytes of a disco packet: `TS` and U+1F4AC.
 pub const MAGIC: [u8; 6] = *b"TS\xf0\x9f\x92\xac";
 /// Bytes before the box; also the shortest packet that counts as disco.
 pub const HEADER_LEN: usize = MAGIC.len() + KEY_LEN + NONCE_LEN;
 /// Bytes a disco packet adds to the plaintext of its message.
 pub const OVERHEAD: usize = HEADER_LEN + 16;
 
-/// Whether a packet is disco by its looks, which is all that a relay goes by.
+/// Whether a packet looks like disco. A relay checks nothing more.
 pub fn is_disco(packet: &[u8]) -> bool {
     packet.len() >= HEADER_LEN && packet.starts_with(&MAGIC)
 }
 
-/// A disco packet whose box is still closed.
+/// A disco packet whose box is not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// Who claims to have sent it; proved if the box opens.
+    /// The disco key of the claimed sender; it is proved if the box opens.
     pub sender: &'a DiscoPublic,
     /// The nonce of the box.
     pub nonce: &'a [u8; NONCE_LEN],
@@ -46,10 +46,10 @@ pub struct Envelope<'a> {
 pub struct NotDisco;
 
 impl<'a> Envelope<'a> {
-    /// The envelope that `packet` is.
+    /// Splits a packet into the parts of its envelope.
     ///
     /// # Errors
-    /// It does not begin like one, or is too short.
+    /// The packet does not start with the magic, or is too short.
     pub fn parse(packet: &'a [u8]) -> Result<Self, NotDisco> {
         let rest = packet.strip_prefix(&MAGIC).ok_or(NotDisco)?;
         let (sender, rest) = rest.split_first_chunk().ok_or(NotDisco)?;

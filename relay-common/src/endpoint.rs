@@ -1,4 +1,4 @@
-//! A session of the UDP relay as its clients are told of it, in JSON byte for byte as upstream writes it
+//! The description of a UDP relay session for its clients, in JSON that equals upstream's byte for byte
 //! (`net/udprelay/endpoint`).
 
 use crate::{geneve::Vni, key::DiscoPublic};
@@ -9,22 +9,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ServerEndpoint {
-    /// The relay's disco key: whom bind messages are sealed to. Lasts as long as the process.
+    /// The relay's disco key. Clients seal bind messages to it. It stays the same as long as the process
+    /// runs.
     pub server_disco: DiscoPublic,
     /// The two clients, sorted.
     pub client_disco: [DiscoPublic; 2],
-    /// Of two sessions of one relay, the later has the higher.
+    /// A later session of the same relay has a higher number.
     #[serde(rename = "LamportID")]
     pub lamport_id: u64,
-    /// Where the relay can be reached, best first.
+    /// Addresses of the relay, best first.
     pub addr_ports: Vec<SocketAddr>,
     /// The session's number.
     #[serde(rename = "VNI")]
     pub vni: Vni,
-    /// Time both clients have to bind.
+    /// Time in which both clients must bind.
     #[serde(with = "crate::go_duration")]
     pub bind_lifetime: Duration,
-    /// Time either client may stay silent once both are bound.
+    /// Time for which either client may stay silent after both are bound.
     #[serde(with = "crate::go_duration")]
     pub steady_state_lifetime: Duration,
 }

@@ -1,16 +1,16 @@
 //! The contract between the daemon and its XDP program: map names, map values, limits.
 //!
-//! Every value is `repr(C)` without hidden padding, addresses and ports are byte arrays in network order, so
-//! that the same bytes mean the same thing to the program, to the daemon and to `bpftool map dump`.
+//! Every value is `repr(C)` without hidden padding. Addresses and ports are byte arrays in network order, so
+//! the same bytes mean the same for the program, the daemon and `bpftool map dump`.
 
 pub mod reason;
 
 use bytemuck::{Pod, Zeroable};
 
-/// Version of the layouts in this file; part of the pin directory, so that two layouts never share a map.
+/// Version of the layouts in this file. It is part of the pin directory, so two layouts never share a map.
 pub const SCHEMA: u32 = 1;
 
-/// Map names, at most 15 characters, which is what the kernel keeps.
+/// Map names, at most 15 characters, because the kernel stores no more.
 pub mod map {
     /// HASH: VNI (`u32`, host order) to [`super::SessionEntry`].
     pub const SESSIONS: &str = "SESSIONS";
@@ -25,17 +25,17 @@ pub mod map {
 /// Name of the XDP program in the object and in `bpftool prog`.
 pub const PROGRAM: &str = "relayd_xdp";
 
-/// Sessions the maps are compiled for; the loader resizes them to `--relay-max-sessions`.
+/// Size of the maps in sessions at compile time; the loader resizes them to `--relay-max-sessions`.
 pub const DEFAULT_MAX_SESSIONS: u32 = 65_536;
 
-/// Age of the daemon's heartbeat, in nanoseconds, past which the program passes everything to userspace.
+/// Maximum age of the daemon's heartbeat in nanoseconds; with an older one the program passes every frame.
 pub const HEARTBEAT_LIMIT_NS: u64 = 10_000_000_000;
 
-/// One side of a session as the program sees it.
+/// One leg of a session as the program sees it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct LegEntry {
-    /// The client's address; IPv4 as `::ffff:a.b.c.d`.
+    /// The client's IP address; IPv4 as `::ffff:a.b.c.d`.
     pub remote_ip: [u8; 16],
     /// The relay address this client talks to; IPv4 as `::ffff:a.b.c.d`.
     pub local_ip: [u8; 16],
@@ -53,11 +53,11 @@ pub struct LegEntry {
     pub egress_mac: [u8; 6],
 }
 
-/// A bound session: what the program needs to forward it, and nothing else.
+/// A bound session: exactly the values that the program needs to forward its packets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct SessionEntry {
-    /// Counts installs of this VNI, so that a reader can tell one binding from the next.
+    /// Counts how often this VNI was installed, so that a reader can tell one binding from the next.
     pub generation: u64,
     /// CLOCK_MONOTONIC nanoseconds after which the program no longer forwards the session.
     pub expires_ns: u64,
@@ -69,7 +69,7 @@ pub struct SessionEntry {
     pub legs: [LegEntry; 2],
 }
 
-/// What the program saw arrive from one leg. A cache line of its own.
+/// What the program counted for packets from one leg. It fills a cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct LegStats {
@@ -79,7 +79,7 @@ pub struct LegStats {
     pub packets: u64,
     /// UDP payload bytes (Geneve header included) forwarded from this leg.
     pub bytes: u64,
-    /// Fills the cache line.
+    /// Fills the rest of the cache line.
     pub reserved: [u64; 5],
 }
 
@@ -87,11 +87,11 @@ pub struct LegStats {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct SessionStats {
-    /// Indexed like [`SessionEntry::legs`].
+    /// Same order as [`SessionEntry::legs`].
     pub legs: [LegStats; 2],
 }
 
-/// How often the program left by one exit, per CPU.
+/// How often the program ended with one reason, per CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct ReasonCount {
@@ -105,9 +105,9 @@ pub struct ReasonCount {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Config {
-    /// CLOCK_MONOTONIC nanoseconds of the daemon's last sign of life.
+    /// CLOCK_MONOTONIC nanoseconds of the daemon's last heartbeat.
     pub heartbeat_ns: u64,
-    /// 0: pass everything (the kill switch). 1: forward bound sessions.
+    /// 0: pass every frame (the kill switch). 1: forward bound sessions.
     pub enabled: u32,
     /// The relay's UDP port, network order.
     pub udp_port: [u8; 2],

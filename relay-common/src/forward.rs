@@ -1,11 +1,11 @@
-//! What the fast path does with a frame: classify it, and if it belongs to a bound session, rewrite its
-//! headers.
+//! The fast path's rules for a frame: classify it and, if it belongs to a bound session, rewrite its headers.
 //!
-//! These are the rules of the XDP program, compiled into it and run on the host by tests and fuzzers. All
-//! checks come before the first write: [`classify`] only reads, [`rewrite`] cannot fail. A frame that is not
-//! forwarded is left byte for byte as it came, and the daemon, which sees it through its sockets, decides.
+//! The XDP program compiles these rules in; tests and fuzzers run them on the host. All checks come before
+//! the first write: [`classify`] only reads, and [`rewrite`] cannot fail. A frame that is not forwarded stays
+//! unchanged; the daemon gets it through its sockets and decides, unless the program drops it because its TTL
+//! would reach zero.
 //!
-//! The UDP payload, Geneve header included, is never touched: both legs of a session use the same VNI.
+//! The UDP payload with its Geneve header never changes: both legs of a session use the same VNI.
 
 mod classify;
 mod rewrite;
@@ -29,8 +29,8 @@ pub struct Endpoint {
     pub port: [u8; 2],
 }
 
-/// A frame that will be forwarded: its new headers, and what to count. Copied out of the session's map entry,
-/// which is not looked at again.
+/// A frame that will be forwarded: its new headers and the values to count. They are copied from the
+/// session's map entry, which is not read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Index into `LEG_STATS`.
@@ -39,7 +39,7 @@ pub struct Decision {
     pub from_leg: u8,
     /// UDP payload bytes, Geneve header included.
     pub payload_length: u16,
-    /// The clock as it was read for this frame, CLOCK_MONOTONIC nanoseconds.
+    /// The time read for this frame, CLOCK_MONOTONIC nanoseconds.
     pub now_ns: u64,
     /// New link-layer source.
     pub egress_mac: [u8; 6],
@@ -53,12 +53,12 @@ pub struct Decision {
 
 /// Classifies `frame` and, if it is to be forwarded, rewrites it in place.
 ///
-/// `ingress` is the index of the interface it came in by. `now`, in CLOCK_MONOTONIC nanoseconds, and
-/// `session`, the lookup by VNI, are called at most once and only for a frame that has the shape of a
-/// session's.
+/// `ingress` is the index of the interface on which the frame arrived. `now` returns CLOCK_MONOTONIC
+/// nanoseconds and `session` looks up a VNI. Each is called at most once, and only for a frame that has the
+/// shape of session data.
 ///
 /// # Errors
-/// The reason for which the frame is not forwarded; it is unchanged then.
+/// Why the frame is not forwarded; it is unchanged then.
 #[inline(always)]
 pub fn apply<'s>(
     frame: &mut impl Frame,

@@ -1,13 +1,14 @@
-//! The Geneve header (RFC 8926) as the UDP relay uses it: 8 bytes, never options.
+//! The Geneve header (RFC 8926) as the UDP relay uses it: 8 bytes, without options.
 //!
 //! ```text
 //!   0: version(2)=0, option length(6)=0     2..4: protocol     7: reserved=0
 //!   1: O(1), C(1)=0, reserved(6)=0          4..7: VNI
 //! ```
 //!
-//! O set: a bind message for the relay itself. O clear: a datagram from one client to the other. This parser
-//! is as strict as upstream's client, whose server checks none of it (`net/packet/geneve.go`). The XDP
-//! program uses it too: [`parse_header`] has no branch that can panic.
+//! With the O bit, the payload is a bind message for the relay itself. Without it, the payload is a datagram
+//! from one client to the other. This parser is as strict as upstream's client; upstream's server checks none
+//! of this (`net/packet/geneve.go`). The XDP program also uses it, so [`parse_header`] has no branch that can
+//! panic.
 
 use core::fmt;
 
@@ -21,7 +22,7 @@ const WIREGUARD: [u8; 2] = [0x7a, 0x12];
 /// The O bit in byte 1.
 const CONTROL: u8 = 0x80;
 
-/// A virtual network identifier: names one session of the UDP relay. 1 to 2^24 - 1.
+/// A virtual network identifier, 1 to 2^24 - 1: the number of a UDP relay session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Vni(u32);
@@ -66,7 +67,7 @@ impl<'de> serde::Deserialize<'de> for Vni {
     }
 }
 
-/// What follows the header.
+/// The protocol of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// 0x7A11: a disco message.
@@ -78,37 +79,37 @@ pub enum Protocol {
 /// A header that passed all checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geneve {
-    /// The O bit: for the relay itself. Only with [`Protocol::Disco`].
+    /// The O bit: the packet is for the relay itself. It is allowed only with [`Protocol::Disco`].
     pub control: bool,
-    /// What follows.
+    /// The protocol of the payload.
     pub protocol: Protocol,
     /// The session.
     pub vni: Vni,
 }
 
-/// Why bytes are not a header of ours.
+/// Why bytes are not a Geneve header that the relay accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "std", derive(thiserror::Error))]
 pub enum GeneveError {
-    /// The O bit with another protocol than disco.
+    /// The O bit is set and the protocol is not disco.
     #[cfg_attr(feature = "std", error("control bit on a packet that is not disco"))]
     ControlNotDisco,
     /// The option length is not zero.
     #[cfg_attr(feature = "std", error("Geneve options"))]
     Options,
-    /// Neither disco nor WireGuard.
+    /// The protocol is neither disco nor WireGuard.
     #[cfg_attr(feature = "std", error("unknown Geneve protocol"))]
     Protocol,
     /// The C bit, a reserved bit or byte 7 is set.
     #[cfg_attr(feature = "std", error("reserved Geneve bits are set"))]
     Reserved,
-    /// Fewer than eight bytes.
+    /// There are fewer than eight bytes.
     #[cfg_attr(feature = "std", error("shorter than a Geneve header"))]
     TooShort,
     /// The version is not zero.
     #[cfg_attr(feature = "std", error("unknown Geneve version"))]
     Version,
-    /// VNI 0 names no session.
+    /// The VNI is 0, which is not a session.
     #[cfg_attr(feature = "std", error("VNI is zero"))]
     ZeroVni,
 }
@@ -126,10 +127,10 @@ impl Geneve {
     }
 }
 
-/// The header in these bytes.
+/// Parses a Geneve header.
 ///
 /// # Errors
-/// The rule that it breaks.
+/// The rule that the header breaks.
 #[inline(always)]
 pub const fn parse_header(bytes: &[u8; GENEVE_LEN]) -> Result<Geneve, GeneveError> {
     let [b0, b1, p0, p1, v0, v1, v2, reserved] = *bytes;
@@ -155,10 +156,10 @@ pub const fn parse_header(bytes: &[u8; GENEVE_LEN]) -> Result<Geneve, GeneveErro
     }
 }
 
-/// The header of a UDP payload, and what follows it.
+/// Parses the header of a UDP payload and returns it with the bytes after it.
 ///
 /// # Errors
-/// As for [`parse_header`]; or there are not enough bytes.
+/// The errors of [`parse_header`], or the payload is too short.
 #[inline]
 pub fn parse(payload: &[u8]) -> Result<(Geneve, &[u8]), GeneveError> {
     let (header, rest) = payload.split_first_chunk().ok_or(GeneveError::TooShort)?;
@@ -235,7 +236,7 @@ mod tests {
         fn what_parses_encodes_to_the_same_bytes(bytes in any::<[u8; 8]>(), fix in any::<bool>()) {
             let mut bytes = bytes;
             if fix {
-                // Random bytes hardly ever parse; make the fixed ones legal.
+                // Random bytes rarely parse, so the fixed bytes are made legal.
                 bytes = [0, bytes[1] & 0x80, 0x7a, 0x11, bytes[4], bytes[5], bytes[6], 0];
             }
             if let Ok(geneve) = parse_header(&bytes) {

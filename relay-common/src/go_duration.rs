@@ -11,13 +11,13 @@ pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Re
     serializer.collect_str(&GoDuration(*duration))
 }
 
-/// For `#[serde(with)]`. Takes whatever Go takes, but for negative durations.
+/// For `#[serde(with)]`. Accepts what Go accepts, except negative durations.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = Cow::<'de, str>::deserialize(deserializer)?;
     parse(&text).ok_or_else(|| D::Error::custom(format_args!("{text:?} is not a duration")))
 }
 
-/// A duration that is written as Go writes it.
+/// A duration that is displayed as Go displays it.
 #[derive(Clone, Copy, Debug)]
 pub struct GoDuration(pub Duration);
 
@@ -58,7 +58,7 @@ fn fraction(f: &mut fmt::Formatter<'_>, ns: u64, unit_ns: u64, unit: &str) -> fm
     f.write_str(unit)
 }
 
-/// Reads what Go's `time.ParseDuration` reads, but for negative durations; only zero may go without a unit.
+/// Parses what Go's `time.ParseDuration` parses, except negative durations; only zero needs no unit.
 pub fn parse(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
@@ -76,7 +76,7 @@ pub fn parse(text: &str) -> Option<Duration> {
         total = total.checked_add(nanoseconds(number, unit)?)?;
         rest = after;
     }
-    // Go's durations end there.
+    // This is the longest duration in Go.
     (total <= i64::MAX as u64).then(|| Duration::from_nanos(total))
 }
 

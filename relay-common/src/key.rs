@@ -1,8 +1,8 @@
-//! The keys that name peers: node keys (DERP, WireGuard) and disco keys (discovery, UDP relay).
+//! The keys that identify peers: node keys (DERP, WireGuard) and disco keys (discovery, UDP relay).
 //!
-//! Both are Curve25519 public keys of 32 bytes and are never interchangeable, hence two types. Text forms are
-//! those of Tailscale's `types/key`: `nodekey:`, `discokey:` or `privkey:` and 64 hex digits. Private keys,
-//! precomputed boxes and the mesh key need an allocator and live behind the `std` feature.
+//! Both are Curve25519 public keys of 32 bytes. One must never stand in for the other, so each has its own
+//! type. Text forms are those of Tailscale's `types/key`: `nodekey:`, `discokey:` or `privkey:` and 64 hex
+//! digits. Private keys, precomputed boxes and the mesh key need an allocator and the `std` feature.
 
 mod text;
 
@@ -40,15 +40,15 @@ macro_rules! public_key {
         pub struct $name([u8; KEY_LEN]);
 
         impl $name {
-            /// What the text form starts with.
+            /// Prefix of the text form.
             pub const PREFIX: &'static str = $prefix;
 
-            /// The key with these bytes; any bytes are a key, also zero.
+            /// The key with these bytes; any bytes are a key, also all zeros.
             pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
                 Self(bytes)
             }
 
-            /// The bytes seen as a key, where they lie.
+            /// Views the bytes as a key, without a copy.
             pub fn from_ref(bytes: &[u8; KEY_LEN]) -> &Self {
                 Self::wrap_ref(bytes)
             }
@@ -58,7 +58,7 @@ macro_rules! public_key {
                 &self.0
             }
 
-            /// Whether this is the all-zero key, which names nobody and must never reach a box.
+            /// Whether this is the all-zero key, which belongs to nobody and must never be used for a box.
             pub fn is_zero(&self) -> bool {
                 self.0 == [0; KEY_LEN]
             }
@@ -71,9 +71,9 @@ macro_rules! public_key {
         }
 
         impl Hash for $name {
-            /// Half of the key spreads the keys of a map: to make many keys that agree in it takes as many tries
-            /// as to break a 128-bit hash. Keys that agree in it are still told apart, by all of their bytes: one
-            /// private key alone proves two public keys, which differ in bit 255 only (X25519 ignores that bit).
+            /// Hashes half of the key, which spreads the keys of a map: to make many keys with the same half
+            /// takes as many tries as to break a 128-bit hash. Equality still compares all bytes, because one
+            /// private key proves two public keys, which differ only in bit 255 (X25519 ignores that bit).
             fn hash<H: Hasher>(&self, state: &mut H) {
                 let [half @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = self.0;
                 state.write_u128(u128::from_ne_bytes(half));
@@ -117,12 +117,12 @@ macro_rules! public_key {
 }
 
 public_key! {
-    /// A node key: who a DERP client is.
+    /// A node key: it identifies a DERP client.
     NodePublic, "nodekey:", "n:"
 }
 
 public_key! {
-    /// A disco key: who sends discovery and UDP relay messages.
+    /// A disco key: it identifies a sender of discovery and UDP relay messages.
     DiscoPublic, "discokey:", "d:"
 }
 

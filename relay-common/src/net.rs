@@ -1,9 +1,9 @@
-//! Header views and checksums, over any frame that can hand out bounds-checked arrays.
+//! Header views and checksums over any frame that gives bounds-checked access to arrays.
 //!
-//! The XDP program and the host run the same code on different memory: [`Frame`] is all they differ in. Every
-//! access is a whole array at a constant offset, which is the form the kernel's verifier follows.
+//! The XDP program and the host run the same code on different memory: only their [`Frame`] differs. Every
+//! access reads a whole array at a constant offset, because the kernel's verifier can prove such an access.
 
-/// Gives a header of byte arrays its length and its views over raw bytes.
+/// Gives a header made of byte arrays its length and its views over raw bytes.
 macro_rules! header_view {
     ($header:ty, $len:expr) => {
         const _: () = assert!(size_of::<$header>() == $len);
@@ -18,7 +18,7 @@ macro_rules! header_view {
                 bytemuck::must_cast_ref(bytes)
             }
 
-            /// The same, to be written.
+            /// The same as `view`, for writing.
             #[inline(always)]
             pub fn view_mut(bytes: &mut [u8; $len]) -> &mut Self {
                 bytemuck::must_cast_mut(bytes)
@@ -41,19 +41,19 @@ use eth::EthHeader;
 use ipv4::Ipv4Header;
 use udp::UdpHeader;
 
-/// One received frame, from its Ethernet header on.
+/// One received frame, starting with its Ethernet header.
 pub trait Frame {
-    /// Bytes in the frame, link-layer padding included.
+    /// Bytes in the frame, including link-layer padding.
     fn length(&self) -> usize;
 
-    /// The `N` bytes at `offset`; `None` where the frame ends before them.
+    /// The `N` bytes at `offset`; `None` if the frame is too short.
     fn get<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
 
-    /// The same, to be written.
+    /// The same as `get`, for writing.
     fn get_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
 }
 
-/// A frame in ordinary memory: what tests and fuzzers run the rules on.
+/// A frame in ordinary memory. Tests and fuzzers run the rules on it.
 #[derive(Debug)]
 pub struct SliceFrame<'a>(pub &'a mut [u8]);
 
@@ -78,7 +78,7 @@ pub const IPV4_UDP_OFFSET: usize = L3_OFFSET + Ipv4Header::LEN;
 /// Offset of the UDP payload behind an IPv4 header without options, in bytes.
 pub const IPV4_PAYLOAD_OFFSET: usize = IPV4_UDP_OFFSET + UdpHeader::LEN;
 
-/// Everything a forwarder rewrites, taken with one bounds check so that a rewrite cannot stop halfway.
+/// All headers that the rewrite changes. One bounds check covers them, so a rewrite cannot stop halfway.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Ipv4UdpHeaders {

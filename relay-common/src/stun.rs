@@ -1,7 +1,7 @@
 //! STUN (RFC 8489) as Tailscale clients use it to learn their public address.
 //!
-//! Only requests that say `tailnode` and carry a right fingerprint are answered, which is upstream's rule
-//! (`net/stun/stun.go`): a server that answers anything is a tool for reflection.
+//! Only requests that contain `tailnode` and have a correct fingerprint are answered, as upstream does
+//! (`net/stun/stun.go`): attackers could use a server that answers every request for reflection.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -25,24 +25,24 @@ const FINGERPRINT_LEN: usize = 8;
 /// Type and value of an attribute.
 type Attribute<'a> = (u16, &'a [u8]);
 
-/// A transaction: what ties a response to its request.
+/// A transaction ID, which connects a response with its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TxId(pub [u8; 12]);
 
-/// Why a datagram is not a request we answer.
+/// Why the server does not answer a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "std", derive(thiserror::Error))]
 pub enum StunError {
-    /// An attribute runs past the end.
+    /// An attribute runs past the end of the datagram.
     #[cfg_attr(feature = "std", error("a STUN attribute is cut short"))]
     Attribute,
-    /// The last attribute is not a fingerprint, or a wrong one.
+    /// The last attribute is not a fingerprint, or the fingerprint is wrong.
     #[cfg_attr(feature = "std", error("no right STUN fingerprint at the end"))]
     Fingerprint,
-    /// STUN, but not a binding request.
+    /// The datagram is STUN, but not a binding request.
     #[cfg_attr(feature = "std", error("not a STUN binding request"))]
     NotRequest,
-    /// Not STUN at all.
+    /// The datagram is not STUN.
     #[cfg_attr(feature = "std", error("not STUN"))]
     NotStun,
     /// No software attribute says `tailnode`.
@@ -50,16 +50,16 @@ pub enum StunError {
     Software,
 }
 
-/// Whether a UDP payload is STUN: long enough, first two bits clear, magic cookie.
+/// Whether a UDP payload is STUN: it is long enough, its first two bits are zero and the magic cookie is
+/// there.
 pub fn is_stun(payload: &[u8]) -> bool {
     payload.len() >= HEADER_LEN && payload[0] & 0xc0 == 0 && payload[4..8] == COOKIE
 }
 
-/// The transaction of a request that deserves an answer. The length field is not looked at, as upstream does
-/// not.
+/// Parses a request that the server answers. The length field is ignored, as in upstream.
 ///
 /// # Errors
-/// What it is instead; it gets no answer.
+/// Why the server does not answer the datagram.
 pub fn parse_binding_request(payload: &[u8]) -> Result<TxId, StunError> {
     if !is_stun(payload) {
         return Err(StunError::NotStun);
@@ -87,7 +87,7 @@ pub fn parse_binding_request(payload: &[u8]) -> Result<TxId, StunError> {
 
 /// Writes the response for a client seen at `addr`, and returns its length: 32 bytes for IPv4, 44 for IPv6.
 ///
-/// An IPv4-mapped address is told as IPv4.
+/// An IPv4-mapped address is written as IPv4.
 pub fn binding_response(tx: TxId, addr: SocketAddr, out: &mut [u8; MAX_RESPONSE_LEN]) -> usize {
     let mut ip = [0; 16];
     let (family, ip_len) = match addr.ip().to_canonical() {
@@ -111,7 +111,7 @@ pub fn binding_response(tx: TxId, addr: SocketAddr, out: &mut [u8; MAX_RESPONSE_
     end
 }
 
-/// The request of a Tailscale client, for probes and tests.
+/// Makes the request of a Tailscale client, for probes and tests.
 pub fn binding_request(tx: TxId) -> [u8; REQUEST_LEN] {
     let mut out = [0; REQUEST_LEN];
     put_header(&mut out, BINDING_REQUEST, (REQUEST_LEN - HEADER_LEN) as u16, tx);
@@ -123,7 +123,7 @@ pub fn binding_request(tx: TxId) -> [u8; REQUEST_LEN] {
     out
 }
 
-/// Transaction and address of a response, for probes and tests; IPv4-mapped addresses as IPv4.
+/// Parses a response, for probes and tests; an IPv4-mapped address becomes IPv4.
 pub fn parse_binding_response(payload: &[u8]) -> Option<(TxId, SocketAddr)> {
     if !is_stun(payload) || !payload.starts_with(&BINDING_SUCCESS) {
         return None;
@@ -151,7 +151,7 @@ pub fn parse_binding_response(payload: &[u8]) -> Option<(TxId, SocketAddr)> {
     None
 }
 
-/// Type and value of the first attribute, and what follows its padding.
+/// Splits off the first attribute (type and value) and its padding.
 fn split_attribute(bytes: &[u8]) -> Option<(Attribute<'_>, &[u8])> {
     let ([k0, k1, l0, l1], rest) = bytes.split_first_chunk()?;
     let len = usize::from(u16::from_be_bytes([*l0, *l1]));
@@ -159,7 +159,7 @@ fn split_attribute(bytes: &[u8]) -> Option<(Attribute<'_>, &[u8])> {
     Some(((u16::from_be_bytes([*k0, *k1]), &padded[..len]), rest))
 }
 
-/// The caller has checked that a header is there.
+/// The transaction of a message; the caller has checked that the header is there.
 fn tx_id(payload: &[u8]) -> TxId {
     let mut tx = [0; 12];
     tx.copy_from_slice(&payload[8..HEADER_LEN]);
@@ -173,17 +173,17 @@ fn put_header(out: &mut [u8], kind: [u8; 2], attributes_len: u16, tx: TxId) {
     out[8..HEADER_LEN].copy_from_slice(&tx.0);
 }
 
-/// Addresses are XORed with cookie and transaction, so that no middlebox rewrites them.
+/// XORs an address with cookie and transaction, so that no middlebox rewrites it.
 fn xor(ip: &mut [u8; 16], tx: TxId) {
     ip.iter_mut().zip(COOKIE.iter().chain(&tx.0)).for_each(|(byte, mask)| *byte ^= mask);
 }
 
-/// CRC-32 of the message so far, XORed with `STUN` (RFC 8489 section 14.7).
+/// CRC-32 of the message before the fingerprint, XORed with `STUN` (RFC 8489 section 14.7).
 fn fingerprint(message: &[u8]) -> [u8; 4] {
     (crc32(message) ^ 0x5354_554e).to_be_bytes()
 }
 
-/// CRC-32 as of IEEE 802.3, by half-bytes: 64 bytes of table do for 40-byte messages.
+/// CRC-32 of IEEE 802.3, four bits at a time: a 64-byte table is enough for 40-byte messages.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         let crc = crc ^ u32::from(*byte);

@@ -1,4 +1,4 @@
-//! The forwarding rules on the host: every exit, every runt, and the arithmetic of the rewrite.
+//! The forwarding rules on the host: every reason, every truncated frame, and the arithmetic of the rewrite.
 
 use std::{collections::BTreeSet, net::SocketAddrV4};
 
@@ -127,7 +127,7 @@ fn address() -> impl Strategy<Value = SocketAddrV4> {
     (any::<[u8; 4]>(), any::<u16>()).prop_map(|(ip, port)| SocketAddrV4::new(ip.into(), port))
 }
 
-/// A session between any addresses, and a datagram of its first client.
+/// A session between random addresses, and a datagram from its first client.
 fn any_session() -> impl Strategy<Value = (SessionEntry, Vec<u8>)> {
     let addresses = (address(), address(), address(), address());
     let header = (any::<u8>(), any::<u16>(), 2..=255u8, proptest::collection::vec(any::<u8>(), 0..64));
@@ -153,7 +153,7 @@ fn any_session() -> impl Strategy<Value = (SessionEntry, Vec<u8>)> {
     })
 }
 
-/// The rules with `session` in the map, for a relay that listens on the frame's destination port.
+/// Applies the rules with `session` in the map and the frame's destination port as the relay's port.
 fn apply_to(frame: &mut [u8], session: &SessionEntry) -> Result<Decision, XdpReason> {
     let mut frame = SliceFrame(frame);
     let udp_port = *frame.get::<2>(36).expect("a whole UDP header");
@@ -164,7 +164,7 @@ fn apply_to(frame: &mut [u8], session: &SessionEntry) -> Result<Decision, XdpRea
 proptest! {
     #[test]
     fn a_rewritten_frame_has_the_checksums_of_a_full_recompute((session, mut frame) in any_session()) {
-        // One frame in 65,536 looks as if its checksum were left to the device.
+        // One frame in 65,536 looks as if its checksum was left to the device.
         match apply_to(&mut frame, &session) {
             Ok(_) => {
                 let mut recomputed = frame.clone();
@@ -179,7 +179,7 @@ proptest! {
     #[test]
     fn a_wrong_udp_checksum_leaves_as_wrong((session, mut frame) in any_session(), damage in 1..0xffffu16) {
         let wrong = u16::from_be_bytes([frame[40], frame[41]]).wrapping_add(damage);
-        // Zero means no checksum, and all ones is the other way to write zero.
+        // Zero means that there is no checksum, and all ones is the other way to write zero.
         prop_assume!(wrong != 0 && wrong != 0xffff);
         frame[40..42].copy_from_slice(&wrong.to_be_bytes());
         prop_assume!(!udp_checksum_is_right(&frame));

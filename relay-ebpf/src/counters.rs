@@ -1,4 +1,4 @@
-//! What the program leaves behind: one reason a frame, and for a forwarded one, its leg's liveness and
+//! What the program counts: one reason per frame, and for a forwarded frame the leg's last activity and
 //! volume.
 
 use relay_common::{
@@ -20,8 +20,8 @@ pub(crate) fn count(reason: XdpReason, length: usize) -> u64 {
     change_own(&REASONS, reason as u32, add).unwrap_or(0)
 }
 
-/// Notes a forwarded packet of the leg it came from. One client's packets arrive on one queue, so that its
-/// slot has one writer at a time.
+/// Counts a forwarded packet for the leg that sent it. Packets from one client arrive on one queue, so only
+/// one CPU writes a slot at a time.
 #[inline(always)]
 pub(crate) fn note_leg(decision: &Decision) {
     let note = |leg: &mut LegStats| {

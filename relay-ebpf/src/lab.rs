@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Passes every frame. A veth delivers what its peer sends by XDP_TX only while it runs a native program.
+/// Passes every frame. A veth delivers frames that its peer sends with XDP_TX only while it has a native
+/// program.
 pub const PASS: &str = "lab_pass";
 /// Recomputes the checksums of every frame that arrives and counts.
 pub const CHECK: &str = "lab_check";
@@ -27,27 +28,27 @@ pub mod map {
 pub const VNI_SLOTS: u32 = 16;
 /// Bytes of a template: Ethernet, IPv4, UDP and Geneve headers, then the sequence number.
 pub const TEMPLATE_LEN: usize = 58;
-/// Where the sequence number lies: eight bytes, big-endian, the first behind the Geneve header.
+/// Offset of the sequence number: eight bytes, big-endian, directly after the Geneve header.
 pub const SEQUENCE_OFFSET: usize = 50;
-/// Most bytes of a UDP datagram, header included, whose checksum is recomputed.
+/// Maximum bytes of a UDP datagram, with its header, whose checksum is recomputed.
 pub const MAX_CHECKED: usize = 1508;
 
 /// What the test tells the programs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct LabConfig {
-    /// Index of the interface the generator sends by.
+    /// Index of the interface on which the generator sends.
     pub egress: u32,
     /// The generator uses template `sequence & template_mask`: 0 for one template, 1 for two.
     pub template_mask: u32,
-    /// 1: drop a UDP frame once it is counted; 0: pass it on.
+    /// 1: drop a UDP frame after counting it; 0: pass it on.
     pub drop: u32,
     /// Always zero.
     pub reserved: u32,
 }
 
-/// The first bytes of a generated frame, with both checksums right for a sequence number of zero and the body
-/// that the test hands to the run.
+/// The first bytes of a generated frame. Both checksums are correct for sequence number zero and the body
+/// that the test gives to the run.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Template {
@@ -67,14 +68,14 @@ pub enum Checked {
     BadIp = 1,
     /// The UDP checksum is wrong.
     BadUdp = 2,
-    /// The IPv4 header checksum is right, and there is no UDP checksum.
+    /// The IPv4 header checksum is right, and the datagram has no UDP checksum.
     NoChecksum = 3,
     /// Not a whole IPv4/UDP packet of at most [`MAX_CHECKED`] bytes of UDP: passed on unchecked.
     Other = 4,
 }
 
 impl Checked {
-    /// How many there are.
+    /// How many results there are.
     pub const COUNT: u32 = 5;
 }
 

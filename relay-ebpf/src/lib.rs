@@ -1,5 +1,5 @@
-//! What the programs of this crate share: the two places where kernel memory is reached by pointer, and the
-//! lab's maps.
+//! What the programs of this crate share: the two modules that access kernel memory by pointer, and the
+//! definitions of the lab's maps.
 #![no_std]
 
 pub mod lab;
@@ -8,7 +8,7 @@ pub mod packet;
 #[cfg(target_arch = "bpf")]
 pub mod values;
 
-/// Never reached: the rules have no panicking path, and the verifier would refuse a loop that does not end.
+/// Never called: the rules cannot panic, and the verifier would refuse an endless loop.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,7 +1,8 @@
 //! relayd's XDP program: forwards the packets of bound UDP sessions and passes everything else to the kernel.
 //!
-//! Parser, rules and rewrite are `relay_common::forward`, the same code the host tests and fuzzes. It is only
-//! ever faster than the daemon, never different: what it does not forward reaches the daemon untouched.
+//! Parser, rules and rewrite are `relay_common::forward`, the same code that the host tests and fuzzes. A
+//! frame that the program does not forward reaches the daemon unchanged; only a session packet whose TTL
+//! would reach zero is dropped.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
@@ -22,7 +23,7 @@ mod program {
 
     use crate::{counters, maps};
 
-    /// Classify and rewrite, count, leave.
+    /// Classifies and rewrites the frame, counts it, and returns the action.
     #[xdp]
     pub(crate) fn relayd_xdp(ctx: XdpContext) -> u32 {
         let mut frame = XdpFrame::new(&ctx);
@@ -57,7 +58,8 @@ mod program {
         }
     }
 
-    /// The first of its kind on this CPU, then one in 65,536: a line costs far more than the program.
+    /// True for the first frame of a reason on this CPU, then for one in 65,536: logging costs far more than
+    /// the program.
     #[inline(always)]
     fn is_worth_a_line(count: u64) -> bool {
         count & 0xffff == 1

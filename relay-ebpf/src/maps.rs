@@ -22,7 +22,7 @@ pub(crate) static REASONS: PerCpuArray<ReasonCount, REASON_COUNT> = PerCpuArray:
 #[btf_map]
 static CONFIG: Array<Config, 1> = Array::new();
 
-/// What the daemon has set. Before it has set anything the map holds zeros, which means disabled.
+/// The configuration that the daemon has set. Until then the map holds zeros, which mean disabled.
 #[inline(always)]
 pub(crate) fn config() -> Option<&'static Config> {
     CONFIG.get(0)

@@ -1,7 +1,7 @@
-//! The frame under the program, its clock and its ways out: the only pointer arithmetic there is.
+//! Access to the frame, the clock and the redirect helper: this module has all pointer arithmetic on packets.
 //!
-//! Every access is a fixed-size array at a constant offset from `data`, compared with `data_end` first. That
-//! is the form the verifier proves; anything it cannot prove does not load.
+//! Every access is a fixed-size array at a constant offset from `data`, compared with `data_end` first. The
+//! verifier can prove such an access; the kernel does not load a program that it cannot prove.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use relay_common::net::Frame;
 
-/// The linear part of the frame a program was called for.
+/// The linear part of the frame for which a program was called.
 pub struct XdpFrame {
     start: usize,
     end: usize,
@@ -21,8 +21,8 @@ impl XdpFrame {
     /// The frame of `ctx`.
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
-        // The length from the kernel instead of `data_end - data`: subtracting packet pointers takes
-        // CAP_PERFMON. SAFETY: `ctx` is the context the kernel called the program with.
+        // The length comes from the kernel and not from `data_end - data`, because subtracting packet
+        // pointers takes CAP_PERFMON. SAFETY: `ctx` is the context with which the kernel called the program.
         let length = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
         Self { start: ctx.data(), end: ctx.data_end(), length: length as usize }
     }
@@ -44,8 +44,8 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn get<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         let address = self.address::<N>(offset)? as *const [u8; N];
-        // SAFETY: `address` found the N bytes inside the frame, which is the program's until it returns; byte
-        // arrays have no alignment; `&self` keeps `get_mut` away.
+        // SAFETY: `address` found the N bytes inside the frame, which belongs to the program until it
+        // returns; byte arrays have no alignment; `&self` excludes `get_mut`.
         Some(unsafe { &*address })
     }
 

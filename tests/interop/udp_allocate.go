@@ -153,7 +153,7 @@ func allocateRefused(ctx context.Context, t *target) (string, error) {
 			return "", fmt.Errorf("%s answered %s %.100q, want 400 and a sentence", body, resp.Status, answer)
 		}
 	}
-	// And the relay is none the worse for it.
+	// The relay still allocates sessions afterwards.
 	_, err = allocate(ctx, t, key.NewDisco().Public(), key.NewDisco().Public())
 	return fmt.Sprintf("%d requests answered 400", len(bodies)), err
 }

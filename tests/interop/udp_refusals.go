@@ -267,7 +267,7 @@ func bindByOutsider(ctx context.Context, t *target) (string, error) {
 	return "ignored", strangerIsIgnored(ctx, fresh, a, b)
 }
 
-// controlNotDisco: the control bit with WireGuard's protocol is nobody's; it is not forwarded.
+// controlNotDisco: a packet with the control bit and WireGuard's protocol is not valid and not forwarded.
 func controlNotDisco(ctx context.Context, t *target) (string, error) {
 	_, a, b, err := boundSession(ctx, t, anyAddress, anyAddress)
 	if err != nil {
@@ -279,9 +279,9 @@ func controlNotDisco(ctx context.Context, t *target) (string, error) {
 	return "dropped", afterBad(ctx, a, b)
 }
 
-// strictGeneve: upstream's relay looks at none of these and fails this case, by intent of the relay under
-// test: upstream's clients take no such packet for Geneve, and a relay that forwarded one would serve naked
-// traffic whose bytes match a session by chance.
+// strictGeneve: upstream's relay checks none of these and fails this case, because the relay under test is
+// stricter on purpose: upstream's clients do not accept such a packet as Geneve, and a relay that forwarded
+// one would carry plain traffic whose bytes match a session by chance.
 func strictGeneve(ctx context.Context, t *target) (string, error) {
 	_, a, b, err := boundSession(ctx, t, anyAddress, anyAddress)
 	if err != nil {

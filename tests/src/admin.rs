@@ -1,4 +1,4 @@
-//! HTTP/1.1 over the daemon's admin socket, as much as tests need: one request a connection.
+//! An HTTP/1.1 client for the daemon's admin socket, as far as tests need it: one request per connection.
 
 use std::{
     io::{Read as _, Write as _},
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use relay_common::{endpoint::ServerEndpoint, key::DiscoPublic};
 use serde_json::{Value, json};
 
-/// The daemon answers from memory.
+/// Time for an answer; the daemon answers from memory.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// An admin socket.
@@ -26,19 +26,19 @@ pub struct Admin {
 pub struct Refused {
     /// HTTP status.
     pub status: u16,
-    /// What the daemon says.
+    /// The text of the answer.
     pub body: String,
-    /// Seconds of `Retry-After`, if there is one.
+    /// Seconds of `Retry-After`, if the answer has it.
     pub retry_after: Option<u64>,
 }
 
 impl Admin {
-    /// The socket at `path`, whether it exists yet or not.
+    /// The socket at `path`, which need not exist yet.
     pub fn new(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Where it is.
+    /// The path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -53,13 +53,13 @@ impl Admin {
         Ok(serde_json::from_str(&self.call("GET", path, "")?)?)
     }
 
-    /// Asks for a session of two clients.
+    /// Allocates a session for two clients.
     pub fn allocate(&self, clients: [DiscoPublic; 2]) -> Result<ServerEndpoint> {
         let body = json!({ "ClientDisco": clients }).to_string();
         Ok(serde_json::from_str(&self.call("POST", "/v1/udp/endpoints", &body)?)?)
     }
 
-    /// One request; the body of its answer if that is 200, else [`Refused`].
+    /// Makes one request; returns the body of a 200 answer, else the error [`Refused`].
     pub fn call(&self, method: &str, path: &str, body: &str) -> Result<String> {
         let mut stream = UnixStream::connect(&self.path)
             .with_context(|| format!("admin socket {}", self.path.display()))?;
@@ -77,7 +77,7 @@ impl Admin {
     }
 }
 
-/// Splits an answer whose body has a declared length.
+/// Splits an answer that declares the length of its body.
 fn parse(answer: &str) -> Result<String> {
     let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a head")?;
     let mut lines = head.lines();

@@ -1,4 +1,4 @@
-//! A `relayd` with a command line, an environment and a standard error of the test's own: for what
+//! A `relayd` whose command line, environment and standard error come from the test, for tests of what
 //! [`crate::daemon`] would set up itself.
 
 use std::{
@@ -20,21 +20,21 @@ use crate::{
     daemon::{binary, until},
 };
 
-/// A daemon that refuses its command line ends well before.
+/// Maximum wait; a daemon that refuses its command line ends much earlier.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Between two looks at what cannot be waited for.
+/// Time between two polls.
 const POLL: Duration = Duration::from_millis(5);
 /// TCP port of DERP.
 pub const DERP_PORT: u16 = 8443;
 
-/// A started daemon, killed with the value.
+/// A started daemon; dropping the value kills it.
 #[derive(Debug)]
 pub struct Bare {
     child: Child,
     admin: Admin,
 }
 
-/// A loopback address that no other test uses: the last number sets it apart from those of
+/// A loopback address that no other test uses: its last number differs from those of
 /// [`crate::daemon::Setup`].
 pub fn address() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(129);
@@ -42,13 +42,13 @@ pub fn address() -> IpAddr {
     Ipv4Addr::new(127, high, low, NEXT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
-/// Arguments for a daemon with plain DERP at `ip` and its files in `dir`.
+/// Arguments for a daemon with plain DERP on `ip` and its files in `dir`.
 pub fn plain(dir: &Path, ip: IpAddr) -> Vec<String> {
     let addr = SocketAddr::new(ip, DERP_PORT).to_string();
     [vec!["-dev".to_owned(), "-a".to_owned(), addr, "-stun-port=0".to_owned()], files(dir)].concat()
 }
 
-/// Arguments for a daemon with TLS at `ip`, any ports, and its files in `dir`.
+/// Arguments for a daemon with TLS on `ip`, with any ports, and its files in `dir`.
 pub fn tls(dir: &Path, ip: IpAddr, hostname: &str) -> Vec<String> {
     let addr = SocketAddr::new(ip, DERP_PORT).to_string();
     let words = ["-certmode", "manual", "-http-port=-1", "-hostname", hostname, "-a", &addr, "-certdir"];
@@ -62,8 +62,8 @@ fn files(dir: &Path) -> Vec<String> {
 }
 
 impl Bare {
-    /// Starts a daemon whose admin socket is `dir`'s, with `log` as its `RELAYD_LOG` and `stderr` as its
-    /// standard error, and waits until it answers.
+    /// Starts a daemon with its admin socket in `dir`, `log` as `RELAYD_LOG` and `stderr` as standard error,
+    /// and waits until it answers.
     pub fn start<A: AsRef<OsStr>>(dir: &Path, args: &[A], log: &str, stderr: Stdio) -> Result<Self> {
         let mut command = Command::new(binary()?);
         command.args(args).env("RELAYD_LOG", log).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
@@ -76,24 +76,24 @@ impl Bare {
         Ok(daemon)
     }
 
-    /// Starts one with plain DERP that logs to the file `log` in `dir`.
+    /// Starts a daemon with plain DERP that logs to the file `log` in `dir`.
     pub fn logging<A: AsRef<OsStr>>(dir: &Path, args: &[A], log: &str) -> Result<Self> {
         let file = fs::File::options().create(true).append(true).open(dir.join("log"))?;
         Self::start(dir, args, log, file.into())
             .with_context(|| fs::read_to_string(dir.join("log")).unwrap_or_default())
     }
 
-    /// Its admin socket.
+    /// The daemon's admin socket.
     pub fn admin(&self) -> &Admin {
         &self.admin
     }
 
-    /// Whether it still runs.
+    /// Whether the daemon still runs.
     pub fn is_alive(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Asks it to stop, and waits: whether it ended well.
+    /// Asks the daemon to stop and waits for it; returns whether it ended with success.
     pub fn stop(mut self) -> Result<bool> {
         let done = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
         ensure!(done.success(), "cannot signal the daemon");
@@ -103,18 +103,18 @@ impl Bare {
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        // Ended already is as good.
+        // The daemon may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// How to reach a daemon with plain DERP.
+/// How to connect to a daemon with plain DERP.
 pub fn dial(ip: IpAddr) -> Dial {
     Dial { addr: SocketAddr::new(ip, DERP_PORT), transport: Transport::Plain, start: Start::Normal }
 }
 
-/// Runs a daemon that must end by itself with an error; what it says on standard error.
+/// Runs a daemon that must end by itself with an error; returns its standard error.
 pub fn refused<A: AsRef<OsStr>>(args: &[A], log: Option<&str>) -> Result<String> {
     let mut command = Command::new(binary()?);
     command
@@ -126,7 +126,7 @@ pub fn refused<A: AsRef<OsStr>>(args: &[A], log: Option<&str>) -> Result<String>
     command.envs(log.map(|log| ("RELAYD_LOG", log)));
     let mut child = command.spawn().context("cannot start relayd")?;
     let ended = wait(&mut child).inspect_err(|_| {
-        // It serves, which is what it must not.
+        // The daemon serves, although it should refuse.
         let _ = child.kill();
     });
     let said = child.wait_with_output()?;

@@ -1,5 +1,5 @@
-//! The benchmark: relayd and its parts against what people would use instead, in the same minutes on the same
-//! machine under the same load.
+//! The benchmark: compares relayd and its parts with alternatives, at the same time on the same machine under
+//! the same load.
 //!
 //! ```text
 //!   cargo xtask bench ─► bin/bench ─┬─ lookup, mux          code against code, in this process or in Go's
@@ -7,8 +7,8 @@
 //!                                   └─ workers              relayd against itself, likewise
 //! ```
 //!
-//! Ours and the rival's samples alternate (A B A B ...), and a row is judged by the median of the ratios of
-//! neighbours, because a shared machine drifts by more than the differences measured.
+//! Our samples and the rival's alternate (A B A B ...). A row is judged by the median of the ratios of
+//! neighbours, because the speed of a shared machine drifts by more than the measured differences.
 
 pub mod derp;
 pub mod load;
@@ -28,12 +28,12 @@ use std::path::PathBuf;
 
 use report::Row;
 
-/// What a run of the benchmark was asked to do.
+/// The settings of a benchmark run.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Fewer and shorter samples: shows that everything works, not how fast it is.
+    /// Fewer and shorter samples: they show that everything works, but not how fast it is.
     pub quick: bool,
-    /// Pairs of samples per row, if not as many as usual.
+    /// Pairs of samples per row, if not the usual number.
     pub pairs: Option<usize>,
     /// Only rows whose name contains this.
     pub row: Option<String>,
@@ -41,7 +41,7 @@ pub struct Settings {
     pub relayd: PathBuf,
     /// More arguments for every relayd that is started.
     pub relayd_args: Vec<String>,
-    /// Another build of the daemon, to be held against instead of derper.
+    /// Another build of the daemon, which takes the place of derper.
     pub against: Option<PathBuf>,
 }
 
@@ -56,16 +56,16 @@ impl Settings {
         if self.quick { 500 } else { 1000 }
     }
 
-    /// Whether a row of this name is asked for.
+    /// Whether the settings select a row of this name.
     pub fn wants(&self, name: &str) -> bool {
         self.row.as_ref().is_none_or(|part| name.contains(part.as_str()))
     }
 }
 
-/// Keeps a finished row, and says so at once.
+/// Stores a finished row and prints it at once.
 fn keep(rows: &mut Vec<Row>, settings: &Settings, row: Row) {
     if settings.wants(&row.name) {
-        // The goals are about derper.
+        // The goals apply to derper only.
         let row = match &settings.against {
             Some(_) if row.rival_name == rivals::DERPER => Row {
                 rival_name: "the other build".to_owned(),

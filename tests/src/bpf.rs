@@ -1,6 +1,7 @@
-//! The eBPF objects as a test holds them: found, loaded, their maps read and written as the shared values.
+//! The eBPF objects for tests: finds and loads them, and reads and writes their maps as the shared values.
 //!
-//! It does not use the daemon's loader on purpose: two readings of the same contract are worth more than one.
+//! On purpose it does not use the daemon's loader: a second implementation of the same contract can find
+//! errors.
 
 mod lab_programs;
 mod maps;
@@ -23,7 +24,7 @@ pub use lab_programs::LabPrograms;
 pub use maps::{array_value, own_values, set_array_value};
 pub use relayd::Relayd;
 
-/// The two objects, or why this machine cannot run them.
+/// The paths of the two objects.
 #[derive(Debug)]
 pub struct Objects {
     /// relayd's program.
@@ -33,8 +34,8 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Finds the objects where `RELAYD_XDP_OBJECT` and `RELAYD_LAB_OBJECT` say, or where `cargo xtask build`
-    /// puts them.
+    /// Finds the objects in `RELAYD_XDP_OBJECT` and `RELAYD_LAB_OBJECT`, or where `cargo xtask build` puts
+    /// them.
     ///
     /// # Errors
     /// What is missing, for the list of skipped tests.
@@ -60,12 +61,12 @@ fn object(variable: &str, name: &str) -> Result<PathBuf, String> {
     if path.is_file() { Ok(path) } else { Err(format!("{name} is not built (`cargo xtask build`)")) }
 }
 
-/// Creates the maps of an object, of their compiled sizes, and relocates its programs.
+/// Creates the maps of an object with their compiled sizes, and relocates its programs.
 pub fn load_object(path: &Path) -> Result<Ebpf> {
     EbpfLoader::new().load_file(path).with_context(|| format!("loading {}", path.display()))
 }
 
-/// Loads one program of an object into the kernel: this is where the verifier speaks.
+/// Loads one program of an object into the kernel, which runs the verifier.
 pub fn load_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
     let program: &mut Xdp = loaded_program(ebpf, name)?;
     program.load().with_context(|| format!("the kernel refuses {name}"))?;
@@ -77,8 +78,8 @@ pub fn loaded_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp>
     Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
 }
 
-/// Runs a program once on `frame`, as if it had come in by the loopback interface; returns its action and the
-/// frame as it left it.
+/// Runs a program once on `frame`, as if it had arrived on the loopback interface; returns the action and the
+/// resulting frame.
 pub fn run(program: &Xdp, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
     let mut out = vec![0; frame.len() + 64];
     let result = program.test_run(TestRunOptions {
@@ -90,7 +91,7 @@ pub fn run(program: &Xdp, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
     Ok((result.return_value, out))
 }
 
-/// CLOCK_MONOTONIC in nanoseconds, as the programs read it.
+/// CLOCK_MONOTONIC in nanoseconds, which the programs also read.
 pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
     let [seconds, nanoseconds] =

@@ -1,8 +1,8 @@
-//! A DERP client for tests: blocking, small, and stricter than stock ones.
+//! A DERP client for tests: blocking, small, and stricter than stock clients.
 //!
-//! It checks what stock clients leave unchecked: the upgrade answer to the header, that ServerKey comes first
-//! and names the key the greeting promised, that ServerInfo comes second and opens. Every wait ends after
-//! [`DEADLINE`].
+//! It checks what stock clients do not check: every header of the upgrade answer, that ServerKey comes first
+//! and holds the key that the greeting announced, and that ServerInfo comes second and opens. Every wait ends
+//! after [`DEADLINE`].
 
 pub mod forger;
 pub mod tls;
@@ -28,26 +28,26 @@ use relay_common::{
 
 use self::{tls::Pinned, wire::Wire};
 
-/// No wait takes longer: everything here is a few milliseconds away.
+/// Maximum time of a wait; every answer takes only a few milliseconds.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How to reach a relay.
 #[derive(Clone, Debug)]
 pub struct Dial {
-    /// Where it listens.
+    /// The address on which the relay listens.
     pub addr: SocketAddr,
-    /// What goes over the socket.
+    /// The transport of the connection.
     pub transport: Transport,
-    /// How DERP begins.
+    /// How the DERP stream starts.
     pub start: Start,
 }
 
-/// What carries the DERP stream.
+/// The transport that carries the DERP stream.
 #[derive(Clone, Debug)]
 pub enum Transport {
-    /// TCP, as derper's `-dev` serves it.
+    /// TCP, as in derper with `-dev`.
     Plain,
-    /// TLS 1.2, which has no fast start.
+    /// TLS 1.2, which does not allow a fast start.
     Tls12(Pinned),
     /// TLS 1.3.
     Tls13(Pinned),
@@ -56,41 +56,41 @@ pub enum Transport {
 /// Whether the client waits for an answer to its upgrade request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// It knows the server's key from the meta certificate, and does not.
+    /// The client knows the server's key from the meta certificate and does not wait.
     Fast,
-    /// It reads the answer.
+    /// The client waits for the answer.
     Normal,
 }
 
-/// What a relay tells a client, owned.
+/// A message from the relay, with owned data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// A packet of another client.
+    /// A packet from another client.
     Packet {
-        /// Who sent it.
+        /// The client that sent the packet.
         source: NodePublic,
         /// The packet.
         payload: Vec<u8>,
     },
     /// A peer cannot be reached here.
     PeerGone {
-        /// Who.
+        /// The key of the peer.
         peer: NodePublic,
-        /// Why.
+        /// Why the peer is gone.
         reason: PeerGoneReason,
     },
     /// The answer to a ping.
     Pong([u8; PING_LEN]),
-    /// The connection lives.
+    /// A frame that shows that the connection is alive.
     KeepAlive,
     /// Any other frame, by its type.
     Other(u8),
 }
 
-/// A connection whose greeting is done: the server's key is known, and nobody is logged in.
+/// A connection after the greeting: the server's key is known, and no client is logged in.
 #[derive(Debug)]
 pub struct Greeted {
-    /// The stream, for tests that go on in their own way.
+    /// The stream, for tests that continue without [`Client`].
     pub wire: Wire,
     /// The server's key, from the meta certificate or the ServerKey frame.
     pub server: NodePublic,
@@ -105,7 +105,7 @@ pub struct Client {
 }
 
 impl Greeted {
-    /// Connects and waits for the answer to a normal start, up to and including the ServerKey frame.
+    /// Connects with a normal start, and reads the answer and the ServerKey frame.
     pub fn normal(dial: &Dial) -> Result<Self> {
         let mut wire = Wire::connect(dial)?;
         wire.write(&request(dial, false))?;
@@ -115,7 +115,7 @@ impl Greeted {
         Ok(Self { wire, server })
     }
 
-    /// Proves `key` and waits for ServerInfo.
+    /// Logs in with `key` and waits for ServerInfo.
     pub fn login(mut self, key: NodePrivate) -> Result<Client> {
         self.wire.write(&client_info(&key, &self.server)?)?;
         Client::expect_info(self.wire, key, self.server)
@@ -123,12 +123,12 @@ impl Greeted {
 }
 
 impl Client {
-    /// Connects and logs in with a key of its own.
+    /// Connects and logs in with a new key.
     pub fn connect(dial: &Dial) -> Result<Self> {
         Self::connect_as(dial, NodePrivate::generate(&mut OsRng))
     }
 
-    /// Two clients, each with a key of its own.
+    /// Connects two clients, each with a new key.
     pub fn pair(dial: &Dial) -> Result<(Self, Self)> {
         Ok((Self::connect(dial)?, Self::connect(dial)?))
     }
@@ -141,7 +141,8 @@ impl Client {
                 let mut wire = Wire::connect(dial)?;
                 let promised =
                     wire.meta_key().context("fast start needs TLS 1.3 and the meta certificate")?;
-                // Request and ClientInfo in one write: the relay has to find the second behind the first.
+                // Request and ClientInfo are one write: the relay must find the ClientInfo behind the
+                // request.
                 wire.write(&[request(dial, true), client_info(&key, &promised)?].concat())?;
                 let server = server_key(&mut wire)?;
                 ensure!(server == promised, "ServerKey is not the key of the meta certificate");
@@ -150,12 +151,12 @@ impl Client {
         }
     }
 
-    /// The client's name.
+    /// The client's node key.
     pub fn key(&self) -> NodePublic {
         self.key.public()
     }
 
-    /// The relay's name.
+    /// The relay's node key.
     pub fn server(&self) -> NodePublic {
         self.server
     }
@@ -177,28 +178,28 @@ impl Client {
         self.wire.write(bytes)
     }
 
-    /// The stream alone, for tests that go on below the frames.
+    /// The stream alone, for tests that continue below the frames.
     pub fn into_wire(self) -> Wire {
         self.wire
     }
 
-    /// The stream, for tests of what carries the frames.
+    /// The stream, for tests of the transport.
     pub fn wire(&mut self) -> &mut Wire {
         &mut self.wire
     }
 
-    /// The next frame.
+    /// Waits for the next frame.
     pub fn recv(&mut self) -> Result<Message> {
         self.recv_within(DEADLINE)?.context("nothing came before the deadline")
     }
 
-    /// The next frame, or nothing if none comes in `time`.
+    /// The next frame, or `None` if no frame arrives within `time`.
     pub fn recv_within(&mut self, time: Duration) -> Result<Option<Message>> {
         let Some((header, payload)) = self.wire.frame_within(time)? else { return Ok(None) };
         Ok(Some(message(header, &payload)?))
     }
 
-    /// The next packet; keep-alives may come before it, nothing else.
+    /// The next packet; only keep-alives may come before it.
     pub fn recv_packet(&mut self) -> Result<(NodePublic, Vec<u8>)> {
         loop {
             match self.recv()? {
@@ -209,8 +210,8 @@ impl Client {
         }
     }
 
-    /// Pings the relay; everything it sent before the pong is returned. Also a barrier: what this client sent
-    /// before has been handled.
+    /// Pings the relay; returns the round trip's time and the messages before the pong. The pong also shows
+    /// that the relay has handled everything that this client sent before.
     pub fn ping(&mut self) -> Result<(Duration, Vec<Message>)> {
         let mut data = [0; PING_LEN];
         OsRng.fill_bytes(&mut data);
@@ -226,7 +227,7 @@ impl Client {
         }
     }
 
-    /// Waits for the relay to close the connection; returns what it said before.
+    /// Waits until the relay closes the connection; returns the messages before that.
     pub fn until_closed(&mut self) -> Result<Vec<Message>> {
         self.wire
             .frames_until_closed()?
@@ -256,7 +257,7 @@ pub fn nonce() -> [u8; NONCE_LEN] {
     nonce
 }
 
-/// The request of the stock client, header for header.
+/// The request of the stock client, with the same headers.
 pub fn request(dial: &Dial, fast: bool) -> Vec<u8> {
     let fast = if fast { "Derp-Fast-Start: 1\r\n" } else { "" };
     format!(

@@ -1,7 +1,7 @@
-//! A `relayd` of a test's own: started, waited for, asked, and gone with the value.
+//! Starts a `relayd` for a test, waits for it, asks it, and ends it when the value is dropped.
 //!
-//! Each daemon has a directory for its keys and sockets. Without a network namespace it listens on a loopback
-//! address of its own, so that tests run side by side on fixed ports.
+//! Each daemon has a directory for its keys and sockets. Without a network namespace it listens on its own
+//! loopback address, so that tests can run at the same time on fixed ports.
 
 use std::{
     env,
@@ -25,9 +25,9 @@ use crate::{
     client::{Dial, Start, Transport, tls::Pinned},
 };
 
-/// Time from start to the first answer, and from SIGTERM to the end.
+/// Maximum time from start to the first answer, and from SIGTERM to the end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks at what cannot be waited for.
+/// Time between two polls.
 const POLL: Duration = Duration::from_millis(5);
 /// TCP port of DERP.
 const DERP_PORT: u16 = 8443;
@@ -35,23 +35,23 @@ const DERP_PORT: u16 = 8443;
 pub const COMPANION_PORT: u16 = 8080;
 /// UDP port of STUN.
 pub const STUN_PORT: u16 = 3478;
-/// UDP port of the relay where the daemon has a host of its own.
+/// UDP port of the relay if the daemon has its own host.
 const LAB_UDP_PORT: u16 = 7777;
-/// Directory of the BPF file system in which a lab's daemons pin.
+/// Directory of the BPF file system in which a lab's daemons pin maps.
 const BPF_ROOT: &str = "/sys/fs/bpf";
 
-/// What to start.
+/// The settings of a daemon.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Name of the network namespace; none: the calling process's.
+    /// Name of the network namespace; `None`: that of the calling process.
     pub netns: Option<String>,
-    /// Where it listens, and what its certificate is for.
+    /// The address on which it listens, and for which its certificate is.
     pub ip: IpAddr,
-    /// Plain TCP instead of TLS.
+    /// Use plain TCP instead of TLS.
     pub plain: bool,
     /// Interface for the XDP program.
     pub xdp: Option<String>,
-    /// A program with its arguments that starts the daemon, under conditions that it sets.
+    /// A program with its arguments that sets up conditions and then starts the daemon.
     pub under: Vec<OsString>,
     /// More arguments.
     pub args: Vec<OsString>,
@@ -68,7 +68,7 @@ pub struct Daemon {
 }
 
 impl Setup {
-    /// On a loopback address that no other test uses, with any port for the UDP relay.
+    /// A daemon on a loopback address that no other test uses, with any port for the UDP relay.
     pub fn loopback() -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let [.., high, low] = std::process::id().to_be_bytes();
@@ -76,15 +76,15 @@ impl Setup {
         let args = [
             "--relay-server-port".into(),
             "0".into(),
-            // Loopback is never advertised by itself; the port is only known once it is bound, and clients
-            // ask for it.
+            // The daemon never advertises a loopback address by itself. Its port is known only once it is
+            // bound, and clients ask for it.
             "--relay-server-static-endpoints".into(),
             format!("{ip}:1").into(),
         ];
         Self { netns: None, ip: ip.into(), plain: false, xdp: None, under: Vec::new(), args: args.into() }
     }
 
-    /// In a network namespace, alone with its ports.
+    /// A daemon in a network namespace where it does not share its ports.
     pub fn in_netns(name: &str, ip: IpAddr) -> Self {
         let args = ["--relay-server-port".into(), LAB_UDP_PORT.to_string().into()];
         Self {
@@ -97,28 +97,28 @@ impl Setup {
         }
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     #[must_use]
     pub fn with(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(Into::into));
         self
     }
 
-    /// Started by another program, which becomes the daemon: the daemon's path and arguments follow its own.
+    /// Starts the daemon through another program, which gets the daemon's path and arguments after its own.
     #[must_use]
     pub fn under(mut self, program: &[&str]) -> Self {
         self.under = program.iter().map(Into::into).collect();
         self
     }
 
-    /// With plain TCP instead of TLS.
+    /// Uses plain TCP instead of TLS.
     #[must_use]
     pub fn plain(mut self) -> Self {
         self.plain = true;
         self
     }
 
-    /// With the XDP program on this interface, native mode.
+    /// Runs the XDP program on this interface in native mode.
     #[must_use]
     pub fn xdp(mut self, interface: &str) -> Self {
         self.xdp = Some(interface.to_owned());
@@ -127,7 +127,7 @@ impl Setup {
 }
 
 impl Daemon {
-    /// Starts one, in a directory of its own, and waits until it answers.
+    /// Starts a daemon in a new directory, and waits until it answers.
     pub fn start(setup: Setup) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
         let bpf_dir = Path::new(BPF_ROOT).join(dir.path().file_name().unwrap_or_default());
@@ -138,19 +138,19 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Starts it again with the same files, after [`Self::kill`] or [`Self::stop`].
+    /// Starts the daemon again with the same files, after [`Self::kill`] or [`Self::stop`].
     pub fn restart(&mut self) -> Result<()> {
         ensure!(self.child.try_wait()?.is_some(), "the daemon still runs");
         self.child = spawn(&self.setup, self.dir.path(), &self.bpf_dir, &self.admin)?;
         self.wait_until_ready()
     }
 
-    /// Its admin socket.
+    /// The daemon's admin socket.
     pub fn admin(&self) -> &Admin {
         &self.admin
     }
 
-    /// Where its maps are pinned.
+    /// The directory where its maps are pinned.
     pub fn bpf_dir(&self) -> &Path {
         &self.bpf_dir
     }
@@ -160,12 +160,12 @@ impl Daemon {
         self.child.id()
     }
 
-    /// The address it was told to listen on.
+    /// The address on which it was told to listen.
     pub fn ip(&self) -> IpAddr {
         self.setup.ip
     }
 
-    /// How to reach its DERP listener, as plain as it was started, by TLS 1.3 where there is TLS.
+    /// How to connect to its DERP listener: plain if it was started so, else with TLS 1.3.
     pub fn dial(&self, start: Start) -> Result<Dial> {
         let transport = if self.setup.plain { Transport::Plain } else { Transport::Tls13(self.pinned()?) };
         Ok(Dial { addr: SocketAddr::new(self.setup.ip, DERP_PORT), transport, start })
@@ -176,7 +176,7 @@ impl Daemon {
         Pinned::load(&self.dir.path().join(format!("{}.crt", self.setup.ip)))
     }
 
-    /// Where its UDP relay listens.
+    /// The address on which its UDP relay listens.
     pub fn udp(&self) -> Result<SocketAddr> {
         let status = self.admin.status()?;
         let port = status["udp"]["port"].as_u64().context("no UDP relay")?;
@@ -189,14 +189,14 @@ impl Daemon {
         status["counters"][label].as_u64().with_context(|| format!("no counter {label}"))
     }
 
-    /// Packets that left the XDP program for this reason.
+    /// Packets that the XDP program counted under this reason.
     pub fn reason(&self, label: &str) -> Result<u64> {
         let status = self.admin.status()?;
         let count = status["xdp"]["reasons"][label]["packets"].as_u64();
         count.with_context(|| format!("no reason {label} in {}", status["xdp"]))
     }
 
-    /// Its answer about one session, once there is one.
+    /// The status of one session, if there is one.
     pub fn session(&self, vni: u32) -> Result<Option<Value>> {
         let sessions = self.admin.get("/v1/sessions")?;
         let sessions = sessions.as_array().context("sessions are a list")?;
@@ -213,14 +213,14 @@ impl Daemon {
         run_relayd(&["xdp", state, "--admin-socket", &self.admin().path().to_string_lossy()]).map(|_| ())
     }
 
-    /// Waits until the kernel forwards a session.
+    /// Waits until the kernel forwards the packets of a session.
     pub fn wait_installed(&self, vni: u32) -> Result<()> {
         until("the session to be installed in the kernel", || {
             Ok(self.session(vni)?.is_some_and(|session| session["installed"] == true))
         })
     }
 
-    /// Waits until `condition` holds of the daemon's status.
+    /// Waits until `condition` is true for the daemon's status.
     pub fn wait(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Result<Value> {
         let mut status = Value::Null;
         until(what, || {
@@ -231,24 +231,24 @@ impl Daemon {
         Ok(status)
     }
 
-    /// Runs a subcommand of the same binary to its end; its standard output.
+    /// Runs a subcommand of the same binary to its end; returns its standard output.
     pub fn ask(&self, args: &[&str]) -> Result<String> {
         run_relayd(args)
     }
 
-    /// What it has logged.
+    /// The daemon's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_else(|error| error.to_string())
     }
 
-    /// Asks it to stop, waits, and returns how it ended.
+    /// Asks the daemon to stop, waits, and returns its exit status.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         let done = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
         ensure!(done.success(), "cannot signal the daemon");
         self.wait_for_end()
     }
 
-    /// Kills it, as `kill -9` does.
+    /// Kills the daemon, as `kill -9` does.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         let status = self.wait_for_end()?;
@@ -286,7 +286,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Asked first, so that it removes its pins itself; a daemon that does not listen is killed.
+        // The daemon is asked first, so that it removes its pins itself; it is killed if it does not stop.
         if matches!(self.child.try_wait(), Ok(None)) && self.stop().is_err() {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -300,7 +300,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits, with a deadline, for what only asking again and again can tell.
+/// Polls until `done` returns true, with a deadline.
 pub fn until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     while !done()? {
@@ -310,7 +310,7 @@ pub fn until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Runs `relayd` with `args` to its end; its standard output.
+/// Runs `relayd` with `args` to its end; returns its standard output.
 pub fn run_relayd(args: &[&str]) -> Result<String> {
     let output = Command::new(binary()?).args(args).output().context("cannot run relayd")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -324,7 +324,7 @@ pub fn run_relayd(args: &[&str]) -> Result<String> {
     Ok(text)
 }
 
-/// The daemon under test: `RELAYD_BIN`, or what cargo built last.
+/// The daemon under test: `RELAYD_BIN`, or cargo's last build.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("RELAYD_BIN") {
         return Ok(path.into());
@@ -339,7 +339,7 @@ fn spawn(setup: &Setup, dir: &Path, bpf_dir: &Path, admin: &Admin) -> Result<Chi
     let relayd = binary()?;
     let mut words = Vec::new();
     if let Some(name) = &setup.netns {
-        // Not `ip netns exec`, which hides the BPF file system behind a fresh /sys.
+        // `ip netns exec` is not used, because it hides the BPF file system behind a new /sys.
         words.extend(["nsenter".into(), format!("--net=/run/netns/{name}").into()]);
     }
     words.extend(setup.under.iter().cloned());

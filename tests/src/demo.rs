@@ -1,4 +1,4 @@
-//! The demo: real clients, a real daemon, and packets through each of its paths, every one accounted for.
+//! The demo: real clients, a real daemon, packets over each of its paths, and a check of every counter.
 //!
 //! ```text
 //!   1 DERP over TLS     alice = TLS = relayd = TLS = bob
@@ -6,8 +6,9 @@
 //!   3 XDP turned off     alice - r0 - socket, relayd, socket - r0 - bob     the same session
 //!   4 nobody's peer     alice = TLS = relayd: counted, and said so
 //! ```
-//! As root with BPF it makes a lab of network namespaces; else it says what is missing and does over loopback
-//! what works there. An error if a packet for a known peer did not arrive, or a number does not add up.
+//! As root with BPF it makes a lab of network namespaces; otherwise it prints what is missing and uses
+//! loopback for the paths that work there. It fails if a packet for a known peer did not arrive, or if
+//! numbers disagree.
 
 mod account;
 mod interrupt;
@@ -31,10 +32,10 @@ use crate::{
     udp_client::UdpClient,
 };
 
-/// Packets of a rung, half of them each way.
+/// Packets per path, half of them each way.
 const PACKETS: u64 = 2000;
 
-/// Runs it; with `keep`, until Ctrl-C.
+/// Runs the demo; with `keep`, until Ctrl-C.
 pub fn run(keep: bool) -> Result<()> {
     interrupt::listen()?;
     let place = Place::new()?;

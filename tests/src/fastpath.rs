@@ -1,4 +1,4 @@
-//! The fast path in a lab: a wire, a pin directory of the test's own, and the usual ways to start.
+//! The fast path in a lab: a wire, a pin directory for the test, and helpers to start it.
 
 use std::{
     fs,
@@ -13,26 +13,26 @@ use crate::{
     wire::{RELAY, Wire},
 };
 
-/// What the tests give for `--relay-max-sessions`.
+/// The value that tests use for `--relay-max-sessions`.
 pub const MAX_SESSIONS: u32 = 4;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A pin directory of the test's own; emptied in `Drop`, whatever the test left.
+/// A pin directory for one test; `Drop` removes everything that the test left in it.
 pub struct BpfDir(pub PathBuf);
 
 impl BpfDir {
-    /// A name nobody else has; the fast path creates the directory.
+    /// Chooses a unique name; the fast path creates the directory.
     pub fn new() -> Self {
         let name = format!("relayd-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Self(Path::new("/sys/fs/bpf").join(name))
     }
 
-    /// What is pinned, by name.
+    /// The names of the pinned maps.
     ///
     /// # Panics
     ///
-    /// If the directory is there and cannot be read.
+    /// If the directory exists and cannot be read.
     pub fn pins(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.0) else { return Vec::new() };
         let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
@@ -57,7 +57,7 @@ impl Drop for BpfDir {
     }
 }
 
-/// Native mode on the relay's end, pins in `dir`.
+/// Options for native mode on the relay's end, with pins in `dir`.
 pub fn options(dir: &BpfDir) -> XdpOptions {
     XdpOptions {
         iface: RELAY.to_owned(),
@@ -68,7 +68,7 @@ pub fn options(dir: &BpfDir) -> XdpOptions {
     }
 }
 
-/// Runs a test with a wire and a pin directory, or reports what is missing for it.
+/// Runs a test with a wire and a pin directory, or reports what it lacks.
 pub fn lab(name: &str, test: impl FnOnce(&Wire, &BpfDir)) {
     if OBJECT.is_none() {
         return skip(name, "built without the eBPF object");
@@ -83,34 +83,34 @@ pub fn lab(name: &str, test: impl FnOnce(&Wire, &BpfDir)) {
 ///
 /// # Errors
 ///
-/// As it refuses.
+/// The fast path refuses to start.
 pub fn start(wire: &Wire, options: &XdpOptions) -> Result<FastPath, StartError> {
     wire.on('r', || FastPath::start(options))
 }
 
-/// Starts it, and expects it to.
+/// Starts the fast path and expects success.
 ///
 /// # Panics
 ///
-/// If it is refused.
+/// If the fast path refuses to start.
 pub fn started(wire: &Wire, dir: &BpfDir) -> FastPath {
     start(wire, &options(dir)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Starts it, and expects a refusal.
+/// Starts the fast path and expects a refusal.
 ///
 /// # Panics
 ///
-/// If it starts.
+/// If the fast path starts.
 pub fn refused(wire: &Wire, options: &XdpOptions) -> StartError {
     start(wire, options).expect_err("must be refused")
 }
 
-/// What `relayd inspect` prints.
+/// The output of `relayd inspect`.
 ///
 /// # Panics
 ///
-/// If it prints nothing.
+/// If there is no output.
 pub fn dumped(dir: &BpfDir) -> String {
     let mut out = Vec::new();
     let options = inspect::InspectOptions { verbose: true, ..inspect::InspectOptions::default() };
@@ -118,11 +118,11 @@ pub fn dumped(dir: &BpfDir) -> String {
     String::from_utf8(out).expect("text")
 }
 
-/// What `ip` says of the relay's interface.
+/// What `ip` prints about the relay's interface.
 ///
 /// # Panics
 ///
-/// If it says nothing.
+/// If there is no output.
 pub fn attached(wire: &Wire) -> String {
     wire.ip('r', &["-d", "link", "show", RELAY]).expect("the link")
 }

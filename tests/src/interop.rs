@@ -1,6 +1,6 @@
-//! Holds a running relay against upstream's own client packages, by way of the Go program in `tests/interop`.
+//! Tests a running relay with upstream's own client packages, through the Go program in `tests/interop`.
 //!
-//! Here is what starts things and cleans up; what is judged, and how, is in the Go program's files.
+//! This module starts the processes and cleans up; the Go program's files define the cases.
 
 mod go;
 mod judge;
@@ -12,7 +12,7 @@ pub(crate) use go::{find_go, go};
 pub use judge::{Judge, Verdict};
 pub use judged::{JudgedRelay, Server};
 
-/// Judges one case on the shared site and panics unless it passed; skips by name where this machine cannot.
+/// Runs one case on the shared relay and panics if it fails; skips it by name if this machine cannot run it.
 ///
 /// # Panics
 /// If the judge cannot be built, the relay does not come up, or the case fails.
@@ -24,10 +24,10 @@ pub fn judge_case(case: &str) {
     }
 }
 
-/// Panics unless these are the judge's cases, each once.
+/// Panics unless the judge has exactly these cases.
 ///
 /// # Panics
-/// If the judge cannot be built or knows other cases.
+/// If the judge cannot be built or has other cases.
 pub fn check_cases(cases: &[&str]) {
     let judge = match Judge::built() {
         Ok(judge) => judge,

@@ -1,4 +1,4 @@
-//! Network namespaces and veth pairs of a test's own, gone when it is.
+//! Network namespaces and veth pairs for a test; they are removed when the test ends.
 
 use std::{
     fs::{self, File},
@@ -14,14 +14,15 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-/// A network namespace with its loopback up and without IPv6, whose own traffic would move counters.
+/// A network namespace with its loopback up. It has no IPv6, because IPv6 sends packets by itself and would
+/// change counters.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
 }
 
 impl Netns {
-    /// Makes a namespace whose name holds this process's id and `label`.
+    /// Makes a namespace whose name contains this process's id and `label`.
     pub fn new(label: &str) -> Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("relayd-{}-{}-{label}", process::id(), MADE.fetch_add(1, Ordering::Relaxed));
@@ -35,8 +36,8 @@ impl Netns {
         Ok(netns)
     }
 
-    /// A namespace whose TCP sockets have small buffers, 128 KiB to send and 64 KiB to receive: loopback's 4
-    /// MiB hide every slow reader.
+    /// A namespace whose TCP sockets have small buffers, 128 KiB to send and 64 KiB to receive, because
+    /// loopback's 4 MiB would hide every slow reader.
     pub fn narrow(label: &str) -> Result<Self> {
         let netns = Self::new(label)?;
         netns.enter(|| -> Result<()> {
@@ -49,7 +50,7 @@ impl Netns {
         Ok(netns)
     }
 
-    /// Its name, as `ip netns` and `nsenter --net=/run/netns/NAME` take it.
+    /// The name for `ip netns` and `nsenter --net=/run/netns/NAME`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -59,18 +60,17 @@ impl Netns {
         command("ip", &[&["-n", &self.name], arguments].concat())
     }
 
-    /// Runs a command inside. Unlike `ip netns exec` it keeps the host's /sys, and so the BPF file system.
+    /// Runs a command inside. Unlike `ip netns exec`, it keeps the host's /sys and thus the BPF file system.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Result<()> {
         self.enter(|| command(program, arguments))?
     }
 
-    /// Runs a command inside, for what it prints.
+    /// Runs a command inside and returns its output.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
         self.enter(|| output(program, arguments))?
     }
 
-    /// Stops the interface from leaving checksums to a device that is none: what leaves it is whole on the
-    /// wire.
+    /// Turns off checksum offload on the interface, so that its frames have complete checksums on the wire.
     pub fn complete_checksums(&self, interface: &str) -> Result<()> {
         self.command("ethtool", &["-K", interface, "tx", "off"])
     }
@@ -80,8 +80,8 @@ impl Netns {
         self.enter(|| if_nametoindex(interface))?.with_context(|| format!("no {interface} in {}", self.name))
     }
 
-    /// Calls `inside` on a thread of its own that has entered the namespace. Sockets opened, programs
-    /// attached and processes started there belong to it.
+    /// Calls `inside` on a thread that has entered the namespace. Sockets, programs and processes that it
+    /// opens, attaches or starts belong to the namespace.
     pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> Result<T> {
         let path = format!("/run/netns/{}", self.name);
         let namespace = File::open(&path).with_context(|| format!("opening {path}"))?;
@@ -106,15 +106,15 @@ impl Drop for Netns {
 /// One end of a veth pair.
 #[derive(Clone, Copy, Debug)]
 pub struct End<'n> {
-    /// Where it lies.
+    /// The namespace of the end.
     pub netns: &'n Netns,
-    /// Its name there.
+    /// The interface's name in it.
     pub name: &'n str,
-    /// Its link-layer address.
+    /// The interface's link-layer address.
     pub mac: [u8; 6],
 }
 
-/// Makes a veth pair and brings both ends up. It goes with either namespace.
+/// Makes a veth pair and brings both ends up. The pair is removed with either namespace.
 pub fn veth(one: End<'_>, other: End<'_>) -> Result<()> {
     let [one_mac, other_mac] = [one.mac, other.mac].map(mac_text);
     one.netns.ip(&[
@@ -143,12 +143,12 @@ fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Runs a command to its end; what it printed is told only if it failed.
+/// Runs a command to its end; its output is reported only if it fails.
 fn command(program: &str, arguments: &[&str]) -> Result<()> {
     output(program, arguments).map(drop)
 }
 
-/// Runs a command to its end, for what it prints.
+/// Runs a command to its end and returns its output.
 fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let output =
         Command::new(program).args(arguments).output().with_context(|| format!("starting {program}"))?;

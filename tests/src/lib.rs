@@ -1,6 +1,5 @@
-//! Harness of the tests that need more than one crate, and of the demo: real processes, judges that are not
-//! written in Rust, the loaded XDP program, network namespaces to run it in, clients, and a daemon of one's
-//! own.
+//! Harness of the demo and of the tests that need more than one crate: real processes, judges that are not
+//! written in Rust, the loaded XDP program, network namespaces to run it in, clients, and a daemon per test.
 #![forbid(unsafe_code)]
 #![expect(clippy::missing_errors_doc, reason = "what fails in the harness fails the test, with its context")]
 

@@ -1,9 +1,9 @@
-//! Our TLS 1.3 record layer beside rustls': the same records in, the same plaintext and the same alert out.
+//! Compares our TLS 1.3 record layer with rustls': the same records must give the same plaintext and alert.
 //!
-//! Any bytes make a script of records. Each record is sealed with the true keys of either connection, so that
-//! what is made up gets past the authentication; some are damaged afterwards, or were never sealed. Both
-//! sides get one record after the other and are compared after each. Where they differ on purpose, `intended`
-//! has the section of RFC 8446 that says who is right. A fuzzer and a seeded test run this.
+//! Any bytes make a script of records. Each record is sealed with the real keys of the connection, so that it
+//! passes authentication; some are damaged afterwards, or never sealed. Both sides get one record at a time
+//! and are compared after each. `intended` has the intended differences, with the section of RFC 8446 that
+//! says who is right. A fuzzer and a seeded test run this.
 
 mod intended;
 mod script;
@@ -19,10 +19,10 @@ use self::sides::{Configs, Ours, Side, State, Theirs};
 /// Records judged so far by this process.
 pub static RECORDS: AtomicU64 = AtomicU64::new(0);
 
-/// Runs the script that `input` makes.
+/// Runs the script made from `input`.
 ///
 /// # Panics
-/// The two differ, and not on purpose.
+/// The two sides differ in a way that is not intended.
 pub fn judge(input: &[u8]) {
     static CONFIGS: OnceLock<Configs> = OnceLock::new();
     let configs = CONFIGS.get_or_init(Configs::new);
@@ -31,7 +31,7 @@ pub fn judge(input: &[u8]) {
     for step in script(input) {
         let record = match step {
             Step::Say(len) => {
-                // Only between messages: a server does not answer half a request.
+                // Only between messages, because a server does not answer half a request.
                 let text: Vec<u8> = (0..len).map(|at| at as u8).collect();
                 assert_eq!(ours.say(&text), text, "what ours sealed");
                 assert_eq!(theirs.say(&text), text, "what theirs sealed");

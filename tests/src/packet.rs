@@ -1,4 +1,4 @@
-//! Frames in number, from a seed: good ones of the sample session, and good ones that something happened to.
+//! Random frames from a seed: good frames of the sample session, and damaged ones.
 
 use relay_common::{forward::sample, net::datagram::fill_checksums};
 
@@ -21,7 +21,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `limit`, which is not zero.
+    /// A number below `limit`, which must not be zero.
     pub fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.bits() % limit as u64).expect("below a usize")
     }
@@ -41,8 +41,8 @@ pub fn good_frame(random: &mut Random) -> Vec<u8> {
     sample::frame(random.below(2), &sample::geneve(sample::VNI, &body))
 }
 
-/// A frame that was good before some of its header bytes changed, it was cut or padded, or its checksums were
-/// made right again: most exits are reached within some hundreds.
+/// A good frame that was damaged: header bytes changed, cut or padded, or checksums corrected again. Some
+/// hundreds of them reach most reasons.
 pub fn damaged_frame(random: &mut Random) -> Vec<u8> {
     let mut frame = good_frame(random);
     if random.one_in(4) {

@@ -1,4 +1,4 @@
-//! Whole frames out of an interface, as they are: what no socket of the kernel would send.
+//! Sends whole Ethernet frames unchanged, also frames that no kernel socket would send.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -15,10 +15,10 @@ use crate::lab::Netns;
 pub struct RawSender(OwnedFd);
 
 impl RawSender {
-    /// Opens it.
+    /// Opens the socket.
     pub fn open(netns: &Netns, interface: &str) -> Result<Self> {
         netns.enter(|| {
-            // Without a protocol it receives nothing, which is what a sender wants.
+            // Without a protocol the socket receives nothing; it is used only for sending.
             let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
             let mut addresses = getifaddrs()?.filter(|address| address.interface_name == interface);
             let link = addresses.find_map(|address| address.address?.as_link_addr().copied());

@@ -1,10 +1,9 @@
-//! Stock programs as judges: upstream's `derpprobe`, `tailscaled` and `tailscale`, as anyone runs them,
-//! against a relay that has a host of its own and listens on every address of it.
+//! Stock programs as judges: upstream's `derpprobe`, `tailscaled` and `tailscale`, run as users run them,
+//! against a relay that has its own host and listens on all of its addresses.
 //!
-//! `tests/interop` asks about the protocol, one rule at a time. These programs ask what operators see, and
-//! they ask in their own way: over both families, by wildcard sockets, with pinned certificates.
-//! `JUDGE_SERVER=upstream` puts derper in relayd's place, so that what a program says of ours can be told
-//! from what it says of any.
+//! `tests/interop` tests the protocol, one rule at a time. These programs show what operators see, with their
+//! own methods: over both families, with wildcard sockets, with pinned certificates. `JUDGE_SERVER=upstream`
+//! puts derper in relayd's place, to see which complaints are about relayd only.
 
 mod certificate;
 mod place;

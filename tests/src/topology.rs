@@ -1,4 +1,4 @@
-//! The lab: a relay and two clients, each a host of its own, on one Ethernet.
+//! The lab: a relay and two clients on one Ethernet, each on its own host.
 //!
 //! ```text
 //!   relay: r0 -- sw-relay |        | sw-0 -- c0 :alice
@@ -6,8 +6,8 @@
 //!                         |        | sw-1 -- c0 :bob
 //! ```
 //! The switch's port towards the relay runs a native XDP program that checks every checksum and passes the
-//! frame on: without a program there, a veth does not deliver what the relay's program sends. No host leaves
-//! checksums to its device, which is none.
+//! frame on. Without a program there, the veth would not deliver the frames of the relay's program. Checksum
+//! offload is off on every host.
 
 use std::{
     fs, io,
@@ -35,38 +35,38 @@ pub const RELAY_INTERFACE: &str = "r0";
 pub const RELAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The clients' addresses.
 pub const CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 2), Ipv4Addr::new(10, 77, 0, 3)];
-/// Ports that clients bind to. Fixed, so that two runs send the very same packets, and so that none of them
-/// is the one in 65,536 whose checksum looks unfinished and which XDP leaves to userspace.
+/// Ports to which clients bind. They are fixed, so that two runs send the same packets, and so that no packet
+/// is the one in 65,536 whose checksum looks partial and which XDP leaves to userspace.
 pub const CLIENT_PORTS: [u16; 2] = [41_641, 50_001];
 /// Length of the network's prefix.
 const PREFIX: &str = "24";
-/// The clients' interface, in namespaces of their own.
+/// The clients' interface; each client has its own namespace.
 const CLIENT_INTERFACE: &str = "c0";
 /// The switch's port towards the relay.
 const RELAY_PORT: &str = "sw-relay";
 /// The switch's ports towards the clients.
 const CLIENT_SWITCH_PORTS: [&str; 2] = ["sw-0", "sw-1"];
-/// Numbers of the hosts, in their link-layer addresses.
+/// Number of the relay's host, used in its link-layer addresses.
 const RELAY_HOST: u8 = 1;
 const FIRST_CLIENT: u8 = 2;
-/// The switch itself.
+/// The switch's bridge.
 const BRIDGE: &str = "br0";
 
-/// The hosts and what connects them.
+/// The hosts and the switch that connects them.
 #[derive(Debug)]
 pub struct Lab {
-    // Before the namespaces, so that its programs are detached while their interfaces are there.
+    // Dropped before the namespaces, so that its programs are detached while their interfaces still exist.
     checker: Option<LabPrograms>,
-    /// Where the daemon runs.
+    /// The daemon's host.
     pub relay: Netns,
-    /// What connects the others.
+    /// The host that connects the others.
     pub switch: Netns,
     /// Alice's host and Bob's.
     pub clients: [Netns; 2],
 }
 
 impl Lab {
-    /// The lab with its checker, or the skip of `test` where none can be had.
+    /// The lab with its checker, or `None` after skipping `test` if the lab cannot be built.
     pub fn or_skip(test: &str) -> Result<Option<Self>> {
         match objects() {
             Ok(objects) => Self::new(Some(&objects)).map(Some),
@@ -100,12 +100,12 @@ impl Lab {
         Ok(Self { checker, relay, switch, clients })
     }
 
-    /// What to start to have a daemon on the relay, without XDP.
+    /// The setup of a daemon on the relay, without XDP.
     pub fn setup(&self) -> Setup {
         Setup::in_netns(self.relay.name(), RELAY.into())
     }
 
-    /// What to start to have a daemon on the relay, with XDP on its interface.
+    /// The setup of a daemon on the relay, with XDP on its interface.
     pub fn setup_xdp(&self) -> Setup {
         self.setup().xdp(RELAY_INTERFACE)
     }
@@ -115,14 +115,14 @@ impl Lab {
         self.clients[index].enter(|| Client::connect(dial))?
     }
 
-    /// Two clients of a new session, one on each host, from ports of `ports`; not bound.
+    /// Two clients of a new session, one on each host, from the ports `ports`; their legs are not bound.
     pub fn session(&self, daemon: &Daemon, ports: [u16; 2]) -> Result<[UdpClient; 2]> {
         let [alice, bob] = &self.clients;
         clients_of(daemon, [alice, bob], ports)
     }
 
-    /// A bound session: [`Self::session`], and both clients' handshakes. With `--xdp`, once the kernel
-    /// forwards it.
+    /// Makes a session with [`Self::session`] and binds both legs. With `--xdp`, it waits until the kernel
+    /// forwards the session.
     pub fn bound_session(&self, daemon: &Daemon, ports: [u16; 2]) -> Result<[UdpClient; 2]> {
         let mut clients = self.session(daemon, ports)?;
         for client in &mut clients {
@@ -134,7 +134,7 @@ impl Lab {
         Ok(clients)
     }
 
-    /// Frames that came from the relay so far, by what the checker says of their checksums.
+    /// Frames from the relay so far, by the checker's result.
     pub fn checked(&self) -> Result<[u64; Checked::COUNT as usize]> {
         self.checker.as_ref().context("a lab without XDP checks nothing")?.checked()
     }
@@ -145,7 +145,7 @@ impl Lab {
     }
 }
 
-/// The objects, if a daemon with XDP can be run against them.
+/// The objects, if a daemon with XDP can be tested with them.
 ///
 /// # Errors
 /// What is missing.
@@ -158,9 +158,9 @@ pub fn objects() -> Result<Objects, String> {
     Ok(objects)
 }
 
-/// Allocates a session for two new keys and makes its clients, each in its namespace, with the lab's address
-/// of that client and a port of `ports`. Not bound. In the order of the session's legs, which is that of the
-/// keys.
+/// Allocates a session for two new keys and makes its clients. Each is in its namespace and uses the lab's
+/// address of that client and a port of `ports`. Their legs are not bound. The order is that of the session's
+/// legs, which is that of the keys.
 pub fn clients_of(daemon: &Daemon, hosts: [&Netns; 2], ports: [u16; 2]) -> Result<[UdpClient; 2]> {
     let [one, other] = two_keys();
     let endpoint = daemon.admin().allocate([one.public(), other.public()])?;
@@ -172,9 +172,9 @@ pub fn clients_of(daemon: &Daemon, hosts: [&Netns; 2], ports: [u16; 2]) -> Resul
     Ok([client(0, &one)?, client(1, &other)?])
 }
 
-/// The sum of all reasons of the program, and the frames that the relay's driver handed to XDP: once they
-/// agree, or, if they do not within the deadline, as they last were. A frame may come between two readings;
-/// none may get lost.
+/// The sum of all reasons of the program, and the frames that the relay's driver gave to XDP: as soon as they
+/// agree, or the last values if they still disagree at the deadline. A frame may arrive between two readings,
+/// but none may get lost.
 pub fn reasons_and_frames(relay: &Netns, daemon: &Daemon) -> Result<(u64, u64)> {
     let mut found = (0, 0);
     let agree = until("reasons and frames to agree", || {
@@ -184,7 +184,7 @@ pub fn reasons_and_frames(relay: &Netns, daemon: &Daemon) -> Result<(u64, u64)> 
         found = (reasons, xdp_frames(&relay.output("ethtool", &["-S", RELAY_INTERFACE])?)?);
         Ok(found.0 == found.1)
     });
-    // In disagreement the numbers say more than that it lasted.
+    // If they disagree, the numbers say more than the timeout.
     let _ = agree;
     Ok(found)
 }
@@ -195,7 +195,7 @@ pub fn two_keys() -> [DiscoPrivate; 2] {
     if one.public() < other.public() { [one, other] } else { [other, one] }
 }
 
-/// An IPv4 socket address that is known to be one.
+/// The IPv4 socket address in `addr`; any other is an error.
 pub fn v4(addr: SocketAddr) -> Result<SocketAddrV4> {
     match addr {
         SocketAddr::V4(addr) => Ok(addr),
@@ -203,7 +203,7 @@ pub fn v4(addr: SocketAddr) -> Result<SocketAddrV4> {
     }
 }
 
-/// The sum over all queues of what a veth counts: `rx_queue_N_xdp_packets`.
+/// The sum of a veth's counters `rx_queue_N_xdp_packets` over all queues.
 fn xdp_frames(statistics: &str) -> Result<u64> {
     let counts = statistics.lines().filter_map(|line| line.trim().split_once(": "));
     let counts = counts.filter(|(name, _)| name.starts_with("rx_queue_") && name.ends_with("_xdp_packets"));
@@ -220,12 +220,12 @@ pub fn client_frame(index: u8, source: SocketAddr, relay: SocketAddr, payload: &
     Ok(Datagram { source_mac, destination_mac, source, destination, tos, id, ttl, payload }.to_frame())
 }
 
-/// The link-layer address of a host by its number: 1 is the relay's, 2 and 3 are the clients'.
+/// The link-layer address of a host by its number: 1 is the relay, 2 and 3 are the clients.
 pub fn mac(host: u8) -> [u8; 6] {
     [0x02, 0, 0, 0x77, 0, host]
 }
 
-/// Where bridges pass frames to netfilter, that drops malformed IP packets before the relay could see them.
+/// Stops bridges from passing frames to netfilter, which would drop malformed IP packets before the relay.
 fn no_bridge_filter() -> io::Result<()> {
     match fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

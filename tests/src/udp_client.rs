@@ -1,7 +1,7 @@
 //! A client of the UDP relay for tests: binds a leg, sends and receives, pings its peer through the relay.
 //!
-//! Blocking. Wire format and handshake: `relay-user/docs/protocol.md`. As strict about what comes back as upstream's
-//! client: only from the address it talks to, only Geneve with its own VNI.
+//! It blocks. Wire format and handshake: `relay-user/docs/protocol.md`. It is as strict as upstream's client:
+//! it accepts packets only from the relay's address, and only Geneve with its own VNI.
 
 use std::{
     io::ErrorKind,
@@ -24,9 +24,9 @@ use relay_common::{
 
 use crate::{admin::Admin, daemon::until};
 
-/// No wait takes longer.
+/// Maximum time of a wait.
 pub const DEADLINE: Duration = Duration::from_secs(5);
-/// A handshake message is sent again after this time: nothing promises that a datagram arrives.
+/// A handshake message is sent again after this time, because datagrams may get lost.
 const RETRY: Duration = Duration::from_millis(500);
 /// Longest datagram a test sends.
 const MAX_DATAGRAM: usize = 1 << 16;
@@ -34,9 +34,9 @@ const MAX_DATAGRAM: usize = 1 << 16;
 /// One client of a session.
 #[derive(Debug)]
 pub struct UdpClient {
-    /// Its socket, for tests that send what this type would not.
+    /// The client's socket, for tests that send other datagrams than this type does.
     pub socket: UdpSocket,
-    /// The relay's address that this client talks to.
+    /// The relay's address that this client uses.
     pub relay: SocketAddr,
     /// The session.
     pub endpoint: ServerEndpoint,
@@ -48,7 +48,7 @@ pub struct UdpClient {
 }
 
 impl UdpClient {
-    /// A client of `endpoint` that talks to `relay` from `local`, in the network namespace of the calling
+    /// A client of `endpoint` that sends to `relay` from `local`, in the network namespace of the calling
     /// thread. Its leg is not yet bound.
     pub fn new(
         endpoint: &ServerEndpoint,
@@ -73,12 +73,13 @@ impl UdpClient {
         })
     }
 
-    /// Where this client sends from.
+    /// The address from which this client sends.
     pub fn local(&self) -> Result<SocketAddr> {
         Ok(self.socket.local_addr()?)
     }
 
-    /// Binds this client's leg: Bind, Challenge, Answer. Nothing confirms the last, so the daemon is asked.
+    /// Binds this client's leg: Bind, Challenge, Answer. The relay does not confirm the Answer, so the daemon
+    /// is asked.
     pub fn bind(&mut self, admin: &Admin) -> Result<()> {
         self.next_generation();
         let challenge = self.challenge()?;
@@ -92,18 +93,18 @@ impl UdpClient {
         })
     }
 
-    /// Starts a new attempt to bind.
+    /// Starts a new bind attempt.
     pub fn next_generation(&mut self) {
         self.generation += 1;
     }
 
-    /// Moves to another socket, as a client behind a NAT that restarted; the leg is not yet bound there.
-    /// Returns the socket it leaves.
+    /// Changes to another socket, like a client behind a NAT that restarted; the leg is not yet bound there.
+    /// Returns the old socket.
     pub fn roam(&mut self, to: UdpSocket) -> UdpSocket {
         std::mem::replace(&mut self.socket, to)
     }
 
-    /// Sends Bind until a Challenge comes; returns its token.
+    /// Sends Bind until a Challenge arrives; returns the challenge.
     pub fn challenge(&mut self) -> Result<[u8; 32]> {
         let bind = self.control(BindKind::Bind, [0; 32]);
         for _ in 0..DEADLINE.as_millis() / RETRY.as_millis() {
@@ -118,12 +119,12 @@ impl UdpClient {
         bail!("no challenge from {}", self.relay)
     }
 
-    /// A handshake message of the generation in progress.
+    /// A handshake message of the current generation.
     pub fn control(&self, kind: BindKind, challenge: [u8; 32]) -> Vec<u8> {
         self.sealed(kind, &self.bind_message(challenge))
     }
 
-    /// The body of a handshake message, for tests to bend.
+    /// The body of a handshake message, which tests may change.
     pub fn bind_message(&self, challenge: [u8; 32]) -> Bind {
         let (vni, generation) = (self.endpoint.vni, self.generation);
         Bind { vni, generation, remote_key: self.peer, challenge }
@@ -154,14 +155,14 @@ impl UdpClient {
         self.send_raw(&self.data(payload))
     }
 
-    /// Sends a datagram to the relay as it is.
+    /// Sends a datagram to the relay unchanged.
     pub fn send_raw(&self, datagram: &[u8]) -> Result<()> {
         let sent = self.socket.send_to(datagram, self.relay).context("cannot send")?;
         ensure!(sent == datagram.len(), "a datagram was cut");
         Ok(())
     }
 
-    /// The next payload from the peer, or nothing within `time`.
+    /// The next payload from the peer, or `None` if none arrives within `time`.
     pub fn recv(&self, time: Duration) -> Result<Option<Vec<u8>>> {
         let Some(packet) = self.recv_raw(time)? else { return Ok(None) };
         let (header, rest) = geneve::parse(&packet)?;
@@ -170,7 +171,7 @@ impl UdpClient {
         Ok(Some(rest.to_vec()))
     }
 
-    /// The next datagram, which must come from the relay's address; nothing within `time`.
+    /// The next datagram, which must come from the relay's address; `None` if none arrives within `time`.
     pub fn recv_raw(&self, time: Duration) -> Result<Option<Vec<u8>>> {
         if time.is_zero() {
             return Ok(None);
@@ -193,7 +194,7 @@ impl UdpClient {
         self.disco(&Message::Ping(Ping { tx_id, node_key: None, padding: 0 }))
     }
 
-    /// Pings `peer` through the relay; it must be the other client of the session. The round trip's time.
+    /// Pings `peer`, the other client of the session, through the relay; returns the round trip's time.
     pub fn ping(&self, peer: &Self) -> Result<Duration> {
         let mut tx_id = [0; 12];
         OsRng.fill_bytes(&mut tx_id);
@@ -229,8 +230,8 @@ impl UdpClient {
         [&header.encode()[..], payload].concat()
     }
 
-    /// The token in a packet, if that is the challenge asked for. Late answers to earlier binds are passed
-    /// over.
+    /// The challenge in a packet, if it belongs to the current generation. Late answers to earlier Binds are
+    /// ignored.
     fn opened_challenge(&self, packet: &[u8]) -> Result<Option<[u8; 32]>> {
         ensure!(packet.len() == CONTROL_LEN, "a challenge of {} bytes", packet.len());
         let header = Geneve { control: true, protocol: Protocol::Disco, vni: self.endpoint.vni };

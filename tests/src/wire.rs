@@ -1,6 +1,7 @@
 //! Two network namespaces with a veth pair between them: the relay's side and a client's.
 //!
-//! Entered by setns on a thread, so that the BPF file system stays the host's; `ip netns exec` would hide it.
+//! A thread enters a namespace with setns, so that it keeps the host's BPF file system; `ip netns exec` hides
+//! it.
 
 use std::{
     fs::File,
@@ -24,13 +25,13 @@ pub const CLIENT_IP: &str = "10.77.0.2";
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// The two namespaces; deleted in `Drop`, and the pair with them.
+/// The two namespaces; `Drop` deletes them and thus the veth pair.
 pub struct Wire {
     name: String,
 }
 
 impl Wire {
-    /// A pair with addresses on both ends, up; `Err` with the reason where the machine does not allow it.
+    /// Makes the pair with addresses on both ends, up; `Err` has the reason if the machine does not allow it.
     pub fn new() -> Result<Self, String> {
         if !nix::unistd::geteuid().is_root() {
             return Err("needs root".to_owned());
@@ -80,7 +81,7 @@ impl Wire {
     ///
     /// # Panics
     ///
-    /// If the namespace cannot be entered, and when `what` does.
+    /// If the namespace cannot be entered, or if `what` panics.
     pub fn on<T: Send>(&self, side: char, what: impl FnOnce() -> T + Send) -> T {
         let path = PathBuf::from("/run/netns").join(self.side(side));
         thread::scope(|scope| {
@@ -106,11 +107,11 @@ impl Drop for Wire {
     }
 }
 
-/// An address written in a test.
+/// Parses an address written in a test.
 ///
 /// # Panics
 ///
-/// If it is none.
+/// If `text` is not an address.
 pub fn addr(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }

@@ -1,4 +1,4 @@
-//! Every packet is accounted for: what was received is what was sent and what was dropped, each once.
+//! Every packet is accounted for: each received packet was either sent or dropped, and counted once.
 
 use std::{thread, time::Duration};
 
@@ -13,7 +13,7 @@ use relay_tests::{
 };
 use serde_json::Value;
 
-/// What can become of a packet.
+/// The counters of a packet's possible ends.
 const ENDS: &[&str] = &[
     "packets_sent",
     "drop_unknown_dest",
@@ -24,15 +24,15 @@ const ENDS: &[&str] = &[
 ];
 /// Packets that each sender sends to each receiver.
 const EACH: usize = 400;
-/// Their lengths, used in turn: less than a record, several records.
+/// The packets' lengths, used in turn: shorter than a record, and several records.
 const LENGTHS: &[usize] = &[40, 1_200, 9_000, 200, 60_000, 3_740];
 
 fn count(status: &Value, label: &str) -> Result<u64> {
     status["counters"][label].as_u64().with_context(|| format!("no counter {label}"))
 }
 
-/// One receiver is slow, one never reads and is cut, one leaves in the middle, one key is held twice, one is
-/// nobody's, and one behaves.
+/// The receivers: one is slow, one never reads and is disconnected, one leaves in the middle, one key has two
+/// connections, one key is unknown, and one receiver is normal.
 #[test]
 fn a_hostile_mix_loses_no_packet_without_a_reason() -> Result<()> {
     let name = "a_hostile_mix_loses_no_packet_without_a_reason";
@@ -63,9 +63,9 @@ fn a_hostile_mix_loses_no_packet_without_a_reason() -> Result<()> {
             Ok(sender)
         };
         let senders: Vec<_> = senders.into_iter().map(|sender| scope.spawn(move || flood(sender))).collect();
-        // Reads as fast as it can until nothing has come for a while.
+        // This receiver reads as fast as it can until nothing has arrived for three seconds.
         scope.spawn(move || while let Ok(Some(_)) = good.recv_within(Duration::from_secs(3)) {});
-        // Reads, but slowly; in the end it closes in the middle of what waits.
+        // This receiver reads slowly and closes while packets still wait for it.
         scope.spawn(move || {
             for _ in 0..60 {
                 if slow.recv_within(Duration::from_secs(3)).is_err() {
@@ -74,7 +74,7 @@ fn a_hostile_mix_loses_no_packet_without_a_reason() -> Result<()> {
                 thread::sleep(Duration::from_millis(10));
             }
         });
-        // The twins take turns at being the active one.
+        // The two connections of one key take turns at being the active one.
         scope.spawn(move || {
             for turn in 0..40 {
                 if twins[turn % 2].ping().is_err() {
@@ -93,7 +93,8 @@ fn a_hostile_mix_loses_no_packet_without_a_reason() -> Result<()> {
     })?;
     let gone = |status: &Value, key: &NodePublic| !status.to_string().contains(&key.to_string());
     assert!(gone(&daemon.admin().get("/v1/clients")?, &slow_done), "{good_done} and the slow one have left");
-    // Neither reads nor leaves: cut by the write deadline, with what waits for it.
+    // This receiver neither reads nor leaves: the write deadline ends its connection and drops the waiting
+    // packets.
     daemon.wait("the stuck one to be cut", |status| {
         status["derp"]["clients"] == 0 || status["derp"]["clients"] == 1
     })?;

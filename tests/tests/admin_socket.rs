@@ -1,4 +1,5 @@
-//! Allocation over the admin socket: what a session's clients are told, and every refusal by its status.
+//! Allocation over the admin socket: the description that a session's clients get, and the status of every
+//! refusal.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 

@@ -1,4 +1,4 @@
-//! Once warm, carrying packets allocates nothing: counted on real connections over loopback sockets.
+//! After the warm-up, carrying packets allocates nothing: counted on real connections over loopback sockets.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a failed set-up should end the test where it happens")]
 
@@ -28,7 +28,7 @@ fn twenty_thousand_packets_allocate_nothing(tls: bool) {
     }
 }
 
-/// With two workers, timing decides how many buffers are in use at once; a new high allocates, once.
+/// With two workers, timing decides how many buffers are in use at once; each new maximum allocates once.
 fn spare(workers: usize, packets: u64) -> u64 {
     if workers == 1 { 0 } else { packets / 1_000 }
 }

@@ -1,4 +1,4 @@
-//! Certificates as operators have them: whole and half, of somebody else, nearly over and over.
+//! Certificates as operators have them: complete, incomplete, for another host, close to expiry and expired.
 
 use std::{fs, net::IpAddr, path::Path};
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 use time::{Duration, OffsetDateTime};
 
-/// Writes a pair for `hostname` that is for `names` and ends in so many days.
+/// Writes a certificate and its key for `hostname`, valid for `names`, that expire in this many days.
 fn write_pair(dir: &Path, hostname: &str, names: &[&str], days: i64) -> Result<()> {
     let key = KeyPair::generate()?;
     let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
@@ -24,7 +24,7 @@ fn write_pair(dir: &Path, hostname: &str, names: &[&str], days: i64) -> Result<(
     Ok(())
 }
 
-/// The line of the log that has the node for the DERP map.
+/// The nodes for the DERP map, from the log.
 fn nodes(dir: &Path) -> Result<Vec<Value>> {
     let log = fs::read_to_string(dir.join("log"))?;
     let texts = log.lines().filter_map(|line| Some(line.split_once("node for the DERP map: ")?.1));

@@ -1,4 +1,4 @@
-//! derper's command lines, as they are found in the field, and what relayd says to those it cannot take.
+//! derper's command lines as operators use them, and relayd's errors for those that it does not accept.
 
 use std::{ffi::OsString, fs, path::Path, process::Command};
 
@@ -11,7 +11,7 @@ use relay_tests::{
 };
 use tempfile::tempdir;
 
-/// Every flag of derper's that relayd lacks, at a value with which it does nothing.
+/// Every derper flag that relayd lacks, with a value that has no effect.
 const IDLE: &[&str] = &[
     "-accept-connection-burst=9223372036854775807",
     "-accept-connection-limit=+Inf",
@@ -171,7 +171,7 @@ fn a_command_line_that_is_refused_leaves_nothing_behind() -> Result<()> {
     Ok(())
 }
 
-/// A file system that is full, with one file that fills it, and what a daemon leaves there.
+/// Makes a full file system with one file that fills it, and lists what a daemon leaves there.
 const FULL_DISK: &str = r#"
 mount -t tmpfs -o size=16k tmpfs "$1" || exit 77
 head -c 1000000 /dev/zero > "$1/full" 2>/dev/null

@@ -1,5 +1,5 @@
-//! DERP between real clients and a real daemon, over loopback: every transport, every answer, every policy on
-//! full queues.
+//! DERP between real clients and a real daemon over loopback: every transport, every answer, and every policy
+//! for full queues.
 
 use anyhow::{Result, ensure};
 use rand_core::OsRng;
@@ -15,7 +15,7 @@ use relay_tests::{
 
 /// Packets each way in a test of a transport.
 const PACKETS: u32 = 2000;
-/// Of which so many may be on their way.
+/// Maximum packets that may be on their way.
 const WINDOW: u32 = 64;
 
 #[test]
@@ -130,8 +130,8 @@ fn of_two_connections_with_one_key_the_last_to_speak_gets_the_packets() -> Resul
     alice.send(&bob, b"to who spoke")?;
     assert_eq!(first.recv_packet()?.1, b"to who spoke");
     assert_eq!(second.ping()?.1, [], "one connection gets a packet, not both");
-    // Speaking made it the active one again; when it leaves, the other takes over and nobody is told of a
-    // loss.
+    // Sending made this connection the active one again; when it closes, the other takes over and nobody is
+    // told that the peer is gone.
     drop(second);
     daemon.wait("the second to be gone", |status| status["derp"]["clients"] == 2)?;
     alice.send(&bob, b"to the survivor")?;
@@ -188,7 +188,7 @@ fn a_client_that_takes_nothing_is_cut_after_the_write_timeout() -> Result<()> {
     Ok(())
 }
 
-/// Sends [`PACKETS`] each way, at most [`WINDOW`] of them on their way, and compares them all.
+/// Sends [`PACKETS`] each way, with at most [`WINDOW`] of them on their way, and compares them all.
 fn exchange(dial: &Dial) -> Result<()> {
     let (mut alice, mut bob) = Client::pair(dial)?;
     for first in (0..PACKETS).step_by(WINDOW as usize) {
@@ -208,7 +208,7 @@ fn exchange(dial: &Dial) -> Result<()> {
     Ok(())
 }
 
-/// From empty-ish to two MTUs, so that frames lie across records in every way.
+/// Lengths from 4 bytes to about two MTUs, so that frames cross the borders of records in every way.
 fn len(i: u32) -> usize {
     4 + (i as usize * 37) % 2600
 }

@@ -1,4 +1,4 @@
-//! Loading, attaching, pinning and refusing, with the embedded program in private namespaces.
+//! Loading, attaching, pinning and refusals of the embedded program, in private namespaces.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -145,7 +145,7 @@ fn somebody_elses_pin_in_the_directory_is_left_alone() {
     });
 }
 
-/// A process that holds the fast path; killed in `Drop` if the test has not done so.
+/// A process that holds the fast path; `Drop` kills it if the test has not done so.
 struct Holder(Child);
 
 impl Holder {

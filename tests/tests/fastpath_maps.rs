@@ -1,4 +1,5 @@
-//! What the daemon writes to the kernel's maps and reads from them, and what `relayd inspect` makes of them.
+//! The values that the daemon writes to the kernel's maps and reads from them, and the output of `relayd
+//! inspect`.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -146,7 +147,8 @@ fn the_programs_own_log_lines_reach_the_daemons_log() {
         fast_path.heartbeat(1).expect("written");
         wire.on('c', || {
             let socket = UdpSocket::bind((CLIENT_IP, 0)).expect("a socket");
-            // Geneve data of VNI 7: only what could be a session's is held against the heartbeat.
+            // Geneve data of VNI 7: the program checks the heartbeat only for packets that could belong to a
+            // session.
             socket.send_to(&[0, 0, 0x7a, 0x12, 0, 0, 7, 0, 1, 2], (RELAY_IP, 3478)).expect("sent");
         });
         let until = Instant::now() + DEADLINE;
@@ -160,12 +162,12 @@ fn the_programs_own_log_lines_reach_the_daemons_log() {
     });
 }
 
-/// Hands each log line to a channel.
+/// Sends each log line to a channel.
 struct Lines(mpsc::Sender<String>);
 
 impl io::Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // Lines after the test are nobody's.
+        // Sending fails after the test, when nobody receives lines.
         let _ = self.0.send(String::from_utf8_lossy(line).into_owned());
         Ok(line.len())
     }
@@ -178,7 +180,7 @@ impl io::Write for Lines {
 #[test]
 fn a_map_of_another_size_is_refused_unread() {
     lab("a_map_of_another_size_is_refused_unread", |wire, dir| {
-        // A first start mounts the BPF file system where it is missing.
+        // The first start mounts the BPF file system if it is missing.
         drop(started(wire, dir));
         fs::create_dir(&dir.0).expect("a directory of the BPF file system");
         let other = HashMap::<MapData, u32, [u8; 64]>::create(4, 0).expect("a map");
@@ -188,7 +190,7 @@ fn a_map_of_another_size_is_refused_unread() {
         let sentence = error.to_string();
         assert!(matches!(error, inspect::InspectError::Layout { .. }), "{sentence}");
         assert!(sentence.contains("64 bytes") && sentence.contains("136 bytes"), "{sentence}");
-        // A start does not open it either: it clears the directory.
+        // A start does not open the map either: it clears the directory.
         drop(started(wire, dir));
         assert!(!dir.0.exists());
     });

@@ -1,6 +1,6 @@
-//! The stock Go client judges the daemon, one test a case. What a case asks is in the file of
-//! `tests/interop` that defines it; `JUDGE_SERVER=upstream` puts upstream's own servers in the daemon's
-//! place, to judge the judge.
+//! The stock Go client judges the daemon, one test per case. The file in `tests/interop` that defines a case
+//! describes it. `JUDGE_SERVER=upstream` puts upstream's own servers in the daemon's place, to test the
+//! judge.
 
 use relay_tests::interop::judge_case;
 
@@ -61,7 +61,7 @@ cases! {
     "udp-short" => short_datagrams_are_dropped,
 }
 
-/// A case without a test here would never be judged.
+/// A case without a test here would never run.
 #[test]
 fn every_case_of_the_judge_is_a_test_here() {
     relay_tests::interop::check_cases(CASES);

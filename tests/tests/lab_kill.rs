@@ -1,5 +1,5 @@
-//! kill -9 under traffic: the program goes with its process, the maps stay to be read, and the next start is
-//! a clean one.
+//! kill -9 under traffic: the program is detached with its process, the maps can still be read, and the next
+//! start is a clean one.
 
 use std::{
     path::Path,
@@ -55,7 +55,7 @@ fn after_kill_9_under_traffic_the_program_is_gone_the_maps_stay_and_the_next_sta
     let now = run_relayd(&["inspect", "--verbose", "--bpf-dir", &pins])?;
     assert!(now.contains(&format!("runs, process {}", daemon.pid())), "{now}");
     assert!(!now.contains("vni 1"), "the maps are new: {now}");
-    // Whoever still believes in the old session is counted, not served.
+    // A packet for the old session is counted and not forwarded.
     clients[0].send(b"to a session of the dead daemon")?;
     daemon.wait("the old session to be unknown", |status| status["counters"]["udp_drop_unknown_vni"] == 1)?;
     drop(clients);
@@ -70,12 +70,12 @@ fn after_kill_9_under_traffic_the_program_is_gone_the_maps_stay_and_the_next_sta
     until("the second program to be gone", || Ok(!is_loaded(second_program)?))
 }
 
-/// Sends as fast as one thread can, until told to stop; what does not arrive is not missed.
+/// Sends as fast as one thread can, until `stop` is set; lost packets are ignored.
 fn send_until(clients: &[UdpClient; 2], sent: &AtomicU64, stop: &AtomicBool) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
         for client in clients {
-            // Between the kill and the stop the relay's host answers "port unreachable", which a socket may
-            // report.
+            // Between the kill and the stop, the relay's host answers "port unreachable", which a socket may
+            // report as an error.
             if client.send(b"under traffic").is_ok() {
                 sent.fetch_add(1, Ordering::Relaxed);
             }
@@ -101,7 +101,7 @@ fn program_id(daemon: &Daemon) -> Result<u32> {
 fn is_loaded(id: u32) -> Result<bool> {
     let mut seen = 0;
     for program in loaded_programs() {
-        // A program may go while the list is walked: then the walk ends with an error, or without it.
+        // A program may disappear while the list is read; the list may then end with an error.
         let Ok(program) = program else { break };
         seen += 1;
         ensure!(seen < 100_000, "no end of programs");

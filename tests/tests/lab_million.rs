@@ -1,6 +1,6 @@
 //! A million packets of a session that was bound through the daemon's own handshake: native XDP on a veth
 //! forwards all of them, every reason is accounted for, every checksum is right at the far end, and userspace
-//! sees none.
+//! gets none.
 
 use std::{
     thread,
@@ -23,14 +23,14 @@ use relay_tests::{
 };
 
 const PACKETS: u64 = 1_000_000;
-/// Frames of one run of the generator, after which all of them must have arrived. A run has a price of its
-/// own, an RCU grace period.
+/// Frames per run of the generator; after a run, all of them must have arrived. Each run costs one RCU grace
+/// period.
 const RUN: u64 = 50_000;
-/// Frames the generator sends before it lets them be received: the rings of a veth hold 256.
+/// Frames that the generator sends before they are received; the rings of a veth hold 256.
 const BATCH: u32 = 32;
-/// Behind the Geneve header; the first eight bytes carry the packet's number.
+/// The bytes behind the Geneve header; the first eight become the packet's number.
 const BODY: [u8; 92] = [0; 92];
-/// The far end: both clients live there.
+/// The interface at the far end, which has both clients' addresses.
 const FAR: &str = "f0";
 
 #[test]
@@ -53,7 +53,8 @@ fn a_million_packets_of_a_bound_session_pass_and_userspace_sees_none() -> Result
     let (first, second) = (first?, second?);
     checker.set_template(0, &first)?;
     checker.set_template(1, &second)?;
-    // From here on what arrives is counted and thrown away: a million datagrams are more than a socket holds.
+    // From here on, arriving frames are counted and dropped, because a socket cannot hold a million
+    // datagrams.
     checker.configure(&LabConfig { egress: far.index(FAR)?, template_mask: 1, drop: 1, reserved: 0 })?;
     let (before, checked_before) = (daemon.admin().status()?, checker.checked()?);
     let session_before = checker.checked_vni(vni)?;
@@ -81,7 +82,7 @@ fn a_million_packets_of_a_bound_session_pass_and_userspace_sees_none() -> Result
             "{checked_as:?} at the far end"
         );
     }
-    // The challenges of the handshake have the session's VNI, too.
+    // The challenges of the handshake also have the session's VNI.
     assert_eq!(checker.checked_vni(vni)?.packets - session_before.packets, PACKETS, "of this session");
     assert_eq!(before["counters"], after["counters"], "userspace counted nothing");
     let session = daemon.session(vni)?.context("the session")?;
@@ -92,12 +93,13 @@ fn a_million_packets_of_a_bound_session_pass_and_userspace_sees_none() -> Result
     Ok(())
 }
 
-/// One veth pair: the relay's interface, and a far end that has both clients' addresses, a checker, and a
+/// Makes one veth pair: the relay's interface, and a far end with both clients' addresses, a checker and a
 /// generator.
 fn wire(relay: &Netns, far: &Netns, objects: &Objects) -> Result<LabPrograms> {
     veth(
         End { netns: relay, name: RELAY_INTERFACE, mac: mac(1) },
-        // Both clients' frames carry one address here, for one interface holds them both.
+        // Both clients' frames have the same link-layer address, because one interface has both clients' IP
+        // addresses.
         End { netns: far, name: FAR, mac: mac(2) },
     )?;
     relay.ip(&["address", "add", &format!("{RELAY}/24"), "dev", RELAY_INTERFACE])?;
@@ -126,7 +128,7 @@ fn template(client: &UdpClient) -> Result<Vec<u8>> {
     client_frame(0, client.local()?, client.relay, &client.data(&BODY))
 }
 
-/// Sends [`PACKETS`], waiting after each run until the checker has seen all of it.
+/// Sends [`PACKETS`] in runs, and waits after each run until the checker has seen all of its frames.
 fn send_in_runs(far: &mut LabPrograms, frame: &[u8]) -> Result<()> {
     let seen_before = seen(far)?;
     let mut sent = 0;
@@ -143,7 +145,7 @@ fn send_in_runs(far: &mut LabPrograms, frame: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// UDP frames the checker has judged; other ones may come in between.
+/// UDP frames that the checker has counted, with any result.
 fn seen(far: &LabPrograms) -> Result<u64> {
     let checked = far.checked()?;
     Ok(checked.iter().sum::<u64>() - checked[Checked::Other as usize])

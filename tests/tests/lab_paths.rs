@@ -1,5 +1,5 @@
-//! The two packet paths of a bound session, XDP and userspace, between hosts on a real Ethernet of veths:
-//! what goes which way, and that both deliver the same.
+//! The two packet paths of a bound session, XDP and userspace, between hosts on an Ethernet of veths: which
+//! packets take which path, and that both deliver the same.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -15,9 +15,9 @@ use relay_tests::{
     udp_client::{DEADLINE, UdpClient},
 };
 
-/// Long enough to be sure that nothing comes on a wire of microseconds.
+/// Time after which nothing more can arrive, on a wire with delays of microseconds.
 const SILENCE: Duration = Duration::from_millis(50);
-/// Packets each way where their number is not the point.
+/// Packets each way in tests where the number does not matter.
 const PACKETS: u64 = 200;
 
 #[test]
@@ -118,7 +118,7 @@ fn the_relay_answers_and_forwards_from_the_address_that_was_asked() -> Result<()
     let Some(lab) = Lab::or_skip("the_relay_answers_and_forwards_from_the_address_that_was_asked")? else {
         return Ok(());
     };
-    // A second address on the relay's interface, which the kernel would not choose as a source.
+    // A second address on the relay's interface, which the kernel would not choose as a source by itself.
     lab.relay.ip(&["address", "add", "10.77.0.9/24", "dev", "r0"])?;
     for setup in [lab.setup(), lab.setup_xdp()] {
         let daemon = Daemon::start(setup)?;
@@ -130,7 +130,7 @@ fn the_relay_answers_and_forwards_from_the_address_that_was_asked() -> Result<()
         if daemon.has_xdp() {
             daemon.wait_installed(clients[0].endpoint.vni.get())?;
         }
-        // The clients refuse what comes from another address than the one they talk to.
+        // The clients refuse packets from any address but the relay's address that they use.
         exchange(&clients, 5)?;
     }
     Ok(())
@@ -145,16 +145,17 @@ fn both_paths_deliver_the_same_bytes_from_the_same_addresses() -> Result<()> {
     let by_userspace = deliveries(&lab, lab.setup())?;
     assert_eq!(by_xdp.arrived.len(), by_userspace.arrived.len());
     for (xdp, userspace) in by_xdp.arrived.iter().zip(&by_userspace.arrived) {
-        // TTL and IP identification are the kernel's in userspace's case, and no socket shows them: excepted.
+        // TTL and IP identification are not compared: in userspace's case the kernel sets them, and no socket
+        // shows them.
         assert!(xdp == userspace, "{}: other bytes or addresses", xdp.class);
     }
-    // A sender's missing UDP checksum stays missing in XDP; a socket computes one. Both are valid over IPv4.
+    // A missing UDP checksum stays missing with XDP; a socket computes one. Both are valid over IPv4.
     assert_eq!(by_xdp.unchecksummed, 2);
     assert_eq!(by_userspace.unchecksummed, 0);
     Ok(())
 }
 
-/// What came of one datagram.
+/// What arrived for one datagram.
 #[derive(PartialEq)]
 struct Arrived {
     class: String,
@@ -168,11 +169,11 @@ struct Deliveries {
     unchecksummed: u64,
 }
 
-/// Sends every class of packet both ways through a fresh daemon; each must arrive whole, with a right
+/// Sends every class of packet both ways through a new daemon; each must arrive whole, with a correct
 /// checksum.
 fn deliveries(lab: &Lab, setup: Setup) -> Result<Deliveries> {
     let daemon = Daemon::start(setup)?;
-    // Fixed ports, and the first VNI of a daemon: both runs send the very same datagrams.
+    // With fixed ports and the first VNI of a daemon, both runs send the same datagrams.
     let clients = lab.bound_session(&daemon, CLIENT_PORTS)?;
     ensure!(clients[0].endpoint.vni.get() == 1, "a fresh daemon starts with the first VNI");
     let (before, mut on_fast_path) = (lab.checked()?, 0);
@@ -217,11 +218,11 @@ fn receive(client: &UdpClient, class: String, sent: &[u8]) -> Result<Arrived> {
 /// Bytes behind the Geneve header that fit into one packet of the lab's MTU.
 const LARGEST_WHOLE: usize = 1500 - 20 - 8 - 8;
 
-/// Where the type of service and the UDP checksum lie in a frame.
+/// Offsets of the type of service and the UDP checksum in a frame.
 const TOS: usize = 15;
 const UDP_CHECKSUM: usize = 40;
 
-/// Contents and sizes, odd and even, empty, of WireGuard's four messages, around the MTU, and beyond it.
+/// The classes: odd and even sizes, empty, WireGuard's four messages, sizes around the MTU and beyond it.
 fn classes() -> Vec<(String, Protocol, Vec<u8>)> {
     let sizes =
         [0, 1, 2, 3, 32, 64, 92, 148, 1311, 1312, LARGEST_WHOLE - 1, LARGEST_WHOLE, LARGEST_WHOLE + 1, 4000];

@@ -1,5 +1,5 @@
-//! The lab's own programs are judges, so they are judged first: the checker knows good from bad, the
-//! generator numbers its frames and keeps their checksums right.
+//! The lab's own programs judge other programs, so they are tested too: the checker finds wrong checksums,
+//! and the generator numbers its frames and keeps their checksums right.
 
 use anyhow::Result;
 use relay_common::{
@@ -86,7 +86,7 @@ fn the_generator_alternates_its_templates_and_numbers_every_frame_rightly() -> R
     far.configure(&config(1))?;
     far.set_template(0, &templates[0])?;
     far.set_template(1, &templates[1])?;
-    // A page that comes back holds what the last program wrote: here, rubbish in every header byte.
+    // A page that is reused holds what the last program wrote: here, wrong bytes in every header.
     let mut recycled = templates[0].clone();
     recycled[..58].fill(0xee);
     for number in 0..300u64 {

@@ -1,4 +1,4 @@
-//! More connections than the daemon may have files: it says so, serves those it has, keeps answering the
+//! More connections than the daemon may have files: it logs the limit, serves its clients, still answers the
 //! operator, and recovers.
 
 use std::{fs, net::TcpStream, os::unix::process::CommandExt as _, process::Command};
@@ -12,7 +12,7 @@ use relay_tests::{
     skip,
 };
 
-/// So few files that a test can take them all.
+/// A file limit so low that a test can use up all files.
 const FEW_FILES: &[&str] = &["prlimit", "--nofile=256:256"];
 
 #[test]
@@ -24,7 +24,7 @@ fn when_all_files_are_taken_the_operator_is_answered_and_clients_are_served() ->
     let dial = daemon.dial(Start::Normal)?;
     let (mut alice, mut bob) = Client::pair(&dial)?;
     let idle = connect(&dial, 400)?;
-    // Asked by the real command: it must find a file for its own connection.
+    // The status comes from the real command, whose connection needs a file too.
     until("the limit to be counted", || {
         let status = status(&daemon)?;
         Ok(count(&status, "refused_files")? >= 100)
@@ -50,23 +50,24 @@ fn the_limit_of_files_is_raised_as_far_as_it_goes() -> Result<()> {
     let soft = files.split_whitespace().nth(3);
     assert_eq!(soft, Some("1000"), "{files}");
     assert_eq!(daemon.log().matches("open files").count(), 1, "said once: {}", daemon.log());
-    // A daemon that had not would be out of files with 64.
+    // A daemon that had not raised its limit would run out of files at 64.
     let dial = daemon.dial(Start::Normal)?;
     let _idle = connect(&dial, 100)?;
     Client::connect(&dial)?.ping()?;
     Ok(())
 }
 
-/// Takes a daemon from no thread to enough of them: each time it serves, or says what is too low.
+/// Starts a daemon with ever more allowed threads, from none to enough: each time it serves, or names the
+/// limit.
 #[test]
 fn a_daemon_without_threads_says_so_and_one_with_enough_serves() -> Result<()> {
     const MOST: usize = 16;
-    // Root is not limited; this user has no other processes.
+    // Limits do not apply to root; this user has no other processes.
     let user = 61_000 + std::process::id() % 4_000;
     let dir = tempfile::tempdir()?;
     std::os::unix::fs::chown(dir.path(), Some(user), Some(user))?;
     let args = [bare::plain(dir.path(), bare::address()), vec!["--workers=4".to_owned()]].concat();
-    // Where it is built, others may not be let in.
+    // Other users may not be allowed into the build directory.
     let program = dir.path().join("relayd");
     fs::copy(binary()?, &program)?;
     let (log, admin) = (dir.path().join("log"), Admin::new(dir.path().join("admin.sock")));
@@ -77,7 +78,7 @@ fn a_daemon_without_threads_says_so_and_one_with_enough_serves() -> Result<()> {
         let ended =
             until("it to serve or to end", || Ok(relayd.try_wait()?.is_some() || admin.status().is_ok()));
         let refused = relayd.try_wait()?.map(|status| !status.success());
-        // Ended already is as good.
+        // The daemon may have ended already.
         let _ = relayd.kill();
         relayd.wait()?;
         ended?;
@@ -101,7 +102,7 @@ fn accepts_that_fail_are_said_and_the_limit_can_be_raised_under_the_running_daem
     let daemon = Daemon::start(setup)?;
     let dial = daemon.dial(Start::Normal)?;
     let (mut alice, mut bob) = Client::pair(&dial)?;
-    // Fewer than are open: nothing can be accepted, not even by the admin socket.
+    // The limit is lower than the number of open files, so not even the admin socket can accept a connection.
     set_soft_limit(daemon.pid(), 4)?;
     let _waits = connect(&dial, 1)?;
     until("a warning", || Ok(daemon.log().contains("cannot accept connections")))?;
@@ -128,8 +129,8 @@ fn connections_that_do_not_log_in_are_limited_in_all() -> Result<()> {
     refuses_beyond(&daemon, 8, "refused_pending", "--max-pending-logins")
 }
 
-/// Fills `places` and checks that one more is refused, that clients who have logged in take no place, and
-/// that a place is free again when its connection has gone.
+/// Fills `places` and checks that one more connection is refused, that clients who have logged in take no
+/// place, and that a place is free again when its connection is closed.
 fn refuses_beyond(daemon: &Daemon, places: usize, counter: &str, flag: &str) -> Result<()> {
     let dial = daemon.dial(Start::Normal)?;
     let clients: Vec<_> = (0..places + 2).map(|_| Client::connect(&dial)).collect::<Result<_>>()?;
@@ -148,7 +149,7 @@ fn refuses_beyond(daemon: &Daemon, places: usize, counter: &str, flag: &str) -> 
     until("a new client to be served", || Ok(Client::connect(&dial).is_ok()))
 }
 
-/// A plain daemon started with fewer files; `None`: not on this machine.
+/// The setup of a plain daemon with a limit; `None` if this machine cannot run it.
 fn limited(test: &str, under: &[&str], args: &[&str]) -> Option<Setup> {
     if Command::new("prlimit").arg("--version").output().is_err() {
         skip(test, "needs prlimit");
@@ -163,7 +164,7 @@ fn set_soft_limit(pid: u32, files: u32) -> Result<()> {
     Ok(())
 }
 
-/// Connections that say nothing.
+/// Opens connections that send nothing.
 fn connect(dial: &Dial, count: usize) -> Result<Vec<TcpStream>> {
     (0..count).map(|_| Ok(TcpStream::connect(dial.addr)?)).collect()
 }

@@ -1,4 +1,4 @@
-//! The log: what it says, to whom, and that the daemon does not depend on it.
+//! The log: its content and its destination, and that the daemon works without it.
 
 use std::{
     fs,
@@ -22,14 +22,14 @@ use relay_tests::{
 };
 use tempfile::tempdir;
 
-/// Logins that say more than a small pipe holds.
+/// Enough logins to log more than a small pipe holds.
 const LOGINS: usize = 60;
-/// Longer than any line of the log for what a client said.
+/// Maximum length of a log line with a client's text.
 const LONGEST_LINE: usize = 400;
-/// What a client may put into its login at most, and more than a log should repeat.
+/// Bytes of a long text that still fits into a login, and that the log should not repeat in full.
 const LONG_NAME: usize = 200 * 1024;
 
-/// The daemon goes on serving logins and ends as it should.
+/// Checks that the daemon still serves logins and ends with success.
 fn serves(mut daemon: Bare, ip: IpAddr) -> Result<()> {
     for _ in 0..LOGINS {
         let (mut one, mut other) = Client::pair(&dial(ip))?;
@@ -119,7 +119,7 @@ fn a_failed_handshake_or_login_is_one_line_with_address_and_reason() -> Result<(
     tcp.set_read_timeout(Some(Duration::from_secs(10)))?;
     tcp.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut end = Vec::new();
-    // An alert, or a reset: the log has the reason.
+    // The client sees an alert or a reset; the log has the reason.
     let _ = tcp.read_to_end(&mut end);
     let line = wait_for(dir.path(), &tcp.local_addr()?.to_string())?;
     assert!(line.contains("InvalidContentType") || line.contains("corrupt message"), "{line}");
@@ -153,7 +153,7 @@ fn what_a_client_says_is_not_repeated_whole() -> Result<()> {
     Ok(())
 }
 
-/// The first line of the log that holds `text`, once there is one.
+/// Waits for the first log line that contains `text`.
 fn wait_for(dir: &std::path::Path, text: &str) -> Result<String> {
     let mut found = None;
     until(&format!("{text:?} in the log"), || {

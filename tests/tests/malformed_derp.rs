@@ -1,5 +1,5 @@
-//! Every malformed login, frame and request that a DERP listener can get, and the counter that says so. The
-//! connection that sent it is closed, nobody else's is, and the relay serves as before.
+//! Every malformed login, frame and request that a DERP listener can get, and the counter for it. The relay
+//! closes the connection that sent it and no other, and still serves.
 
 use anyhow::{Context as _, Result, ensure};
 use rand_core::OsRng;
@@ -51,7 +51,7 @@ fn a_login_that_breaks_the_protocol_is_closed_and_counted_by_what_is_wrong() -> 
         ensure!(answered.is_empty(), "{what}: answered {answered:?}");
         site.counts(what, counter, before)?;
     }
-    // Fast start brings the same login, without a round trip in front.
+    // A fast start has the same login, without a round trip before it.
     let before = site.daemon.counter("login_bad_box")?;
     let mut wire = Wire::connect(&site.dial)?;
     let fast = relay_tests::client::request(&site.dial, true);
@@ -112,7 +112,7 @@ fn a_frame_of_another_version_is_passed_over_and_counted() -> Result<()> {
         vec![0xee, 0, 0, 0, 0],
         frame_of_kind(0xee, &[7; 1000]),
         frame_of_kind(0x77, &vec![7; MAX_UNKNOWN_FRAME]),
-        // Of types that exist, and that no client has a reason to send.
+        // Frames of known types that clients have no reason to send.
         frame(FrameType::RecvPacket, &[7; 40]),
         frame(FrameType::ClientInfo, &[7; 10]),
     ] {
@@ -183,7 +183,7 @@ impl Target {
         Client::connect(&self.dial)
     }
 
-    /// Waits until `counter` has grown by one, and makes sure that it was not more.
+    /// Waits until `counter` has grown, and checks that it has grown by exactly one.
     fn counts(&self, what: &str, counter: &str, before: u64) -> Result<()> {
         let grown = self.daemon.wait(&format!("{what} to count as {counter}"), |status| {
             status["counters"][counter].as_u64() > Some(before)
@@ -192,7 +192,7 @@ impl Target {
         Ok(())
     }
 
-    /// Two new clients exchange packets.
+    /// Checks that two new clients can exchange packets.
     fn serves(&self) -> Result<()> {
         let (mut alice, mut bob) = (self.good_client()?, self.good_client()?);
         alice.send(&bob.key(), b"still served")?;

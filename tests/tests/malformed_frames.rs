@@ -1,5 +1,5 @@
-//! Every malformed Ethernet frame that can reach the relay's interface, the reason the XDP program gives for
-//! it, and what userspace makes of what was passed on. Afterwards the session goes through XDP as before.
+//! Every malformed Ethernet frame that can reach the relay's interface: the XDP program's reason for it, and
+//! the userspace counter if it is passed on. Afterwards the session still goes through XDP.
 
 use anyhow::{Context as _, Result, ensure};
 use relay_common::net::{
@@ -29,7 +29,7 @@ const UDP_LENGTH: usize = IPV4_UDP_OFFSET + 4;
 const UDP_CHECKSUM: usize = IPV4_UDP_OFFSET + 6;
 const GENEVE: usize = IPV4_PAYLOAD_OFFSET;
 
-/// A frame, the program's reason, and the userspace counter that moves when it is passed on as far as that.
+/// A frame, the program's reason, and the userspace counter that grows if the frame gets that far.
 struct Case {
     what: &'static str,
     frame: Vec<u8>,
@@ -56,14 +56,14 @@ fn every_malformed_frame_leaves_the_program_by_its_reason_and_the_session_goes_o
 
 fn cases(client: &UdpClient) -> Result<Vec<Case>> {
     let good = client_frame(0, client.local()?, client.relay, &client.data(b"good but for one thing"))?;
-    // Changed, with the checksums that belong to the change.
+    // Changes the frame and corrects its checksums.
     let fixed = |change: &dyn Fn(&mut [u8])| {
         let mut frame = good.clone();
         change(&mut frame);
         fill_checksums(&mut frame);
         frame
     };
-    // Changed, with the checksums of before.
+    // Changes the frame and keeps its old checksums.
     let left = |change: &dyn Fn(&mut [u8])| {
         let mut frame = good.clone();
         change(&mut frame);
@@ -151,7 +151,7 @@ fn control(frame: &mut [u8]) {
     frame[GENEVE + 3] = 0x11;
 }
 
-/// What a sender writes that leaves the checksum to its device: the sum of the pseudo-header.
+/// Writes the sum of the pseudo-header, as a sender does that leaves the checksum to its device.
 fn leave_checksum(frame: &mut [u8]) {
     let Some(headers) = frame.first_chunk() else { return };
     let headers = Ipv4UdpHeaders::view(headers);
@@ -159,7 +159,7 @@ fn leave_checksum(frame: &mut [u8]) {
     frame[UDP_CHECKSUM..UDP_CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Sends it; its reason must move by one, `forwarded` must not, and then its counter must.
+/// Sends the frame; its reason must grow by one, `forwarded` must not grow, and then its counter must grow.
 fn send(daemon: &Daemon, raw: &RawSender, case: &Case) -> Result<()> {
     let before = daemon.admin().status()?;
     raw.send(&case.frame)?;
@@ -174,7 +174,7 @@ fn send(daemon: &Daemon, raw: &RawSender, case: &Case) -> Result<()> {
                 before["xdp"]["reasons"].as_object().into_iter().flatten().filter(|(_, n)| n["packets"] != 0);
             format!("before: {:?}", reasons.map(|(label, n)| (label, &n["packets"])).collect::<Vec<_>>())
         })?;
-    // ARP and the like come at any time, and go by one reason.
+    // ARP and similar frames may arrive at any time; they all count under one reason.
     ensure!(
         grown(&after, &by_reason) == Some(1) || case.reason == "not_ipv4",
         "more than one {}",
@@ -187,7 +187,7 @@ fn send(daemon: &Daemon, raw: &RawSender, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// XDP updates checksums and does not judge them: a wrong one stays wrong, and the receiver's kernel drops
+/// XDP updates checksums and does not check them: a wrong one stays wrong, and the receiver's kernel drops
 /// the datagram.
 fn wrong_udp_checksum(lab: &Lab, daemon: &Daemon, raw: &RawSender, clients: &[UdpClient; 2]) -> Result<()> {
     let payload = clients[0].data(b"damaged on the way");
@@ -197,11 +197,11 @@ fn wrong_udp_checksum(lab: &Lab, daemon: &Daemon, raw: &RawSender, clients: &[Ud
     raw.send(&frame)?;
     until("the damaged datagram to be forwarded", || Ok(daemon.reason("forwarded")? == forwarded + 1))?;
     until("the checker to see it", || Ok(lab.checked()?[Checked::BadUdp as usize] == bad + 1))?;
-    // What comes next at the receiver is what is sent next.
+    // The wrong datagram did not arrive if the receiver's next datagram is the next one sent.
     serves(daemon, clients)
 }
 
-/// The session carries packets both ways, through XDP.
+/// Checks that the session carries packets both ways through XDP.
 fn serves(daemon: &Daemon, clients: &[UdpClient; 2]) -> Result<()> {
     let forwarded = daemon.reason("forwarded")?;
     for (from, to) in [(0, 1), (1, 0)] {

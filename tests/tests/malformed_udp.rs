@@ -1,5 +1,5 @@
 //! Every malformed or forged datagram that the UDP relay's socket can get, and the one counter that says why
-//! it was dropped. Over loopback, without XDP; afterwards the relay serves its session as before.
+//! it was dropped. The tests use loopback without XDP; afterwards the relay still serves its session.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use relay_tests::{
     udp_client::{DEADLINE, UdpClient},
 };
 
-/// Bytes of the Geneve and disco headers of a control packet: where the sender's key begins, and the box.
+/// Offsets of the sender's key and of the box in a control packet, after the Geneve and disco headers.
 const SENDER_AT: usize = GENEVE_LEN + 6;
 const BOX_AT: usize = SENDER_AT + 32 + 24;
 
@@ -173,7 +173,7 @@ impl Target {
         allocate(&self.daemon)
     }
 
-    /// Sends each datagram from the first client; its counter, and no other, must grow by one.
+    /// Sends each datagram from the first client; only its counter must grow, by one.
     fn each_counts(&self, cases: &[(&str, Vec<u8>, &str)]) -> Result<()> {
         for (what, datagram, counter) in cases {
             let before = self.counters()?;
@@ -183,7 +183,7 @@ impl Target {
         Ok(())
     }
 
-    /// Waits until exactly these counters have grown by as much.
+    /// Waits until exactly these counters have grown by these numbers.
     fn grown(&self, what: &str, before: &Counters, by: &[(&str, u64)]) -> Result<()> {
         let mut expected = before.clone();
         for (label, n) in by {
@@ -203,7 +203,7 @@ impl Target {
         Ok(serde_json::from_value(self.daemon.admin().status()?["counters"].clone())?)
     }
 
-    /// The bound session still carries packets both ways.
+    /// Checks that the bound session still carries packets both ways.
     fn serves(&self) -> Result<()> {
         for (from, to) in [(0, 1), (1, 0)] {
             self.clients[from].send(b"still served")?;

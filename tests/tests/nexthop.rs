@@ -1,4 +1,4 @@
-//! Next hops against a real kernel: routes, neighbours and links of a private namespace.
+//! Next hops with a real kernel: routes, neighbours and links of a private namespace.
 #![forbid(unsafe_code)]
 
 use std::{net::SocketAddr, time::Duration};
@@ -14,10 +14,10 @@ use relay_user::{
 };
 use tokio::{sync::mpsc, time::timeout};
 
-/// Longer than the kernel takes for anything waited for here.
+/// Longer than the kernel takes for any event in these tests.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Runs a test on the relay's side of a wire, with a runtime of its own there.
+/// Runs a test on the relay's side of a wire, with its own runtime.
 fn lab(name: &str, test: impl AsyncFnOnce(&Wire, NextHops) + Send) {
     let wire = match Wire::new() {
         Ok(wire) => wire,
@@ -32,7 +32,7 @@ fn lab(name: &str, test: impl AsyncFnOnce(&Wire, NextHops) + Send) {
     });
 }
 
-/// The index of the relay's interface, as `ip` has it.
+/// The index of the relay's interface, from `ip`.
 fn ifindex(wire: &Wire) -> u32 {
     let text = wire.ip('r', &["-o", "link", "show", RELAY]).expect("the link");
     text.split(':')
@@ -41,7 +41,7 @@ fn ifindex(wire: &Wire) -> u32 {
         .expect("an index before the first colon")
 }
 
-/// Waits for a neighbour that was just asked for.
+/// Waits until a neighbour that was just requested is resolved.
 async fn resolved(hops: &NextHops, changes: &mut mpsc::Receiver<()>, local: &str, remote: &str) -> NextHop {
     let wait = async {
         loop {
@@ -148,7 +148,8 @@ fn a_stale_neighbour_in_use_is_confirmed_by_the_kernel() {
         wire.ip('r', &stale).expect("a neighbour");
         let mut changes = hops.watch().expect("a watch");
         hops.refresh_neighbour(addr(CLIENT_IP), ifindex(wire)).expect("refreshed");
-        // The address was wrong: the kernel finds the right one only because it was told of the use.
+        // The address was wrong; the kernel finds the right one only because it was told that the neighbour
+        // is in use.
         let wait = async {
             while hops
                 .resolve(addr(RELAY_IP), addr(CLIENT_IP))
@@ -172,7 +173,7 @@ fn each_kind_of_change_is_signalled() {
             &["address", "add", "10.78.0.1/24", "dev", RELAY],
             &["rule", "add", "from", "10.78.0.1", "table", "main"],
         ] {
-            // Everything before is told of before the change under test is made.
+            // Reads all earlier changes before the test makes its change.
             while timeout(Duration::from_millis(200), changes.recv()).await.is_ok() {}
             wire.ip('r', change).expect("a change");
             timeout(DEADLINE, changes.recv())

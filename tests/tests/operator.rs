@@ -1,4 +1,4 @@
-//! What an operator asks a daemon, and what comes back: lists that fit a screen, filters, totals, remedies,
+//! An operator's questions to a daemon and their answers: lists that fit a screen, filters, totals, advice,
 //! and an admin socket that answers whatever its other clients do.
 
 use std::{
@@ -24,7 +24,7 @@ use relay_tests::{
     topology::{CLIENT_PORTS, Lab},
 };
 
-/// Longer than the daemon lets a client say nothing.
+/// Longer than a client of the admin socket may stay silent.
 const CUT: Duration = Duration::from_secs(15);
 
 #[test]
@@ -46,7 +46,7 @@ fn clients_have_units_protocol_and_app_and_are_found_by_each() -> Result<()> {
     {
         assert!(all.contains(part), "no {part:?} in:\n{all}");
     }
-    // What is printed of a key can be pasted.
+    // The printed form of a key can be used as a filter.
     let printed = all.lines().nth(1).and_then(|line| line.split(' ').next()).context("a key")?;
     assert_eq!(ask(&daemon, &["clients", printed])?.lines().count(), 3, "heading, client, totals");
     let by_app = ask(&daemon, &["clients", "app:probe"])?;
@@ -116,7 +116,8 @@ fn what_cannot_be_asked_is_said_with_the_remedy() -> Result<()> {
 fn who_asks_nothing_is_cut_and_holds_nobody_up() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback())?;
     let path = daemon.admin().path();
-    // More than are served at once, so that the question below waits for the first of them to be cut.
+    // More connections than are served at once, so that the next question waits until the first of them is
+    // closed.
     let idle = (0..40).map(|_| UnixStream::connect(path)).collect::<Result<Vec<_>, _>>()?;
     let mut half = UnixStream::connect(path)?;
     half.write_all(b"GET /v1/status HTTP/1.1\r\nHost: rel")?;
@@ -150,7 +151,7 @@ fn of_daemons_that_start_together_one_gets_the_socket_and_keeps_it() -> Result<(
     let socket = path.to_string_lossy().into_owned();
     (0..10).try_for_each(|round| -> Result<()> {
         if !path.exists() {
-            // What a killed daemon leaves; later rounds find what the winner before left.
+            // The socket that a killed daemon leaves behind; later rounds find that of the earlier winner.
             drop(UnixListener::bind(&path)?);
         }
         let mut started = Group((0..TOGETHER).map(|_| start(&socket)).collect::<Result<_>>()?);
@@ -183,7 +184,7 @@ fn the_switch_says_what_is_now_the_case_and_inspect_fits_a_screen() -> Result<()
     Ok(())
 }
 
-/// Daemons that are gone with the value, whatever became of them.
+/// Daemons that are killed when the value is dropped.
 struct Group(Vec<Child>);
 
 impl Group {
@@ -191,7 +192,7 @@ impl Group {
         self.0.iter_mut().try_fold(0, |running, child| Ok(running + usize::from(child.try_wait()?.is_none())))
     }
 
-    /// What those that ended said.
+    /// The output of the daemons that have ended.
     fn refusals(&mut self) -> Result<Vec<String>> {
         let mut said = Vec::new();
         for child in &mut self.0 {
@@ -208,7 +209,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // As kill -9 does: the socket stays, for the next round to fall over.
+            // Like kill -9, this leaves the socket behind for the next round.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -221,7 +222,7 @@ fn start(socket: &str) -> Result<Child> {
     Ok(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
 }
 
-/// Runs a subcommand against the daemon's socket, within the time a person waits.
+/// Runs a subcommand against the daemon's socket, with a time limit.
 fn ask(daemon: &Daemon, args: &[&str]) -> Result<String> {
     let begun = Instant::now();
     let socket = daemon.admin().path().to_string_lossy().into_owned();

@@ -1,4 +1,4 @@
-//! The few pages a relay has, over its TLS listener and over the plain companion beside it.
+//! The web pages of a relay, over its TLS listener and over the plain companion.
 
 use std::net::SocketAddr;
 
@@ -81,7 +81,7 @@ fn a_connection_that_ends_after_its_answers_is_no_failure() -> Result<()> {
     let mut wire = Wire::connect(&dial)?;
     get(&mut wire, "GET", "/derp/probe", "Connection: x, Close\r\n")?;
     assert!(wire.frames_until_closed()?.is_empty(), "closed as it asked");
-    // A failure, for comparison: it is counted when those before it have been.
+    // A failure for comparison: when it is counted, the earlier connections have been counted too.
     Wire::connect(&dial)?.write(b"GET /derp/pro")?;
     let status =
         daemon.wait("the failure", |status| status["counters"]["http_transport"].as_u64() >= Some(1))?;
@@ -118,7 +118,7 @@ fn a_request_that_can_be_read_in_two_ways_is_refused() -> Result<()> {
         assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{headers:?}: {head}");
     }
     assert_eq!(daemon.counter("http_malformed")?, 3);
-    // Of two that may be, the first counts.
+    // With two upgrade headers, the first one counts.
     let upgrade = "Upgrade: DERP\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n";
     let mut wire = Wire::connect(&dial)?;
     wire.write(format!("GET /derp HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n").as_bytes())?;

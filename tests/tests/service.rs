@@ -1,5 +1,5 @@
-//! relayd where derper ran before: as a service without a place for an admin socket, under `nohup`, and after
-//! a start that was cut short.
+//! relayd in place of derper: as a service without a directory for an admin socket, under `nohup`, and after
+//! an interrupted start.
 
 use std::{
     fs,
@@ -14,12 +14,12 @@ use relay_tests::{
 };
 use tempfile::tempdir;
 
-/// Ends with the test.
+/// A daemon that is killed when the test ends.
 struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Ended already is as good.
+        // The daemon may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -37,11 +37,11 @@ fn a_service_without_a_runtime_directory_serves_and_ignores_what_it_was_told_to(
     let (dir, ip) = (tempdir()?, address());
     let log = dir.path().join("log");
     let mut args = plain(dir.path(), ip);
-    // The last two name the admin socket's place.
+    // The last two arguments set the path of the admin socket.
     args.truncate(args.len() - 2);
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(binary()?).args(&args);
-    // A directory in which nobody can make another.
+    // A path under which nobody can make a directory.
     command.env("RUNTIME_DIRECTORY", "/proc/none").stdin(Stdio::null()).stderr(fs::File::create(&log)?);
     let mut service = Service(command.spawn()?);
     until("the relay to serve", || {
@@ -68,7 +68,7 @@ fn a_first_start_that_was_killed_between_key_and_certificate_is_gone_on_with() -
     ensure!(Bare::logging(dir.path(), &args, "")?.stop()?);
     let crt = at(format!("{hostname}.crt"));
     let before = fs::read(&crt)?;
-    // As it is then: written whole, without its name.
+    // The state after such a start: the file is complete but does not have its final name.
     fs::rename(&crt, at(format!(".{hostname}.crt.Ab3dEf")))?;
     let daemon = Bare::logging(dir.path(), &args, "")?;
     ensure!(fs::read(&crt)? == before, "the same certificate");

@@ -1,5 +1,5 @@
-//! Receivers that are slow, beside others that are not: what they get, what they lose, what they cost. In a
-//! network namespace with small socket buffers, as hosts on the Internet have them.
+//! Slow receivers beside normal ones: what they get, what they lose, and what they cost. The tests run in a
+//! network namespace with small socket buffers, as Internet hosts have them.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -15,16 +15,16 @@ use relay_tests::{
     skip,
 };
 
-/// What derper's queues hold, of any size.
+/// Packets in derper's queue, of any size.
 const LANE_FRAMES: usize = 32;
-/// Bytes of a usual packet of the flood that blocks a receiver.
+/// Bytes of a packet in the flood that blocks a receiver.
 const USUAL: usize = 2_000;
-/// More of them than sockets, outbox and lane can hold.
+/// More packets than sockets, outbox and lane can hold.
 const FLOOD: usize = 600;
 
 /// A daemon on the loopback address of a namespace of its own, with small socket buffers.
 struct Narrow {
-    // Before the namespace: it is stopped first.
+    // Declared before the namespace, so that it is stopped first.
     daemon: Daemon,
     netns: Netns,
 }
@@ -56,7 +56,7 @@ impl Narrow {
     }
 }
 
-/// As many packets as it takes until the receiver can take no more, numbered; the relay has read all of them.
+/// Sends numbered packets until the receiver can take no more; the relay has then read all of them.
 fn block(narrow: &Narrow, sender: &mut Client, receiver: &NodePublic, received_before: u64) -> Result<u64> {
     for number in 0..FLOOD as u32 {
         sender.send(receiver, &payload(number, USUAL))?;
@@ -85,7 +85,7 @@ fn thirty_packets_of_64_kib_wait_for_a_reader_that_pauses() -> Result<()> {
     for number in 0..30 {
         sender.send(&receiver.key(), &payload(number, MAX_PACKET))?;
     }
-    // Only now does the reader begin to read.
+    // The receiver begins to read only after the relay has read all packets.
     narrow.wait("packets_received", 30)?;
     for number in 0..30 {
         let (source, packet) = receiver.recv_packet()?;
@@ -102,7 +102,7 @@ fn a_blocked_receiver_gets_its_pong_before_what_waits() -> Result<()> {
     let Some(narrow) = Narrow::or_skip(name, &["-tcp-write-timeout", "0"])? else { return Ok(()) };
     let [mut sender, mut receiver] = narrow.clients()?;
     block(&narrow, &mut sender, &receiver.key(), 0)?;
-    // It reads half of what is kept for it: the relay has gone on, with however much it seals at once.
+    // It reads half of the packets kept for it, so the relay has sealed more of them meanwhile.
     let kept = FLOOD as u64 - narrow.daemon.counter("drop_queue_head")?;
     let mut seen = Vec::new();
     for _ in 0..kept / 2 {
@@ -117,7 +117,7 @@ fn a_blocked_receiver_gets_its_pong_before_what_waits() -> Result<()> {
     while seen.last() != Some(&(FLOOD as u32 - 1)) {
         seen.push(number(&receiver.recv_packet()?.1)?);
     }
-    // What stands before the pong: the sockets' buffers, and at most 64 KiB that were sealed ahead of them.
+    // Packets before the pong: the sockets' buffers, and at most 64 KiB that were sealed earlier.
     let most = (128 + 64 + 64) * 1024 / USUAL;
     assert!(before.len() <= most, "{} packets stood before the pong", before.len());
     let newest: Vec<_> = (FLOOD as u32 - LANE_FRAMES as u32..FLOOD as u32).collect();
@@ -137,7 +137,7 @@ fn a_blocked_receiver_hears_of_everybody_who_left() -> Result<()> {
         let mut short = narrow.client(&dial)?;
         short.send(&receiver.key(), b"hello")?;
         left.insert(short.key());
-        // The packet has been relayed, and so the relay knows who must hear.
+        // The packet has been relayed, so the relay knows that the receiver must be told.
         short.ping()?;
     }
     narrow.wait("packets_received", received + 400)?;
@@ -173,7 +173,7 @@ fn slow_receivers_stay_inside_the_budget_and_others_lose_nothing() -> Result<()>
         for number in 0..FLOOD as u32 / 4 {
             sender.send(&receiver.key(), &payload(number, USUAL))?;
         }
-        // The uninvolved pair, meanwhile.
+        // Two other clients exchange packets meanwhile.
         alice.send(&bob.key(), b"over")?;
         bob.send(&alice.key(), b"back")?;
         assert_eq!(bob.recv_packet()?.1, b"over");

@@ -1,5 +1,5 @@
-//! Stock programs find nothing wrong with the relay. Each runs as on an operator's machine, against a relay
-//! on a host of its own that listens on all its addresses. `JUDGE_SERVER=upstream` runs them against derper.
+//! Stock programs find no fault with the relay. Each runs as on an operator's machine, against a relay that
+//! has its own host and listens on all of its addresses. `JUDGE_SERVER=upstream` runs them against derper.
 
 use anyhow::{Context as _, Result, ensure};
 use relay_tests::skip;
@@ -8,7 +8,7 @@ use relay_tests::stock::{
 };
 use serde_json::Value;
 
-/// Skips the calling test by its name if what it asks for is not to be had here.
+/// Skips the calling test by its name if something that it needs is missing.
 macro_rules! or_skip {
     ($test:expr, $asked:expr) => {
         match $asked {
@@ -93,7 +93,7 @@ fn debug_derp_finds_no_error() -> Result<()> {
         let report = tailnet.node(Host::Dual)?.debug_derp()?;
         println!("{report:#}");
         ensure!(report["Errors"] == Value::Null, "{report:#}");
-        // Any relay that is alone in its map gets this one.
+        // Every relay that is alone in its map gets this warning.
         let warnings = report["Warnings"].as_array().context("a list of warnings")?;
         let single =
             warnings.iter().filter_map(Value::as_str).filter(|line| line.contains("single DERP region"));
@@ -115,7 +115,7 @@ fn debug_derp_finds_no_error() -> Result<()> {
 #[test]
 fn two_nodes_of_different_families_talk_over_the_relay_only() -> Result<()> {
     tailnet("tailscale ping", |tailnet| {
-        // Neither could reach the other even if the hosts were connected.
+        // One node has only IPv4 and the other only IPv6, so they could not connect directly anyway.
         let (one, other) = (tailnet.node(Host::Ipv4)?, tailnet.node(Host::Ipv6)?);
         check_pings(&one, &other)?;
         check_pings(&other, &one)
@@ -128,7 +128,7 @@ fn check_pings(from: &Node<'_>, to: &Node<'_>) -> Result<()> {
     let relayed =
         disco.lines().filter(|line| line.starts_with("pong from") && line.contains(" via DERP(lab) "));
     ensure!((relayed.count(), disco.lines().count()) == (3, 3), "{disco}");
-    // This one is inside WireGuard, and so a packet like any other.
+    // This ping goes inside WireGuard, so the relay sees a normal packet.
     let data = from.ping(to, &["--tsmp", "-c", "1"])?;
     print!("{data}");
     ensure!(data.starts_with("pong from"), "{data}");
@@ -140,7 +140,7 @@ fn tailnet(test: &str, judge: impl FnOnce(&Tailnet<'_>) -> Result<()>) -> Result
     with_relay(test, Certificate::Pinned, |relay| judge(&or_skip!(test, Tailnet::start(relay)?)))
 }
 
-/// Calls `judge` with a relay on a host of its own, which must outlive the judgement.
+/// Calls `judge` with a relay on its own host, which must still run afterwards.
 fn with_relay(
     test: &str,
     certificate: Certificate,

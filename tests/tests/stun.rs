@@ -1,4 +1,5 @@
-//! STUN on the relay's port: a client learns its own address, from the address it asked.
+//! STUN on the relay's port: a client learns its own address, and the answer comes from the address that it
+//! asked.
 
 use std::{net::UdpSocket, time::Duration};
 

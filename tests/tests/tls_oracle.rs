@@ -1,13 +1,13 @@
-//! Our record layer beside rustls', on scripts from a seeded generator. The fuzz target `tls_records` does
-//! the same with scripts that a fuzzer finds.
+//! Compares our record layer with rustls' on scripts from a seeded generator. The fuzz target `tls_records`
+//! does the same with scripts from a fuzzer.
 
 use std::sync::atomic::Ordering;
 
 use relay_tests::oracle::{RECORDS, judge};
 
-/// Scripts.
+/// Number of scripts.
 const CASES: u64 = 3_000;
-/// Bytes of a script at most.
+/// Maximum bytes of a script.
 const MAX_BYTES: u64 = 120;
 
 #[test]

@@ -1,5 +1,5 @@
-//! TLS beyond the handshake, between a real client and a real daemon, with either record layer: new keys
-//! while packets flow, and what happens to who sends records that are none.
+//! TLS after the handshake, between a real client and a real daemon, with either record layer: key updates
+//! while packets flow, and the handling of invalid records.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,12 +13,12 @@ use relay_tests::{
     daemon::{Daemon, Setup},
 };
 
-/// Packets each way; every seventh comes under new keys.
+/// Packets each way; every seventh comes with new keys.
 const PACKETS: u32 = 300;
-/// What opens and seals: each test runs with both.
+/// The record layers; each test runs with both.
 const LAYERS: [&str; 2] = ["own", "rustls"];
-/// Bytes that a client sends behind its fault and that nobody reads: more than the daemon reads at once, less
-/// than it drops.
+/// Bytes that a client sends after its fault and that nobody reads: more than the daemon reads at once, and
+/// fewer than it discards.
 const UNREAD: usize = 150_000;
 /// Content types of TLS.
 const CHANGE_CIPHER_SPEC: u8 = 20;
@@ -40,7 +40,7 @@ fn keys_change_while_packets_flow_both_ways() -> Result<()> {
             carry(&mut alice, &mut bob, number)?;
             carry(&mut bob, &mut alice, number)?;
         }
-        // An answer needs no packet of somebody else to come under the new keys.
+        // The relay's own answer also comes with the new keys, without a packet from another client.
         alice.wire().write_with_new_keys(&[])?;
         assert_eq!(alice.ping()?.1, []);
         assert_eq!(daemon.counter("tls_faults")?, 0);
@@ -87,7 +87,7 @@ fn a_handshake_that_is_none_is_answered_with_an_alert() -> Result<()> {
 #[test]
 fn a_client_that_still_sends_reads_the_alert_and_not_a_reset() -> Result<()> {
     // Section of RFC 8446, the record that breaks it, and the alert. The unit tests of the record layer have
-    // many more; these are the ones in which rustls is of our opinion.
+    // many more; here are the cases in which rustls sends the same alert.
     let cases: [(&str, u8, &[u8], usize, u8); 8] = [
         ("4.6.3: an update is requested or not", HANDSHAKE, &[24, 0, 0, 1, 2], 0, 47),
         ("5.1: keys change at the end of a record", HANDSHAKE, &[24, 0, 0, 1, 0, 24], 0, 10),
@@ -173,7 +173,7 @@ fn packets_reach_a_client_in_the_middle_of_its_key_update() -> Result<()> {
     Ok(())
 }
 
-/// One packet, of a length and under keys that depend on its number.
+/// Sends one packet; its number decides its length and whether it comes with new keys.
 fn carry(sender: &mut Client, receiver: &mut Client, number: u32) -> Result<()> {
     let payload = vec![number as u8; 1 + number as usize * 50];
     let mut frame = Vec::new();

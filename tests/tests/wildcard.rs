@@ -1,5 +1,5 @@
-//! Listening on all addresses: both families are served by every service, each answer leaves from the address
-//! that was asked, and a host without IPv6 is served all the same.
+//! Listening on all addresses: every service serves both families, each answer leaves from the address that
+//! was asked, and a host without IPv6 is served too.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use relay_tests::{
     wire::addr,
 };
 
-/// The kernel's switch of IPv6, by interface.
+/// The kernel's switches for IPv6, by interface.
 const SWITCHES: &str = "/proc/sys/net/ipv6/conf";
 const REFUSING: &str = env!("CARGO_BIN_EXE_refusing");
 const DERP_PORT: u16 = 8443;
@@ -35,7 +35,7 @@ fn all_addresses_are_those_of_both_families() -> Result<()> {
     for all in ["::", "0.0.0.0"] {
         let daemon = Daemon::start(Setup::in_netns(netns.name(), addr(all)).plain())?;
         netns.enter(|| {
-            // Not 127.0.0.1, which the kernel would choose by itself as the source of an answer.
+            // 127.0.0.77 is an address that the kernel would not choose by itself as the source of an answer.
             for asked in ["127.0.0.1", "127.0.0.77", "::1"].map(addr) {
                 stun(asked).with_context(|| format!("-a {all}: STUN at {asked}"))?;
                 derp(asked).with_context(|| format!("-a {all}: DERP at {asked}"))?;
@@ -97,7 +97,7 @@ fn a_second_relay_on_the_same_udp_port_is_refused() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut second = Command::new(binary()?);
     second.args(["-dev", "-a", "127.0.0.1:0", "-stun=false", "--relay-server-port", &port, "--admin-socket"]);
-    // A relay that is not refused would serve until somebody ends it.
+    // A relay that does not refuse would serve until it is killed.
     let mut second =
         second.arg(dir.path().join("admin.sock")).stderr(std::process::Stdio::piped()).spawn()?;
     let ended = relay_tests::daemon::until("the second relay to end", || Ok(second.try_wait()?.is_some()));
@@ -117,7 +117,7 @@ fn a_socket_that_stays_broken_costs_no_core() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback().under(&[REFUSING, "recvmmsg"]))?;
     let socket = UdpSocket::bind((daemon.ip(), 0))?;
     let (stun, relay) = (SocketAddr::new(daemon.ip(), STUN_PORT), daemon.udp()?);
-    // Each datagram makes its socket readable, and nobody can read it.
+    // Each datagram makes its socket readable, but every read fails.
     for port in [stun, relay] {
         socket.send_to(&[0; 20], port)?;
     }
@@ -128,7 +128,7 @@ fn a_socket_that_stays_broken_costs_no_core() -> Result<()> {
     let count = daemon.counter("stun_recv_failed")?;
     daemon.wait("two more", |status| status["counters"]["stun_recv_failed"].as_u64() >= Some(count + 2))?;
     let used = cpu_ticks(daemon.pid())? - before;
-    // Two pauses of a quarter of a second at least, of which a spinning core would take all 50 ticks.
+    // There are at least two pauses of 250 ms, in which a busy loop would use 50 ticks.
     ensure!(used < 20, "{used} ticks of 10 ms");
     Ok(())
 }
@@ -162,7 +162,7 @@ fn host(test: &str, disabled: &str) -> Result<Option<Netns>> {
     Ok(Some(netns))
 }
 
-/// Asks for the own address, and checks where the answer comes from and what it says.
+/// Asks `asked` for the client's own address, and checks the source and the content of the answer.
 fn stun(asked: IpAddr) -> Result<()> {
     let own = if asked.is_ipv4() { addr("127.0.0.1") } else { addr("::1") };
     let socket = UdpSocket::bind((own, 0))?;

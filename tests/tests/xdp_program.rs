@@ -1,4 +1,4 @@
-//! relayd's XDP program as the kernel runs it (BPF_PROG_TEST_RUN): the same exits, the same bytes and the
+//! relayd's XDP program as the kernel runs it (BPF_PROG_TEST_RUN): the same reasons, the same bytes and the
 //! same counts as the rules on the host.
 
 use anyhow::Result;
@@ -16,7 +16,7 @@ use relay_tests::{
     skip,
 };
 
-/// The interface that the kernel gives a test run: the loopback of its namespace.
+/// The interface of a test run in the kernel: the loopback of its namespace.
 const INTERFACE: u32 = 1;
 
 const XDP_DROP: u32 = 1;
@@ -31,13 +31,13 @@ fn action(reason: XdpReason) -> u32 {
     }
 }
 
-/// What the host's rules make of a frame.
+/// Applies the host's rules to a frame.
 fn on_the_host(frame: &mut [u8], config: &Config, session: &SessionEntry) -> Result<Decision, XdpReason> {
     let find = |vni| (vni == sample::VNI).then_some(session);
     apply(&mut SliceFrame(frame), config, INTERFACE, now_ns, find)
 }
 
-/// The loaded program, or `None` after saying why the test is skipped.
+/// The loaded program, or `None` after reporting why the test is skipped.
 fn relayd(test: &str) -> Result<Option<Relayd>> {
     match Objects::find() {
         Ok(objects) => Relayd::load(&objects.relayd).map(Some),
@@ -48,7 +48,7 @@ fn relayd(test: &str) -> Result<Option<Relayd>> {
     }
 }
 
-/// The program with the sample session installed and a daemon that is alive.
+/// The program with the sample session and the configuration of a running daemon.
 fn relayd_with_session(test: &str) -> Result<Option<(Relayd, Config, SessionEntry)>> {
     let Some(mut relayd) = relayd(test)? else { return Ok(None) };
     let (config, session) = (sample::config(now_ns()), sample::session(INTERFACE));
@@ -119,8 +119,7 @@ fn every_runt_the_kernel_can_make_comes_out_as_on_the_host() -> Result<()> {
     let test = "every_runt_the_kernel_can_make_comes_out_as_on_the_host";
     let Some((mut relayd, config, session)) = relayd_with_session(test)? else { return Ok(()) };
     let whole = sample::frame(1, &sample::geneve(sample::VNI, &[5; 14]));
-    // A test run takes no frame without an Ethernet header; the rules themselves are tested with those on the
-    // host.
+    // A test run needs a whole Ethernet header; tests of the rules on the host use shorter frames.
     for length in 14..=whole.len() {
         let mut expected_frame = whole[..length].to_vec();
         let reason = on_the_host(&mut expected_frame, &config, &session).err();
@@ -166,7 +165,7 @@ fn without_a_configuration_everything_passes() -> Result<()> {
 fn two_relays_that_send_to_each_other_stop_when_the_ttl_does() -> Result<()> {
     let test = "two_relays_that_send_to_each_other_stop_when_the_ttl_does";
     let Some((mut relayd, _, mut session)) = relayd_with_session(test)? else { return Ok(()) };
-    // The rewrite of such a packet is the same packet again, one hop older.
+    // The rewrite of such a packet gives the same packet with a lower TTL.
     session.legs[1] = sample::leg(sample::RELAY, sample::CLIENTS[0], sample::RELAY_MAC, INTERFACE);
     relayd.install(sample::VNI, &session)?;
     let frame = sample::frame(0, &sample::geneve(sample::VNI, &[0; 1000]));

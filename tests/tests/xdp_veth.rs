@@ -1,5 +1,5 @@
-//! A million packets of a bound session through the program in native mode on a veth: all arrive, all
-//! counted, every checksum right at the far end.
+//! A million packets of a bound session through the program in native mode on a veth: all arrive, all are
+//! counted, and every checksum is right at the far end.
 
 use std::{
     thread,
@@ -21,9 +21,9 @@ use relay_tests::{
 };
 
 const PACKETS: u64 = 1_000_000;
-/// Frames of one test run, whose setup takes the kernel milliseconds.
+/// Frames per test run; its setup takes the kernel milliseconds.
 const RUN: u64 = 50_000;
-/// Frames under way at once: far fewer than the 256 that the ring of a veth holds, and each batch has crossed
+/// Frames on their way at once: far fewer than the 256 that the ring of a veth holds. Each batch has crossed
 /// both rings before the next is made.
 const BATCH: u32 = 32;
 const FAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
@@ -38,7 +38,7 @@ fn session(interface: u32) -> SessionEntry {
     session
 }
 
-/// A client's frame as it leaves the far end.
+/// A client's frame as the far end sends it.
 fn frame(leg: usize) -> Vec<u8> {
     Datagram {
         source_mac: FAR_MAC,
@@ -115,8 +115,8 @@ fn a_million_packets_of_a_session_pass_a_native_veth_with_right_checksums() -> R
     Ok(())
 }
 
-/// Sends [`PACKETS`], waiting after each run until the checker has seen all of it. Plays the daemon's heart
-/// meanwhile.
+/// Sends [`PACKETS`] in runs, and waits after each run until the checker has seen all of its frames. It also
+/// writes the daemon's heartbeat.
 fn send_in_runs(relayd: &mut Relayd, far: &mut LabPrograms) -> Result<()> {
     let data = frame(0);
     let mut sent = 0;

@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: builds the daemon and the benchmark optimised, and runs the one against its rivals.
+//! `cargo xtask bench`: builds the daemon and the benchmark with optimisation, and runs the benchmark.
 //!
-//! The rivals are Go programs of `tests/interop`'s module; the benchmark builds them itself with the Go that
-//! is there.
+//! The rivals are Go programs of the module in `tests/interop`; the benchmark builds them with the installed
+//! Go.
 
 use std::{ffi::OsString, process::Command};
 
@@ -14,25 +14,25 @@ use crate::{
     setup::Scope,
 };
 
-/// What `cargo xtask bench` takes.
+/// Arguments of `cargo xtask bench`.
 #[derive(Args, Debug)]
 pub(crate) struct Bench {
-    /// Which rows
+    /// Which rows to measure
     #[arg(value_enum, default_value_t)]
     which: Which,
-    /// Fewer and shorter samples, to see that everything works
+    /// Take fewer and shorter samples, to see that everything works
     #[arg(long)]
     quick: bool,
-    /// Pairs of samples per row: more of them, where a difference is small
+    /// Pairs of samples per row; use more where a difference is small
     #[arg(long, value_name = "COUNT")]
     pairs: Option<OsString>,
-    /// Only rows whose name contains this
+    /// Measure only rows whose name contains this
     #[arg(long, value_name = "PART")]
     row: Option<OsString>,
-    /// Also put the page and its plot, with this date, among the daemon's documents
+    /// Also write the page and its plot, with this date, to the daemon's documents
     #[arg(long, value_name = "DATE")]
     commit_report: Option<OsString>,
-    /// What follows `--` goes to the benchmark, such as --relayd-arg=--workers=2
+    /// Arguments after `--` go to the benchmark, such as --relayd-arg=--workers=2
     #[arg(last = true)]
     args: Vec<OsString>,
 }
@@ -50,14 +50,14 @@ enum Which {
     Scale,
     /// Receivers that read slowly or not at all
     Slow,
-    /// The daemon with two workers, and with one
+    /// The daemon with two workers and with one
     Workers,
-    /// All of them
+    /// All groups
     #[default]
     All,
 }
 
-/// Builds what is compared and compares it; the report is in `target/bench`.
+/// Builds the programs and compares them; the report is in `target/bench`.
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let objects = daemon::objects(Scope::Ebpf)?;
     let built = [daemon::RELAYD, cargo::BENCH];

@@ -1,7 +1,7 @@
-//! The user's own cargo, called as if typed at a prompt.
+//! The user's own cargo, called as if the user had typed the command.
 //!
-//! `cargo run`, which starts this program, sets variables for it that some build scripts watch; handed on,
-//! they would make `cargo build` and `cargo xtask build` rebuild each other's work.
+//! `cargo run`, which starts this program, sets variables that some build scripts watch. They are removed
+//! here, because otherwise `cargo build` and `cargo xtask build` would rebuild each other's work.
 
 use std::{
     env,
@@ -13,10 +13,10 @@ use anyhow::Result;
 
 use crate::{ebpf::Objects, host, process};
 
-/// Names the eBPF object for `relay-user/build.rs`.
+/// Variable with the path of the eBPF object, for `relay-user/build.rs`.
 const EMBED: &str = "RELAYD_BPF_OBJECT";
 
-/// Which of cargo's profiles to build in.
+/// The cargo profile of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
     /// cargo's default, into `target/debug`.
@@ -26,7 +26,7 @@ pub(crate) enum Profile {
 }
 
 impl Profile {
-    /// `release` or not, as the command line has it.
+    /// `Release` if the command line has `--release`, else `Dev`.
     pub(crate) fn of(release: bool) -> Self {
         if release { Self::Release } else { Self::Dev }
     }
@@ -41,7 +41,7 @@ impl Profile {
     }
 }
 
-/// cargo at the top of the workspace, embedding `objects` in the daemon where it builds it.
+/// cargo at the top of the workspace; `objects` are embedded in the daemon when cargo builds it.
 pub(crate) fn command(objects: Option<&Objects>) -> Command {
     let mut cargo = plain();
     cargo.current_dir(host::workspace());
@@ -52,7 +52,7 @@ pub(crate) fn command(objects: Option<&Objects>) -> Command {
     cargo
 }
 
-/// cargo anywhere.
+/// cargo in the current directory.
 pub(crate) fn plain() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.env_remove("LD_LIBRARY_PATH");
@@ -80,7 +80,7 @@ pub(crate) fn build<const N: usize>(
         let (package, binary) = program;
         cargo.args(["--package", package, "--bin", binary]);
         if program == BENCH {
-            // Only there with its feature, for which the demo should not have to wait.
+            // The benchmark needs a feature, which the demo should not have to build.
             cargo.args(["--features", "relay-tests/bench"]);
         }
     }
@@ -91,7 +91,7 @@ pub(crate) fn build<const N: usize>(
 /// The benchmark in the workspace: package and binary.
 pub(crate) const BENCH: (&str, &str) = ("relay-tests", "bench");
 
-/// A command line for people to read.
+/// A program's path for people to read.
 pub(crate) fn show(program: &Path) -> String {
     program.strip_prefix(host::workspace()).unwrap_or(program).display().to_string()
 }

@@ -1,7 +1,6 @@
 //! Building and running the daemon: `build`, `run`, `inspect`, `demo`.
 //!
-//! Everything is built as the user who typed the command; only the program that needs root is started as
-//! root.
+//! Everything is built as the user who typed the command; only the program that needs root runs as root.
 
 use std::{
     ffi::OsString,
@@ -21,7 +20,7 @@ use crate::{
 /// The daemon in the workspace: package and binary.
 pub(crate) const RELAYD: (&str, &str) = ("relay-user", "relayd");
 
-/// Builds the eBPF objects and the daemon around them; says where the daemon is.
+/// Builds the eBPF objects and the daemon that embeds them; prints where the daemon is.
 pub(crate) fn build(release: bool) -> Result<()> {
     let objects = objects(Scope::Ebpf)?;
     let [relayd] = cargo::build([RELAYD], Profile::of(release), objects.as_ref())?;
@@ -30,7 +29,7 @@ pub(crate) fn build(release: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds the daemon and runs it with `args`, as root where there is a way to it.
+/// Builds the daemon and runs it with `args`, as root if possible.
 pub(crate) fn run(release: bool, args: &[OsString]) -> Result<()> {
     let objects = objects(Scope::Ebpf)?;
     let [relayd] = cargo::build([RELAYD], Profile::of(release), objects.as_ref())?;
@@ -63,7 +62,7 @@ pub(crate) fn demo(keep: bool) -> Result<()> {
     process::run(&mut process::as_root(&command).context(NEEDS_ROOT)?)
 }
 
-/// Tells the demo and the tests where the things they run are.
+/// Tells the demo and the tests where their programs are.
 pub(crate) fn lab_env(command: &mut Command, relayd: &Path, objects: Option<&Objects>) {
     command.env("RELAYD_BIN", relayd);
     match objects {
@@ -74,11 +73,11 @@ pub(crate) fn lab_env(command: &mut Command, relayd: &Path, objects: Option<&Obj
     };
 }
 
-/// The eBPF objects, after installing what `scope` lacks where that is possible; where it is not, `None` and
+/// The eBPF objects. It first installs what `scope` lacks, if possible; if not, it returns `None` and prints
 /// one line with the reason.
 ///
 /// # Errors
-/// When the toolchain is there and the program does not compile.
+/// The toolchain is there and the program does not compile.
 pub(crate) fn objects(scope: Scope) -> Result<Option<Objects>> {
     if setup::host_can_install()
         && let Err(error) = setup::install(scope)

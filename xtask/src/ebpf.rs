@@ -1,8 +1,8 @@
-//! Building the eBPF objects: which compiler, which linker, which command line.
+//! Builds the eBPF objects: which compiler, which linker, which command line.
 //!
-//! The BPF target has no prebuilt `core`, so the compiler must come with its library's source, and cargo must
-//! be allowed the unstable `build-std`. The object needs BTF (`--btf`), without which a `#[btf_map]` does not
-//! load. <https://doc.rust-lang.org/rustc/platform-support/bpf-unknown-none.html>
+//! The BPF target has no prebuilt `core`, so the compiler must come with the source of its library, and cargo
+//! must accept the unstable `build-std`. The object needs BTF (`--btf`), because the kernel does not load a
+//! `#[btf_map]` without it. <https://doc.rust-lang.org/rustc/platform-support/bpf-unknown-none.html>
 
 use std::{
     env, fs,
@@ -14,16 +14,16 @@ use anyhow::{Context as _, Result};
 
 use crate::{host, process};
 
-/// The linker that [`crate::setup`] installs, and the oldest one taken.
+/// The version of the linker that [`crate::setup`] installs, and the oldest one accepted.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
-/// Major version of the LLVM that linker is built with. It reads bitcode of compilers with this LLVM or an
-/// older one.
+/// Major version of the LLVM in that linker. It reads bitcode of compilers with this LLVM or an older one.
 pub(crate) const LLVM: u32 = 22;
 
 const OLDEST_RUSTC_MINOR: u32 = 95;
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Variables of the cargo that runs us, and of the user's own builds, which would leak into the BPF build.
+/// Variables of the cargo that runs this program and of the user's own builds. They must not reach the BPF
+/// build.
 const FOREIGN_ENV: &[&str] = &[
     "CARGO",
     "CARGO_BUILD_RUSTFLAGS",
@@ -39,25 +39,25 @@ const FOREIGN_ENV: &[&str] = &[
 /// A compiler whose installation holds the source of `core`.
 #[derive(Debug)]
 pub(crate) struct Compiler {
-    /// Where it came from, for people.
+    /// Where the compiler came from, for people.
     pub(crate) origin: String,
     cargo: PathBuf,
     rustc: PathBuf,
 }
 
-/// What was built.
+/// The built objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Objects {
-    /// The product's program, to be embedded in the daemon.
+    /// The daemon's program, which the daemon embeds.
     pub(crate) relayd: PathBuf,
     /// Programs that only lab tests and the demo attach.
     pub(crate) lab: PathBuf,
 }
 
-/// The compiler to use: a rustup toolchain with `rust-src`, a nightly before others, else Debian's.
+/// The compiler to use: a rustup toolchain with `rust-src` (nightlies first), else Debian's compiler.
 ///
 /// # Errors
-/// A sentence part that says what is missing.
+/// A part of a sentence that says what is missing.
 pub(crate) fn compiler() -> Result<Compiler, String> {
     rustup_sysroots()
         .into_iter()
@@ -69,7 +69,7 @@ pub(crate) fn compiler() -> Result<Compiler, String> {
 /// The linker to use.
 ///
 /// # Errors
-/// A sentence part that says what is missing.
+/// A part of a sentence that says what is missing.
 pub(crate) fn linker() -> Result<PathBuf, String> {
     let file = host::find_program("bpf-linker").ok_or("bpf-linker is missing")?;
     let said = process::stdout_of(Command::new(&file).arg("--version")).ok_or("bpf-linker does not start")?;
@@ -105,7 +105,8 @@ fn command(compiler: &Compiler, linker: &Path, target_dir: &Path) -> Command {
     cargo
         .current_dir(host::workspace())
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        // A directory of its own: another compiler's files, and no lock shared with the cargo that runs us.
+        // A separate directory, because the files come from another compiler and the outer cargo holds a
+        // lock.
         .env("CARGO_TARGET_DIR", target_dir)
         .env("RUSTC", &compiler.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
@@ -114,7 +115,7 @@ fn command(compiler: &Compiler, linker: &Path, target_dir: &Path) -> Command {
     cargo
 }
 
-/// Copies only what changed: the time stamp of the copy is what makes cargo embed the object again.
+/// Copies only a changed file, because cargo embeds the object again when the copy's time stamp changes.
 fn publish(from: &Path, to: &Path) -> Result<PathBuf> {
     let object = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).ok().as_ref() != Some(&object) {
@@ -133,7 +134,7 @@ fn fit(origin: String, sysroot: &Path) -> Option<Compiler> {
     fits(&said).then_some(Compiler { origin, cargo, rustc })
 }
 
-/// Whether the compiler that printed `verbose_version` can build this workspace for this linker.
+/// Whether this linker can be used with the compiler that printed `verbose_version`, for this workspace.
 fn fits(verbose_version: &str) -> bool {
     let field = |name: &str| verbose_version.lines().find_map(|line| line.strip_prefix(name)).map(numbers);
     let new_enough = field("release: ").is_some_and(|release| release >= vec![1, OLDEST_RUSTC_MINOR]);

@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: builds the fuzz targets with the toolchain that is there, and runs them by turns.
+//! `cargo xtask fuzz`: builds the fuzz targets with the installed toolchain, and runs them one after another.
 //!
-//! cargo-fuzz wants a nightly compiler for sanitizers, which code without `unsafe` has no use for; what
-//! guides libFuzzer is LLVM's coverage, and every compiler has that.
+//! cargo-fuzz needs a nightly compiler for sanitizers, which are useless for code without `unsafe`. libFuzzer
+//! needs only LLVM's coverage, which every compiler has.
 
 use std::{
     ffi::OsString,
@@ -14,29 +14,29 @@ use clap::Args;
 
 use crate::{cargo, host, process};
 
-/// Coverage for libFuzzer, as cargo-fuzz asks for it; overflows and debug assertions count as findings.
+/// Coverage for libFuzzer, with the options of cargo-fuzz; overflows and debug assertions count as findings.
 const RUSTFLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions -Coverflow-checks \
     -Ccodegen-units=1";
 
-/// Memory of a target at most, in MiB.
+/// Maximum memory of a target, in MiB.
 const MEMORY_MIB: u32 = 2048;
 
-/// What `cargo xtask fuzz` takes.
+/// Arguments of `cargo xtask fuzz`.
 #[derive(Args, Debug)]
 pub(crate) struct Fuzz {
-    /// Only this target
+    /// Run only this target
     target: Option<String>,
     /// How long each target runs, in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// What follows `--` goes to libFuzzer, such as -runs=1000000
+    /// Arguments after `--` go to libFuzzer, such as -runs=1000000
     #[arg(last = true)]
     args: Vec<OsString>,
 }
 
-/// Builds and runs; what was found is in `target/fuzz`, and ends it.
+/// Builds and runs the targets. A finding ends the run and is stored in `target/fuzz`.
 pub(crate) fn fuzz(fuzz: &Fuzz) -> Result<()> {
     let dir = host::workspace().join("tests/fuzz");
     let mut targets: Vec<String> = fs::read_dir(dir.join("fuzz_targets"))
@@ -54,7 +54,7 @@ pub(crate) fn fuzz(fuzz: &Fuzz) -> Result<()> {
     let out = host::target_dir().join("fuzz");
     let mut build = cargo::plain();
     build.current_dir(&dir).args(["build", "--release", "--target-dir"]).arg(&out);
-    // Named, so that build scripts and macros are not built with what only makes sense in a target.
+    // The target is named, so that these flags do not apply to build scripts and macros.
     build.args(["--target", &platform]).env("RUSTFLAGS", RUSTFLAGS);
     process::run(build.args(targets.iter().flat_map(|target| ["--bin", target])))?;
     for target in &targets {
@@ -71,7 +71,7 @@ pub(crate) fn fuzz(fuzz: &Fuzz) -> Result<()> {
     Ok(())
 }
 
-/// What rustc builds for when nobody says anything else.
+/// The platform for which rustc builds by default.
 fn platform() -> Option<String> {
     let about = process::stdout_of(Command::new("rustc").arg("-vV"))?;
     about.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned)

@@ -1,5 +1,4 @@
-//! What this machine has: programs, rights, processes. Asked of the file system, so that nothing is run to
-//! find out.
+//! What this machine has: programs, rights, processes. It reads the file system and runs no program.
 
 use std::{
     env, fs,
@@ -13,7 +12,7 @@ pub(crate) fn workspace() -> PathBuf {
     xtask.parent().unwrap_or(xtask).to_path_buf()
 }
 
-/// Where cargo puts what it builds.
+/// The directory where cargo puts its output.
 pub(crate) fn target_dir() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => workspace().join(dir),
@@ -26,15 +25,15 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 
-/// Finds `name` in PATH, in cargo's own directory, and where Debian keeps administrators' tools, which are
-/// not in a plain user's PATH.
+/// Finds `name` in PATH, in cargo's own directory, and in Debian's directories for administrators' tools,
+/// which are not in an ordinary user's PATH.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = env::split_paths(&path).chain(cargo_bin_dir()).chain(["/usr/sbin".into(), "/sbin".into()]);
     dirs.map(|dir| dir.join(name)).find(|file| is_executable(file))
 }
 
-/// Every process that descends from `root`, nearest first.
+/// Every descendant of the process `root`, nearest first.
 pub(crate) fn descendants(root: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
         .into_iter()
@@ -55,7 +54,7 @@ pub(crate) fn descendants(root: u32) -> Vec<u32> {
 
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may itself hold any character.
+    // The second field is the program's name in parentheses, which may contain any character.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 

@@ -1,5 +1,5 @@
-//! `cargo xtask lint`: formatting, clippy, the house rules that neither of them knows, and what lies beside the
-//! workspace.
+//! `cargo xtask lint`: formatting, clippy, the house rules that neither of them checks, and the files outside
+//! of the workspace.
 
 mod beside;
 mod floors;
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use self::imports::Imports;
 use crate::{cargo, daemon, host, process, setup::Scope};
 
-/// Runs every check, then fails if one of them did.
+/// Runs every check, then fails if a check failed.
 pub(crate) fn lint() -> Result<()> {
     let mut failed = Vec::new();
     let complaints = complaints()?;
@@ -26,7 +26,7 @@ pub(crate) fn lint() -> Result<()> {
     if !process::status(cargo::command(None).args(["fmt", "--all", "--check"]))?.success() {
         failed.push("cargo fmt");
     }
-    // With the object, so that the code behind `have_bpf` is looked at.
+    // Clippy gets the object, so that it also checks the code behind `have_bpf`.
     let objects = daemon::objects(Scope::Ebpf)?;
     let mut clippy = cargo::command(objects.as_ref());
     clippy.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);

@@ -1,4 +1,4 @@
-//! `cargo xtask`: the one entry point for people and for CI.
+//! `cargo xtask`: the one entry point for developers and for CI.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -22,8 +22,8 @@ use clap::{Parser, Subcommand};
 /// Developer commands of the relayd workspace.
 ///
 /// Everything is built as the user who types the command; sudo is used only for the step that needs root.
-/// What the eBPF build lacks is installed where that is possible; elsewhere everything still builds, without
-/// the fast path.
+/// Missing parts of the eBPF build are installed if possible; otherwise everything still builds, without the
+/// fast path.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -33,9 +33,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Install what the eBPF build and the lab need and this machine lacks
+    /// Install the missing parts that the eBPF build and the lab need
     ///
-    /// Says what it installs and why, and does nothing where nothing is missing. On a machine without apt it
+    /// Prints what it installs and why, and does nothing if nothing is missing. On a machine without apt it
     /// lists what to install by hand and fails.
     Setup,
     /// Build the XDP program, then the daemon with it embedded, into target/<profile>/relayd
@@ -49,13 +49,14 @@ enum Verb {
         /// Optimise
         #[arg(long)]
         release: bool,
-        /// What follows `--` goes to the daemon
+        /// Arguments after `--` go to the daemon
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Send real traffic over every path in a private lab and check that every number adds up
+    /// Send real traffic over every path in a private lab and check that all counters agree
     ///
-    /// The lab is network namespaces and veth pairs that are gone afterwards. Needs root or sudo.
+    /// The lab consists of network namespaces and veth pairs, which are removed afterwards. Needs root or
+    /// sudo.
     Demo {
         /// Leave the lab running and print how to look around
         #[arg(long)]
@@ -63,29 +64,29 @@ enum Verb {
     },
     /// Run the tests; the last line is `N passed, N failed, N skipped`
     Test {
-        /// Which of them
+        /// Which tests to run
         #[arg(value_enum, default_value_t)]
         which: test::Which,
-        /// What follows `--` goes to the test programs: a part of a test's name, --nocapture, ...
+        /// Arguments after `--` go to the test programs: a part of a test's name, --nocapture, ...
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Hold the daemon and its parts against what people would use instead; the report goes to target/bench
+    /// Compare the daemon and its parts with alternatives; the report goes to target/bench
     ///
-    /// Rivals are Go programs and are built here, which takes any Go since 1.21. Figures mean something only
-    /// on a machine that does nothing else.
+    /// The rivals are Go programs, which are built here with any Go since 1.21. The figures are meaningful
+    /// only on a machine that does nothing else.
     Bench(bench::Bench),
-    /// Print the daemon's pinned BPF maps by field name, the daemon running or not
+    /// Print the daemon's pinned BPF maps by field name, whether the daemon runs or not
     Inspect {
-        /// Where the maps are pinned, if not at the daemon's default
+        /// Where the maps are pinned, if not in the daemon's default directory
         #[arg(long, value_name = "DIR")]
         bpf_dir: Option<PathBuf>,
     },
-    /// Feed every parser and the TLS record layer with what libFuzzer makes up; not part of the tests
+    /// Fuzz every parser and the TLS record layer with libFuzzer; not part of the tests
     Fuzz(fuzz::Fuzz),
-    /// Change the code that must not be wrong, and list the changes that no unit test notices
+    /// Change the critical code, and list the changes that no unit test notices
     ///
-    /// cargo-mutants does it; it is installed into target/tools where it is not.
+    /// It uses cargo-mutants, and installs it into target/tools if it is missing.
     Mutants(mutants::Mutants),
     /// Check formatting, clippy with warnings as errors, and the house rules about files
     Lint,

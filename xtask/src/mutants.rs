@@ -1,5 +1,5 @@
-//! `cargo xtask mutants`: changes the code that must not be wrong in small ways, one at a time, and asks the
-//! unit tests whether they notice.
+//! `cargo xtask mutants`: makes small changes in the critical code, one at a time, and runs the unit tests to
+//! see whether they notice.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
@@ -8,8 +8,8 @@ use clap::Args;
 
 use crate::{host, process, tools};
 
-/// What is looked at when no file is named: table, sessions, mailbox, records, deframer, forwarding, and the
-/// decisions of the UDP relay.
+/// The critical files, used if no file is named: table, sessions, mailbox, records, deframer, forwarding, and
+/// the decisions of the UDP relay.
 const GUARDED: &[&str] = &[
     "relay-common/src/derp/deframer.rs",
     "relay-common/src/derp/limits.rs",
@@ -29,23 +29,24 @@ const GUARDED: &[&str] = &[
     "relay-user/src/udp/relay.rs",
 ];
 
-/// Seconds after which a mutant that makes a test hang counts as noticed.
+/// Seconds after which a test that hangs counts as having noticed the mutant.
 const PATIENCE_S: u32 = 60;
 
-/// What `cargo xtask mutants` takes.
+/// Arguments of `cargo xtask mutants`.
 #[derive(Args, Debug)]
 pub(crate) struct Mutants {
-    /// Files to change, from the top of the workspace; all that must not be wrong, if none is named
+    /// Files to change, from the top of the workspace; without any, all critical files
     files: Vec<String>,
     /// Only files that differ from this commit
     #[arg(long, value_name = "COMMIT")]
     since: Option<String>,
-    /// Minutes that all of it may take
+    /// Maximum minutes for the whole run
     #[arg(long, default_value_t = 60)]
     minutes: u32,
 }
 
-/// Runs, and lists what survives by file. Survivors are no failure: some mutants mean the same.
+/// Runs cargo-mutants and lists the survivors by file. Survivors are not an error: some mutants mean the
+/// same.
 pub(crate) fn mutants(mutants: &Mutants) -> Result<()> {
     let mut files = mutants.files.clone();
     if files.is_empty() {
@@ -63,7 +64,7 @@ pub(crate) fn mutants(mutants: &Mutants) -> Result<()> {
     let out = host::target_dir().join("mutants");
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut run = Command::new("timeout");
-    // Interrupted, it still writes down what it has found.
+    // After SIGINT, cargo-mutants still writes down its findings.
     run.args(["--signal=INT", &format!("{}m", mutants.minutes)]).arg(program).arg("mutants");
     run.arg("--dir").arg(host::workspace()).arg("--output").arg(&out);
     run.args(["--timeout", &PATIENCE_S.to_string(), "--no-shuffle", "--colors", "never"]);
@@ -102,7 +103,7 @@ fn changed(commit: &str) -> Result<Vec<String>> {
     Ok(names.lines().map(str::to_owned).collect())
 }
 
-/// Whether `file` is `glob`, in which a star stands for a file's name.
+/// Whether `file` matches `glob`, in which a star stands for a file's name.
 fn fits(glob: &str, file: &str) -> bool {
     match glob.split_once('*') {
         None => glob == file,

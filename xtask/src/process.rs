@@ -1,9 +1,9 @@
-//! Running one child at a time, so that nothing outlives the command that started it.
+//! Runs one child at a time, so that no process outlives the command that started it.
 //!
-//! Ctrl-C reaches every process of the terminal's foreground group, children included. A command that died of
-//! it at once would hand the prompt back while a daemon is still detaching its XDP program; so SIGINT only
-//! sets a flag here, the child is waited for, and the command ends with it. SIGTERM and SIGHUP, which reach
-//! one process only, are passed on to everything that descends from it.
+//! Ctrl-C reaches every process of the terminal's foreground group, also the children. If this command ended
+//! at once, the prompt would return while a daemon still detaches its XDP program. So SIGINT only sets a flag
+//! here; the command waits for the child and then ends. SIGTERM and SIGHUP reach only one process, so they
+//! are passed on to all of its descendants.
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ use crate::host;
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// A child that ended badly; carries what the caller's own exit status should be.
+/// A child that failed, with the exit status that the caller should use.
 #[derive(Debug)]
 pub(crate) struct Failed {
     program: String,
@@ -35,7 +35,7 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    /// The exit status to end with: the child's own, or 128 plus the signal that ended it, as shells have it.
+    /// The exit status to end with: the child's own, or 128 plus the signal that ended it, as in shells.
     pub(crate) fn exit_code(&self) -> u8 {
         let code = self.status.code().or_else(|| self.status.signal().map(|signal| 128 + signal));
         code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
@@ -50,7 +50,7 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// Takes over the signals that would end this process before its children.
+/// Handles the signals that would end this process before its children.
 pub(crate) fn outlive_children() -> Result<()> {
     let flag = INTERRUPTED.get_or_init(Arc::default);
     signal_hook::flag::register(SIGINT, Arc::clone(flag)).context("cannot catch SIGINT")?;
@@ -64,12 +64,12 @@ pub(crate) fn outlive_children() -> Result<()> {
     Ok(())
 }
 
-/// Whether someone asked this command to stop.
+/// Whether a signal asked this command to stop.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
-/// Runs `command` to its end; anything but success is [`Failed`].
+/// Runs `command` to its end; if it does not succeed, the error is [`Failed`].
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = status(command)?;
     check(command, status)
@@ -81,13 +81,13 @@ pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
     command.status().with_context(|| format!("cannot start {}", name(command)))
 }
 
-/// What `command` prints, or `None` when it cannot be started or fails.
+/// The output of `command`, or `None` if it cannot be started or fails.
 pub(crate) fn stdout_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()
 }
 
-/// Turns a child's end into a result.
+/// Turns a child's exit status into a result.
 pub(crate) fn check(command: &Command, status: ExitStatus) -> Result<()> {
     if status.success() {
         return Ok(());
@@ -95,15 +95,14 @@ pub(crate) fn check(command: &Command, status: ExitStatus) -> Result<()> {
     bail!(Failed { program: name(command), status })
 }
 
-/// Nothing new is started once Ctrl-C was typed.
+/// Fails after Ctrl-C, so that no new process starts.
 pub(crate) fn refuse_after_interrupt() -> Result<()> {
     if interrupted() { bail!("interrupted") } else { Ok(()) }
 }
 
-/// The same command with root's rights, or `None` where there is no way to them.
+/// The same command with root's rights, or `None` if they cannot be had.
 ///
-/// Through sudo a child loses its environment, so the variables set on `command` travel as arguments of
-/// `env`.
+/// sudo clears the environment, so the variables set on `command` become arguments of `env`.
 pub(crate) fn as_root(command: &Command) -> Option<Command> {
     if host::is_root() {
         return Some(copy(command));
@@ -130,12 +129,12 @@ pub(crate) fn as_root(command: &Command) -> Option<Command> {
     Some(elevated)
 }
 
-/// Sends SIGTERM to a process and everything that descends from it.
+/// Sends SIGTERM to a process and all of its descendants.
 pub(crate) fn end_tree(root: u32) {
     end(host::descendants(root).into_iter().chain([root]));
 }
 
-/// Sends SIGTERM to each.
+/// Sends SIGTERM to each process.
 pub(crate) fn end(pids: impl Iterator<Item = u32>) {
     let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
     if pids.is_empty() {
@@ -143,14 +142,14 @@ pub(crate) fn end(pids: impl Iterator<Item = u32>) {
     }
     let mut kill = Command::new("kill");
     kill.arg("-TERM").args(&pids);
-    // What runs through sudo belongs to root and can only be ended by root.
+    // Processes that run through sudo belong to root, so only root can end them.
     let sent = kill.output().is_ok_and(|output| output.status.success());
     if !sent && !host::is_root() {
         let _ended = Command::new("sudo").args(["--non-interactive", "kill", "-TERM"]).args(&pids).output();
     }
 }
 
-/// A command's program, arguments, variables and directory; not its pipes.
+/// Copies a command's program, arguments, variables and directory, but not its pipes.
 fn copy(command: &Command) -> Command {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());

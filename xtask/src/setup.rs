@@ -1,7 +1,7 @@
-//! Installing what the eBPF build and the lab need, and only what is missing.
+//! Installs the missing parts that the eBPF build and the lab need.
 //!
-//! On Debian everything but the linker is a package; the linker is built once, from the Rust package
-//! registry, against Debian's LLVM. Elsewhere the same list is printed for a person to act on.
+//! On Debian all parts but the linker are packages; the linker is built once, from the Rust package registry,
+//! against Debian's LLVM. On other systems the list is printed for the user.
 
 use std::{
     path::Path,
@@ -19,16 +19,16 @@ struct Need {
     packages: &'static [&'static str],
 }
 
-/// What to look at.
+/// What to check and install.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// What compiles the XDP program.
+    /// The tools that compile the XDP program.
     Ebpf,
-    /// That, and what the lab's network namespaces are made and looked at with.
+    /// Those of `Ebpf`, and the programs that the lab uses for network namespaces.
     Lab,
 }
 
-/// Installs what is missing in `scope` and says so; does nothing when nothing is.
+/// Installs what is missing in `scope` and prints it; does nothing if nothing is missing.
 pub(crate) fn install(scope: Scope) -> Result<()> {
     let needs = needs(scope);
     let linker = ebpf::linker().err();
@@ -61,7 +61,7 @@ pub(crate) fn missing_lab_programs() -> impl Iterator<Item = &'static str> {
     missing_lab_needs().map(|need| need.what)
 }
 
-/// Prints what is there, after [`install`].
+/// Prints what is installed, after [`install`].
 pub(crate) fn report() {
     match ebpf::compiler() {
         Ok(compiler) => println!("setup: eBPF compiler: {}", compiler.origin),
@@ -80,7 +80,7 @@ pub(crate) fn report() {
     }
 }
 
-/// Programs the lab runs; `what` is the program's name.
+/// Programs that the lab runs; `what` is the program's name.
 const LAB_PROGRAMS: &[Need] = &[
     Need { what: "ip", why: "makes the lab's namespaces and veth pairs", packages: &["iproute2"] },
     Need { what: "ethtool", why: "turns checksum offload off in the lab", packages: &["ethtool"] },
@@ -130,7 +130,8 @@ fn install_packages(needs: &[&Need]) -> Result<()> {
         println!("setup: installing {} ({}: {})", need.packages.join(", "), need.what, need.why);
     }
     process::run(&mut apt(&["update"])?)?;
-    // No removal: Debian's compiler conflicts with Debian's own rustup package, which is the user's to keep.
+    // `--no-remove`, because Debian's compiler conflicts with Debian's rustup package, and that belongs to
+    // the user.
     let mut install = apt(&["install", "--yes", "--no-remove", "--no-install-recommends"])?;
     install.args(needs.iter().flat_map(|need| need.packages));
     process::run(&mut install)
@@ -140,7 +141,7 @@ fn apt(args: &[&str]) -> Result<Command> {
     let mut apt = Command::new("apt-get");
     apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args);
     let mut apt = process::as_root(&apt).context("root or sudo is needed to install packages")?;
-    // What goes wrong is on standard error; the rest is a line for every file of every package.
+    // Errors go to standard error; standard output has only a line for every file of every package.
     apt.stdout(Stdio::null());
     Ok(apt)
 }
@@ -158,7 +159,7 @@ fn linker_args() -> Vec<String> {
     fixed.map(str::to_owned).into_iter().chain(["--features".to_owned(), feature]).collect()
 }
 
-/// What a person has to install where this command cannot.
+/// The list of what the user must install when this command cannot.
 fn by_hand(needs: &[&Need], linker: bool) -> String {
     let mut lines = vec!["this machine has no apt, or no way to root, so please install:".to_owned()];
     for need in needs {

@@ -1,9 +1,9 @@
-//! `cargo xtask test`: every test program of the workspace, built once, in one profile, counted as one run.
+//! `cargo xtask test`: builds every test program of the workspace once, in one profile, and runs them.
 //!
-//! The programs are built by one cargo call and started from here, not by `cargo test`, because a lab test
-//! runs as root while it is built as the user, and because one call means one set of dependency features. A
-//! test that cannot run here appends `SKIPPED: <test name>: <reason>` to the file named by `RELAYD_SKIP_FILE`
-//! and returns; it is then counted as skipped and not as passed.
+//! One cargo call builds the programs, and this command starts them, not `cargo test`. The reasons: a lab
+//! test is built as the user but runs as root, and one call gives one set of dependency features. A test that
+//! cannot run here appends `SKIPPED: <test name>: <reason>` to the file named by `RELAYD_SKIP_FILE` and
+//! returns; it then counts as skipped and not as passed.
 
 mod namespaces;
 mod program;
@@ -31,7 +31,7 @@ use crate::{
     setup::Scope,
 };
 
-/// No test program may take longer; one that does is ended and counted as failed.
+/// Maximum time of a test program; one that takes longer is ended and counts as failed.
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// Which tests to run.
@@ -77,7 +77,7 @@ impl Kind {
     }
 }
 
-/// Runs the tests of the chosen kinds and prints the tally; an error if one failed or none ran.
+/// Runs the tests of the chosen kinds and prints the tally; fails if a test failed or none ran.
 pub(crate) fn test(which: Which, args: &[OsString]) -> Result<()> {
     let scope = if which.kinds().contains(&Kind::Lab) { Scope::Lab } else { Scope::Ebpf };
     let objects = daemon::objects(scope)?;
@@ -128,7 +128,7 @@ impl Run<'_> {
         if program.kind != Kind::Lab {
             return command;
         }
-        // One lab at a time: two on a small machine disturb each other's deadlines.
+        // One lab test runs at a time, because two on a small machine delay each other past their deadlines.
         let told = self.args.iter().any(|arg| arg.to_string_lossy().starts_with("--test-threads"));
         if !told && env::var_os("RUST_TEST_THREADS").is_none() {
             command.arg("--test-threads=1");

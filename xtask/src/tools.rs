@@ -1,4 +1,4 @@
-//! Tools out of the registry, installed into `target/tools` at versions of our choice.
+//! Tools from the registry, installed into `target/tools` in fixed versions.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,19 +7,19 @@ use anyhow::Result;
 
 use crate::{cargo, host, process};
 
-/// A subcommand of cargo's.
+/// A cargo subcommand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tool {
-    /// Without `cargo-`.
+    /// The name without `cargo-`.
     verb: &'static str,
     version: &'static str,
 }
 
-/// Changes code in small ways, and sees whether the tests notice.
+/// Makes small changes in the code and checks whether the tests notice them.
 pub(crate) const MUTANTS: Tool = Tool { verb: "mutants", version: "27.1.0" };
 
 impl Tool {
-    /// Its program, installed if it is not there.
+    /// The path of the program; installs it if it is missing.
     pub(crate) fn installed(self) -> Result<PathBuf> {
         let Self { verb, version } = self;
         let root = host::target_dir().join("tools");

@@ -1,4 +1,4 @@
-//! The challenge against its known answer, and what it depends on.
+//! Compares the challenge with a known answer, and tests which inputs it depends on.
 
 use super::*;
 use core::array::from_fn;

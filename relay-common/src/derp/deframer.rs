@@ -1,9 +1,9 @@
-//! Bytes to frames, as they arrive.
+//! Splits the bytes of a connection into frames as they arrive.
 //!
-//! A frame that lies whole in the input is handed over where it lies. One that straddles inputs is collected
-//! in a carry buffer that lives only until that frame is done, so an idle connection holds no buffer. The
-//! carry grows with what has really arrived, never with what a header promises. Frames to be skipped are
-//! never buffered.
+//! A frame that lies completely in one input is delivered without a copy. A frame that spans several inputs
+//! is collected in a carry buffer, which is released when the frame is complete, so an idle connection holds
+//! no buffer. The carry buffer grows with the bytes that have arrived, not with the length in the header.
+//! Skipped frames are never buffered.
 //!
 //! ```text
 //!            5 bytes, legal, wanted           body complete
@@ -26,26 +26,26 @@ pub struct Deframer {
     state: State,
 }
 
-/// Why a push ended early. The connection is to be closed; the rest of the input has not been looked at.
+/// Why a push ended early. The caller must close the connection; the rest of the input was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError<E> {
     /// The peer sent a frame it may not send.
     #[error(transparent)]
     Frame(FrameError),
-    /// The receiver of the frames refused one.
+    /// The receiver of the frames returned an error.
     #[error("{0}")]
     Sink(E),
 }
 
-/// Where carry buffers come from and go to: for those with many connections, who keep a pool.
+/// A source of carry buffers. Callers with many connections keep a pool of them.
 pub trait CarryBuffers {
-    /// An empty buffer for `at_least` bytes; what has room for more than `at_most` is wasteful.
+    /// Returns an empty buffer with room for `at_least` bytes; room for more than `at_most` is wasted.
     fn take(&mut self, at_least: usize, at_most: usize) -> Vec<u8>;
-    /// A buffer that is no longer needed; it may have no capacity at all.
+    /// Takes back a buffer that is no longer needed; its capacity may be zero.
     fn put(&mut self, buffer: Vec<u8>);
 }
 
-/// The allocator itself.
+/// Allocates a new buffer each time.
 struct NewBuffers;
 
 impl CarryBuffers for NewBuffers {
@@ -58,11 +58,11 @@ impl CarryBuffers for NewBuffers {
 
 #[derive(Debug)]
 enum State {
-    /// `have` bytes of a header are here; 0: between two frames.
+    /// `have` bytes of a header have arrived; 0: the stream is between two frames.
     Header { bytes: [u8; HEADER_LEN], have: u8 },
-    /// A header and `carry.len() < header.len` bytes of its payload are here.
+    /// The header and `carry.len()` bytes of its payload have arrived, fewer than `header.len`.
     Body { header: Header, carry: Vec<u8> },
-    /// This many bytes are still to be thrown away.
+    /// `left` bytes of a skipped frame have yet to arrive.
     Skip { left: u32 },
 }
 
@@ -77,17 +77,17 @@ impl Default for Deframer {
 }
 
 impl Deframer {
-    /// At the start of a stream.
+    /// The state at the start of a stream.
     pub const fn new() -> Self {
         Self { state: State::BETWEEN_FRAMES }
     }
 
-    /// Takes all of `input` and hands over each frame that it completes, in order.
+    /// Reads all of `input` and delivers each frame that it completes, in order.
     ///
-    /// `limits` is asked exactly once per frame, skipped ones included, as soon as its header is complete.
+    /// `limits` is called exactly once per frame, also for skipped ones, as soon as the header is complete.
     ///
     /// # Errors
-    /// `limits` refused a frame, or `on_frame` failed; frames before that one have been handed over.
+    /// `limits` refused a frame, or `on_frame` failed; all earlier frames have been delivered.
     pub fn push<E>(
         &mut self,
         input: &[u8],
@@ -97,7 +97,7 @@ impl Deframer {
         self.push_with(&mut NewBuffers, input, limits, on_frame)
     }
 
-    /// As [`Deframer::push`]; carry buffers come from `carries` and go back there.
+    /// Like [`Deframer::push`], but takes carry buffers from `carries` and returns them there.
     ///
     /// # Errors
     /// As for [`Deframer::push`].
@@ -116,10 +116,10 @@ impl Deframer {
         Ok(())
     }
 
-    /// Takes of `input` what is needed for the next frame, and hands that over. Nothing: all of `input` is
-    /// taken.
+    /// Reads `input` up to the end of the next frame and delivers that frame. If no frame is complete, it
+    /// reads all of `input` and returns `None`.
     ///
-    /// For a connection whose rules change with a frame, such as login.
+    /// For a connection whose limits change after a frame, such as during login.
     ///
     /// # Errors
     /// `limits` refused the frame.
@@ -182,7 +182,7 @@ impl Deframer {
         matches!(self.state, State::Header { have: 0, .. })
     }
 
-    /// Bytes of heap held at the moment.
+    /// Bytes of heap that the deframer holds now.
     pub const fn retained_bytes(&self) -> usize {
         match &self.state {
             State::Body { carry, .. } => carry.capacity(),
@@ -191,7 +191,7 @@ impl Deframer {
     }
 }
 
-/// Smallest carry, so that a frame arriving in crumbs does not reallocate for each.
+/// Smallest carry buffer in bytes, so that a frame in many small pieces does not reallocate for each piece.
 const MIN_CARRY: usize = 2048;
 
 fn take_header(bytes: &mut [u8; HEADER_LEN], have: &mut u8, input: &mut &[u8]) -> Option<Header> {
@@ -215,8 +215,8 @@ fn take<'a>(input: &mut &'a [u8], max: usize) -> &'a [u8] {
     front
 }
 
-/// Appends `piece`. Without a pool, capacity stays within twice what has arrived (or the minimum) and within
-/// `total`.
+/// Appends `piece`. Without a pool, the capacity stays within `total` and within twice the bytes that have
+/// arrived (or the minimum).
 fn collect(carries: &mut impl CarryBuffers, carry: &mut Vec<u8>, piece: &[u8], total: usize) {
     let len = carry.len() + piece.len();
     if carry.capacity() < len {

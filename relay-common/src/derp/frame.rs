@@ -1,6 +1,6 @@
 //! DERP frame types and the 5-byte frame header.
 //!
-//! `type: u8`, `length: u32` big-endian, counting the bytes after the header.
+//! The header is `type: u8`, then `length: u32` big-endian. The length counts the bytes after the header.
 
 use super::HEADER_LEN;
 
@@ -12,7 +12,7 @@ macro_rules! frame_types {
         pub enum FrameType { $($(#[$doc])* $name = $number,)* }
 
         impl FrameType {
-            /// All of them, by number.
+            /// All frame types, by number.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The type with this number, if there is one.
@@ -34,7 +34,7 @@ frame_types! {
     SendPacket = 0x04;
     /// Server to client: source key, packet.
     RecvPacket = 0x05;
-    /// Server to client: nothing.
+    /// Server to client: empty.
     KeepAlive = 0x06;
     /// Client to server: whether this relay is the client's home, one byte.
     NotePreferred = 0x07;
@@ -44,21 +44,21 @@ frame_types! {
     PeerPresent = 0x09;
     /// Mesh peer to server: source key, destination key, packet.
     ForwardPacket = 0x0a;
-    /// Mesh peer to server: nothing. Asks for PeerPresent and PeerGone of everybody.
+    /// Mesh peer to server: empty. Requests PeerPresent and PeerGone for every client.
     WatchConns = 0x10;
-    /// Mesh peer to server: key whose connections to close.
+    /// Mesh peer to server: the key whose connections the server closes.
     ClosePeer = 0x11;
-    /// Both ways: eight bytes to be echoed.
+    /// Both ways: eight bytes that the Pong repeats.
     Ping = 0x12;
-    /// Both ways: the echoed bytes.
+    /// Both ways: the bytes of the Ping.
     Pong = 0x13;
-    /// Server to client: text of a problem; empty: healthy again.
+    /// Server to client: text of a problem; empty text: the problem is over.
     Health = 0x14;
-    /// Server to client: reconnect in, try for; milliseconds.
+    /// Server to client: time until reconnecting, time to keep trying; milliseconds.
     Restarting = 0x15;
 }
 
-/// A frame header: what comes, and how long it is.
+/// A frame header: type and payload length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Number of the frame type, known or not.
@@ -84,7 +84,7 @@ impl Header {
         [self.kind, a, b, c, d]
     }
 
-    /// The header in these bytes; any five bytes are one.
+    /// Decodes a header; any five bytes are a header.
     pub const fn decode(bytes: &[u8; HEADER_LEN]) -> Self {
         let [kind, a, b, c, d] = *bytes;
         Self { kind, len: u32::from_be_bytes([a, b, c, d]) }

@@ -1,6 +1,6 @@
-//! Which frame lengths are legal, decided from the header alone, before a byte of payload is read.
+//! Decides from the header alone which frame lengths are legal, before any payload is read.
 //!
-//! One function per place in a connection's life. Values are those of upstream (`derp/derpserver`): a
+//! There is one function for each state of a connection. The values are upstream's (`derp/derpserver`): a
 //! violation closes the connection.
 
 use super::{
@@ -12,38 +12,38 @@ use super::{
 /// What to do with a frame of legal length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Hand it over.
+    /// Deliver the frame.
     Deliver,
-    /// Read past it.
+    /// Read and discard the frame.
     Skip,
 }
 
 /// What is wrong with a frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderFault {
-    /// No frame of this type is that long.
+    /// The frame is longer than its type allows.
     TooLong,
-    /// No frame of this type is that short.
+    /// The frame is shorter than its type allows.
     TooShort,
-    /// This type may not come now.
+    /// This type is not allowed now.
     Unexpected,
 }
 
-/// A frame that ends the connection, by its header.
+/// A frame whose header ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "std", derive(thiserror::Error))]
 #[cfg_attr(feature = "std", error("frame of type {:#04x} and length {}: {fault:?}", header.kind, header.len))]
 pub struct FrameError {
-    /// Type and length as received.
+    /// Type and length from the wire.
     pub header: Header,
-    /// What is wrong with them.
+    /// What is wrong with the header.
     pub fault: HeaderFault,
 }
 
-/// A server, once the client has logged in.
+/// The limits of a server after the client has logged in.
 ///
 /// # Errors
-/// The length is not one of its type.
+/// The frame's length is not legal for its type.
 pub fn server(header: Header) -> Result<Disposition, FrameError> {
     let (min, max) = match header.frame_type() {
         Some(FrameType::SendPacket) => (KEY_LEN, KEY_LEN + MAX_PACKET),
@@ -52,16 +52,16 @@ pub fn server(header: Header) -> Result<Disposition, FrameError> {
         Some(FrameType::WatchConns) => (0, 0),
         Some(FrameType::ClosePeer) => (KEY_LEN, KEY_LEN),
         Some(FrameType::Ping) => (PING_LEN, MAX_PING),
-        // Also known types that clients have no business sending, Pong among them.
+        // This includes known types that clients should not send, such as Pong.
         _ => return within(header, 0, MAX_UNKNOWN_FRAME).map(|()| Disposition::Skip),
     };
     within(header, min, max).map(|()| Disposition::Deliver)
 }
 
-/// A server that waits for ClientInfo: nothing else may come.
+/// The limits of a server that waits for ClientInfo: only that frame is allowed.
 ///
 /// # Errors
-/// It is another frame, or of a length that ClientInfo does not have.
+/// The frame is not a ClientInfo, or its length is not legal.
 pub fn login(header: Header) -> Result<Disposition, FrameError> {
     if header.frame_type() != Some(FrameType::ClientInfo) {
         return Err(FrameError { header, fault: HeaderFault::Unexpected });
@@ -69,10 +69,10 @@ pub fn login(header: Header) -> Result<Disposition, FrameError> {
     within(header, MIN_CLIENT_INFO, MAX_CLIENT_INFO).map(|()| Disposition::Deliver)
 }
 
-/// A client: everything is delivered that is not absurdly long.
+/// The limits of a client: it accepts every frame up to [`MAX_CLIENT_FRAME`].
 ///
 /// # Errors
-/// It is longer than any frame.
+/// The frame is too long.
 pub fn client(header: Header) -> Result<Disposition, FrameError> {
     within(header, 0, MAX_CLIENT_FRAME).map(|()| Disposition::Deliver)
 }

@@ -1,4 +1,4 @@
-//! Login: how a client proves its key, as in upstream's `derp/derpserver`.
+//! Login: how a client proves that it owns its key, as in upstream's `derp/derpserver`.
 //!
 //! ```text
 //!   server                                client
@@ -7,9 +7,9 @@
 //!     | -- ServerInfo, sealed ---------------> |
 //! ```
 //!
-//! The client's key is claimed in clear and proved by the box: only its holder can seal one that opens under
-//! it. There is no error frame; whatever goes wrong, the server closes the connection. No I/O and no clock in
-//! here.
+//! The client sends its key in clear, and the box proves it: only the owner of the private key can seal a box
+//! that opens with the public key. DERP has no error frame; on any error the server closes the connection.
+//! This module does no I/O and reads no clock.
 
 mod client;
 
@@ -23,20 +23,20 @@ use super::{
 };
 use crate::key::{NodePrivate, NodePublic, NodeShared};
 
-/// A server that has sent its key and waits for the client's.
+/// A server that has sent its key and waits for ClientInfo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpectInfo {
     deadline_ns: u64,
 }
 
-/// A client whose key is proved. Whether it may stay is for the access rules to say.
+/// A client whose key is proved. The access rules decide whether it may stay.
 #[derive(Debug)]
 pub struct Ready {
     /// The client's key.
     pub key: NodePublic,
-    /// What it said about itself.
+    /// What the client told the server about itself.
     pub info: ClientInfo,
-    /// The box between the server and it: computing it costs more than the rest of a login together.
+    /// The box between the server and this client. Computing it costs more than all other steps of a login.
     pub shared: NodeShared,
 }
 
@@ -44,44 +44,44 @@ pub struct Ready {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginError {
-    /// The application name is not one.
+    /// The application name is not valid.
     #[error("invalid application name")]
     BadAppName,
-    /// The box was not sealed by this key for ours.
+    /// The box was not sealed by this key for the server's key.
     #[error("the sealed client info does not open")]
     BadBox,
-    /// The body is not the JSON it should be.
+    /// The body is not the expected JSON.
     #[error("client info: {0}")]
     BadJson(serde_json::Error),
-    /// Not done within ten seconds.
+    /// The login took longer than ten seconds.
     #[error("no client info in time")]
     Timeout,
-    /// The frame is longer than any client info.
+    /// The frame is longer than any ClientInfo.
     #[error("client info of {0} bytes is too long")]
     TooLong(usize),
-    /// The frame does not even hold key and nonce.
+    /// The frame is shorter than a key and a nonce.
     #[error("client info of {0} bytes is too short")]
     TooShort(usize),
-    /// Another frame came instead.
+    /// The first frame was not a ClientInfo.
     #[error("frame of type {0:#04x} instead of client info")]
     UnexpectedFrame(u8),
-    /// The key is zero, or another that makes no secret.
+    /// The key is zero or another key of small order.
     #[error("client key is zero")]
     ZeroKey,
 }
 
 impl ExpectInfo {
-    /// From the moment the ServerKey frame is written; times are nanoseconds of any monotonic clock.
+    /// Starts when the ServerKey frame is written; times are nanoseconds of any monotonic clock.
     pub const fn new(now_ns: u64) -> Self {
         Self { deadline_ns: now_ns.saturating_add(LOGIN_TIMEOUT_NS) }
     }
 
-    /// When to give up.
+    /// When the server closes the connection if the login is not done.
     pub const fn deadline_ns(&self) -> u64 {
         self.deadline_ns
     }
 
-    /// Fails once the time is up; for the sweep over connections that say nothing.
+    /// Fails after the deadline; the periodic check of silent connections calls it.
     ///
     /// # Errors
     /// [`LoginError::Timeout`].
@@ -89,11 +89,11 @@ impl ExpectInfo {
         if now_ns >= self.deadline_ns { Err(LoginError::Timeout) } else { Ok(()) }
     }
 
-    /// Takes the client's first frame. [`limits::login`](super::limits::login) keeps others away before they
-    /// are read.
+    /// Reads the client's first frame. [`limits::login`](super::limits::login) refuses other frames before
+    /// their payload is read.
     ///
     /// # Errors
-    /// The time is up, or the frame is not a ClientInfo that proves its key.
+    /// The deadline is over, or the frame is not a ClientInfo that proves its key.
     pub fn on_frame(
         self,
         header: Header,

@@ -1,7 +1,7 @@
-//! What frames say: borrowed views, one enum per direction.
+//! The contents of frames as borrowed values: one enum per direction.
 //!
-//! Parsing checks lengths and shapes, nothing else: who may send what, and when, is for the connection to
-//! decide. Encoding writes a whole frame, header included.
+//! Parsing checks only lengths and shapes. The connection decides who may send which frame, and when.
+//! Encoding writes a whole frame with its header.
 
 mod from_client;
 mod from_server;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::key::NodePublic;
 
-/// A frame whose payload has not the shape its type asks for.
+/// A frame whose payload does not have the shape of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
@@ -27,8 +27,7 @@ pub enum MessageError {
     Magic,
 }
 
-/// Header and source key of a RecvPacket frame: what goes in front of a relayed payload of `payload_len`
-/// bytes.
+/// Header and source key of a RecvPacket frame. A relayed payload of `payload_len` bytes follows them.
 pub fn recv_packet_header(source: &NodePublic, payload_len: usize) -> [u8; HEADER_LEN + KEY_LEN] {
     let mut out = [0; HEADER_LEN + KEY_LEN];
     let header = Header::new(FrameType::RecvPacket, (KEY_LEN + payload_len) as u32);
@@ -37,7 +36,7 @@ pub fn recv_packet_header(source: &NodePublic, payload_len: usize) -> [u8; HEADE
     out
 }
 
-/// Appends a frame made of `parts`.
+/// Appends a frame whose payload is `parts`, one after another.
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let len = parts.iter().map(|part| part.len()).sum::<usize>();
     out.reserve(HEADER_LEN + len);

@@ -1,6 +1,6 @@
-//! A whole bind message as it goes on the wire: Geneve with the O bit, disco envelope, sealed body.
+//! A whole bind message on the wire: Geneve with the O bit, disco envelope, sealed body.
 //!
-//! All three kinds have the same length, so that the relay never answers with more than it was sent.
+//! All three kinds have the same length, so the relay never answers with more bytes than it received.
 
 use super::{
     Envelope, HEADER_LEN,
@@ -14,7 +14,7 @@ use crate::{
 /// Bytes of the UDP payload.
 pub const CONTROL_LEN: usize = GENEVE_LEN + HEADER_LEN + BOX_OVERHEAD + BIND_LEN;
 
-/// The UDP payload of a bind message from `sender`, in the session `bind.vni`. A nonce must never be used
+/// The UDP payload of a bind message from `sender` for the session `bind.vni`. A nonce must never be used
 /// twice.
 pub fn seal_control(
     kind: BindKind,

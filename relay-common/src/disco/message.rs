@@ -1,8 +1,8 @@
-//! What is inside a disco box: one byte of type, one of version, body.
+//! The content of a disco box: one byte of type, one byte of version, body.
 //!
-//! Bodies of fixed size may be followed by bytes of a later version, which are ignored. The relay itself
-//! reads and writes the three bind messages only; the rest is for clients, and for nodes that allocate on
-//! their behalf.
+//! A body of fixed size may be followed by bytes of a later version, which are ignored. The relay itself
+//! reads and writes only the three bind messages. Clients use the others, and so do nodes that allocate
+//! sessions for them.
 
 mod bind;
 mod endpoint;
@@ -14,7 +14,7 @@ pub use ping::{Ping, Pong};
 
 use crate::endpoint::ServerEndpoint;
 
-/// The message version that exists.
+/// The only message version so far.
 const VERSION: u8 = 0;
 /// Bytes of type and version.
 const PREFIX_LEN: usize = 2;
@@ -25,55 +25,55 @@ const CALL_ME_MAYBE_VIA: u8 = 0x07;
 const ALLOCATE_REQUEST: u8 = 0x08;
 const ALLOCATE_RESPONSE: u8 = 0x09;
 
-/// A message out of its box.
+/// The message in an opened box.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// 08: a client asks a node for a session.
+    /// 08: a client asks a relay node for a session.
     AllocateRequest(AllocateRequest),
-    /// 09: the node's answer.
+    /// 09: the relay node's answer.
     AllocateResponse(AllocateResponse),
     /// 04, 05, 06: the bind handshake.
     Bind(BindKind, Bind),
-    /// 07: a client tells its peer of a session.
+    /// 07: a client tells its peer about a session.
     CallMeMaybeVia(ServerEndpoint),
-    /// 01: is this path alive?
+    /// 01: probes a path.
     Ping(Ping),
-    /// 02: it is.
+    /// 02: answers a Ping.
     Pong(Pong),
 }
 
-/// Why a plaintext is not a message we know.
+/// Why a plaintext is not a known message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
     /// A lifetime is negative.
     #[error("negative lifetime")]
     Lifetime,
-    /// Too short for its type, or not a whole number of addresses.
+    /// The body is too short for its type, or is not a whole number of addresses.
     #[error("disco message has the wrong length")]
     Length,
-    /// A type that is not read here.
+    /// A type that this parser does not read.
     #[error("disco message of type {0:#04x}")]
     Type(u8),
-    /// A later version of a message that may not be read by the rules of this one.
+    /// A later version of a message, which version 0's rules may not read.
     #[error("disco message of version {0}")]
     Version(u8),
-    /// A VNI out of range.
+    /// The VNI is out of range.
     #[error("VNI is out of range")]
     Vni,
 }
 
 impl Message {
-    /// The message in an opened box.
+    /// Parses the message in an opened box.
     ///
     /// # Errors
-    /// The field that is wrong, or a type that the relay does not read.
+    /// The field that is wrong, or a type that this parser does not read.
     pub fn parse(plain: &[u8]) -> Result<Self, MessageError> {
         let ([kind, version], body) = plain.split_first_chunk().ok_or(MessageError::Length)?;
         if let Some(kind) = BindKind::from_u8(*kind) {
             return Ok(Self::Bind(kind, Bind::parse_body(body)?));
         }
-        // Of these, upstream reads a later version as empty, which says nothing that could be used.
+        // Upstream reads a later version of these three messages as empty, so the message has no use.
         if matches!(*kind, CALL_ME_MAYBE_VIA | ALLOCATE_REQUEST | ALLOCATE_RESPONSE) && *version != VERSION {
             return Err(MessageError::Version(*version));
         }

@@ -1,14 +1,14 @@
-//! Why the XDP program left by the exit it took: one list for the kernel's counter, the daemon's metric and
+//! The reasons with which the XDP program ends: one list for the kernel's counter, the daemon's metric and
 //! its label.
 
 /// What an exit does with the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Hand the untouched frame to the kernel, and so to the daemon's sockets.
+    /// Hand the unchanged frame to the kernel, which delivers it to the daemon's sockets.
     Pass,
-    /// Drop it: userspace would not deliver it either.
+    /// Drop the frame: userspace would not deliver it either.
     Drop,
-    /// Send it out of the interface it came in by.
+    /// Send the frame out of the interface on which it arrived.
     Tx,
 }
 
@@ -20,7 +20,7 @@ macro_rules! reasons {
         pub enum XdpReason { $($(#[$doc])* $name = $index,)* }
 
         impl XdpReason {
-            /// All of them, by index.
+            /// All reasons, by index.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The label in metrics, status and tests.
@@ -43,11 +43,11 @@ reasons! {
     Disabled = 1, "disabled", Pass;
     /// The daemon's heartbeat is older than [`super::HEARTBEAT_LIMIT_NS`].
     HeartbeatStale = 2, "heartbeat_stale", Pass;
-    /// Shorter than the headers it claims to have.
+    /// The frame is shorter than its headers.
     Truncated = 3, "truncated", Pass;
     /// Not IPv4: ARP, IPv6, VLAN tags and the rest.
     NotIpv4 = 4, "not_ipv4", Pass;
-    /// An IPv4 header that is not 20 bytes of version 4.
+    /// The IPv4 header is not 20 bytes of version 4.
     IpOptions = 5, "ip_options", Pass;
     /// Not UDP.
     NotUdp = 6, "not_udp", Pass;
@@ -63,11 +63,11 @@ reasons! {
     NotGeneve = 11, "not_geneve", Pass;
     /// A control packet: the bind handshake belongs to userspace.
     Control = 12, "control", Pass;
-    /// No session with this VNI in the map.
+    /// The map has no session with this VNI.
     UnknownVni = 13, "unknown_vni", Pass;
-    /// The session's expiry is past.
+    /// The session has expired.
     Expired = 14, "expired", Pass;
-    /// Source and destination are not those of either leg.
+    /// Source and destination match neither leg.
     NotALeg = 15, "not_a_leg", Pass;
     /// The frame is addressed to another host's link-layer address.
     OtherMac = 16, "other_mac", Pass;
@@ -75,7 +75,7 @@ reasons! {
     OtherInterface = 17, "other_interface", Pass;
     /// Larger than the other leg's MTU.
     TooBig = 18, "too_big", Pass;
-    /// The UDP checksum is only the pseudo-header sum: a local sender left the rest to its device.
+    /// The UDP checksum holds only the pseudo-header sum: a local sender left the rest to its network device.
     PartialChecksum = 19, "partial_checksum", Pass;
     /// The TTL would reach zero.
     TtlExpired = 20, "ttl_expired", Drop;

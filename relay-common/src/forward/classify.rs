@@ -1,7 +1,7 @@
-//! Every check between a frame and the decision to forward it; nothing is written here.
+//! Every check that decides whether a frame is forwarded; this module writes nothing.
 //!
-//! The order is the order of the reasons a frame is counted under: first what the frame alone tells, cheapest
-//! first, then the clock, then the session. Each exit is one [`XdpReason`].
+//! The checks run in this order: the frame alone (cheapest first), then the clock, then the session. The
+//! first check that fails gives the [`XdpReason`] under which the frame is counted.
 
 use super::{Decision, Endpoint};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 /// Decides what happens to `frame`; see [`super::apply`] for the arguments.
 ///
 /// # Errors
-/// The reason for which the frame is not forwarded.
+/// Why the frame is not forwarded.
 #[inline(always)]
 pub fn classify<'s>(
     frame: &impl Frame,
@@ -60,7 +60,7 @@ pub fn classify<'s>(
     })
 }
 
-/// A whole IPv4/UDP/Geneve data packet to the relay's port, not yet known to belong to a session.
+/// A whole IPv4/UDP/Geneve data packet for the relay's port; its session is not yet known.
 struct Packet<'f> {
     eth: &'f EthHeader,
     ip: &'f Ipv4Header,
@@ -70,7 +70,7 @@ struct Packet<'f> {
     vni: u32,
 }
 
-/// What can be told from the frame alone.
+/// Makes every check that needs only the frame.
 #[inline(always)]
 fn parse(frame: &impl Frame, udp_port: [u8; 2]) -> Result<Packet<'_>, XdpReason> {
     let eth = EthHeader::view(frame.get(0).ok_or(XdpReason::Truncated)?);
@@ -104,7 +104,8 @@ fn parse(frame: &impl Frame, udp_port: [u8; 2]) -> Result<Packet<'_>, XdpReason>
     if !ip.checksum_is_right() {
         return Err(XdpReason::BadIpChecksum);
     }
-    // Clients send datagrams of one byte as well (upstream's GSO sentinel): well formed, but no Geneve.
+    // Clients also send datagrams of one byte (upstream's GSO sentinel), which are well formed but not
+    // Geneve.
     if usize::from(payload_length) < GENEVE_LEN {
         return Err(XdpReason::NotGeneve);
     }
@@ -117,7 +118,7 @@ fn parse(frame: &impl Frame, udp_port: [u8; 2]) -> Result<Packet<'_>, XdpReason>
 }
 
 impl Packet<'_> {
-    /// Whether this client sent it, to the relay address this client talks to.
+    /// Whether this client sent the packet to the relay address that the client uses.
     #[inline(always)]
     fn is_from(&self, leg: &LegEntry) -> bool {
         self.udp.source_port == leg.remote_port
@@ -126,18 +127,19 @@ impl Packet<'_> {
             && is_mapped(&leg.local_ip, self.ip.destination)
     }
 
-    /// Whether the way out towards `out` can take it as it is.
+    /// Whether the packet can leave towards `out` without userspace.
     #[inline(always)]
     fn may_leave_by(&self, out: &LegEntry, ingress: u32) -> Result<(), XdpReason> {
         if out.egress != ingress {
             return Err(XdpReason::OtherInterface);
         }
-        // In by the interface it leaves by, so it has to be addressed to that interface. A frame for another
-        // host is seen in promiscuous mode, and forwarding it would deliver it twice.
+        // The frame leaves through the interface on which it arrived, so it must be addressed to that
+        // interface. In promiscuous mode the program also sees frames for other hosts; forwarding one would
+        // deliver it twice.
         if self.eth.destination != out.egress_mac {
             return Err(XdpReason::OtherMac);
         }
-        // The other leg may be bound over IPv6: such a session is userspace's.
+        // The other leg may be bound over IPv6; userspace forwards such a session.
         if !is_ipv4(&out.local_ip) || !is_ipv4(&out.remote_ip) {
             return Err(XdpReason::NotALeg);
         }
@@ -153,9 +155,9 @@ impl Packet<'_> {
         Ok(())
     }
 
-    /// Whether the sender left the checksum to its device, which is what a packet from a guest or container
-    /// on this host looks like. Only the kernel, which still has the packet's metadata, can complete it. One
-    /// in 65,536 complete checksums looks the same and takes the slow path for it.
+    /// Whether the sender left the checksum to its network device, as guests and containers on this host do.
+    /// Only the kernel, which still has the packet's metadata, can complete it. One in 65,536 complete
+    /// checksums looks the same, and its packet takes the slow path.
     #[inline(always)]
     fn checksum_is_partial(&self) -> bool {
         self.udp.checksum != NO_CHECKSUM
@@ -163,7 +165,7 @@ impl Packet<'_> {
     }
 }
 
-/// `::ffff:0:0/96`, the form in which the maps hold IPv4 addresses.
+/// `::ffff:0:0/96`, the prefix of IPv4 addresses in the maps.
 const MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 #[inline(always)]

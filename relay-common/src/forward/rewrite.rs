@@ -1,4 +1,4 @@
-//! The header rewrite: constant work on 42 bytes, and it cannot fail.
+//! The header rewrite: constant work on 42 bytes that cannot fail.
 
 use super::Decision;
 use crate::net::{
@@ -7,11 +7,11 @@ use crate::net::{
     udp::NO_CHECKSUM,
 };
 
-/// Turns a received packet into the one for the other leg.
+/// Turns a received packet into the packet for the other leg.
 ///
-/// The TTL goes down by one and both checksums follow incrementally; TOS, identification and the
-/// don't-fragment flag stay, because receivers merge packets (GRO) only while these are steady. A datagram
-/// without a UDP checksum stays without.
+/// The TTL goes down by one, and both checksums are updated incrementally. TOS, identification and the
+/// don't-fragment flag stay the same, because receivers merge packets (GRO) only while these do not vary. A
+/// datagram without a UDP checksum stays without one.
 #[inline(always)]
 pub fn rewrite(headers: &mut Ipv4UdpHeaders, decision: &Decision) {
     let Ipv4UdpHeaders { eth, ip, udp } = headers;

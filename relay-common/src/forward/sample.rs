@@ -1,5 +1,5 @@
-//! A bound session, its packets, and at least one frame for every exit: what the host's rules and the loaded
-//! program are both held to.
+//! A bound session, its packets, and at least one frame for every reason. Tests check both the rules on the
+//! host and the loaded program against them.
 
 use std::{net::SocketAddrV4, vec::Vec};
 
@@ -16,16 +16,16 @@ use crate::{
 pub const VNI: u32 = 0x0012_3456;
 /// The session's slot in `LEG_STATS`.
 pub const STATS_SLOT: u32 = 3;
-/// Where both clients reach the relay.
+/// The address at which both clients reach the relay.
 pub const RELAY: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 1), 7777);
 /// The two clients.
 pub const CLIENTS: [SocketAddrV4; 2] = [
     SocketAddrV4::new(std::net::Ipv4Addr::new(198, 51, 100, 10), 41_641),
     SocketAddrV4::new(std::net::Ipv4Addr::new(203, 0, 113, 20), 50_001),
 ];
-/// The relay's interface.
+/// Link-layer address of the relay's interface.
 pub const RELAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
-/// The routers towards the two clients.
+/// Link-layer addresses of the routers towards the two clients.
 pub const ROUTER_MACS: [[u8; 6]; 2] = [[0x02, 0, 0, 0, 0x0a, 0x0a], [0x02, 0, 0, 0, 0x0b, 0x0b]];
 /// The MTU towards both clients, in bytes.
 pub const MTU: u16 = 1500;
@@ -35,7 +35,7 @@ pub fn mapped(address: SocketAddrV4) -> [u8; 16] {
     address.ip().to_ipv6_mapped().octets()
 }
 
-/// A leg by its addresses.
+/// A leg between a client and a relay address.
 pub fn leg(client: SocketAddrV4, relay: SocketAddrV4, router_mac: [u8; 6], interface: u32) -> LegEntry {
     LegEntry {
         remote_ip: mapped(client),
@@ -91,8 +91,8 @@ pub fn frame(leg: usize, payload: &[u8]) -> Vec<u8> {
     .to_frame()
 }
 
-/// The frame the other client has to receive for [`frame`] with the same arguments, built without the
-/// rewrite.
+/// The frame that the other client must receive for [`frame`] with the same arguments. It is built without
+/// the rewrite.
 pub fn forwarded(leg: usize, payload: &[u8]) -> Vec<u8> {
     Datagram {
         source_mac: RELAY_MAC,
@@ -107,22 +107,22 @@ pub fn forwarded(leg: usize, payload: &[u8]) -> Vec<u8> {
     .to_frame()
 }
 
-/// One frame and the exit it has to take.
+/// One frame and the reason with which the program must end.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What is special about it.
+    /// What is special about the frame.
     pub name: &'static str,
-    /// The exit.
+    /// The expected reason.
     pub reason: XdpReason,
     /// The frame.
     pub frame: Vec<u8>,
-    /// What the daemon has set.
+    /// The configuration that the daemon has set.
     pub config: Config,
-    /// What the map holds under [`VNI`].
+    /// The map's entry for [`VNI`].
     pub session: SessionEntry,
 }
 
-/// At least one case for every reason. `now_ns` is the clock, `interface` the one the frames come in by.
+/// At least one case for every reason. `now_ns` is the time; the frames arrive on `interface`.
 pub fn cases(now_ns: u64, interface: u32) -> Vec<Case> {
     let base = Case {
         name: "",
@@ -144,7 +144,7 @@ pub fn cases(now_ns: u64, interface: u32) -> Vec<Case> {
 
 type Add<'a> = &'a mut dyn FnMut(XdpReason, &'static str, &dyn Fn(&mut Case));
 
-/// Frames that are right in themselves.
+/// Adds frames that are well formed.
 fn well_formed(add: Add<'_>, now_ns: u64) {
     use XdpReason as R;
     let first = |case: &mut Case, change: &dyn Fn(&mut LegEntry)| change(&mut case.session.legs[0]);
@@ -200,7 +200,7 @@ fn well_formed(add: Add<'_>, now_ns: u64) {
     add(R::TtlExpired, "TTL of zero", &|c| patch(&mut c.frame, 22, 0));
 }
 
-/// Frames that are wrong, cut or none of ours.
+/// Adds frames that are malformed, truncated or not for the relay.
 fn malformed(add: Add<'_>) {
     use XdpReason as R;
     add(R::Truncated, "an Ethernet header alone", &|c| c.frame.truncate(14));
@@ -234,19 +234,19 @@ fn malformed(add: Add<'_>) {
     add(R::NotGeneve, "the reserved byte", &|c| patch(&mut c.frame, IPV4_PAYLOAD_OFFSET + 7, 0x01));
 }
 
-/// Changes a byte and makes both checksums right again.
+/// Changes a byte and corrects both checksums.
 fn patch(frame: &mut [u8], at: usize, value: u8) {
     frame[at] = value;
     fill_checksums(frame);
 }
 
-/// Changes a byte and makes the IP checksum right again.
+/// Changes a byte and corrects the IP checksum.
 fn patch_ip(frame: &mut [u8], at: usize, value: u8) {
     frame[at] = value;
     fill_ip_checksum(frame);
 }
 
-/// Writes what the kernel writes when a device with checksum offload is to do the rest.
+/// Writes the partial checksum that the kernel leaves for a device with checksum offload.
 fn leave_checksum_to_device(frame: &mut [u8]) {
     let headers: &mut [u8; IPV4_PAYLOAD_OFFSET] = frame.first_chunk_mut().expect("a whole frame");
     let headers = Ipv4UdpHeaders::view_mut(headers);

@@ -6,8 +6,8 @@ use subtle::ConstantTimeEq;
 
 /// A mesh pre-shared key. Holders may watch, forward and close peers.
 ///
-/// Equality takes the same time for any two keys, and a zero key equals nothing, not even itself: it is what
-/// an unset key looks like, and must open no door.
+/// Equality takes the same time for any two keys. A zero key stands for an unset key, so it equals no key,
+/// not even itself, and gives no access.
 #[derive(Clone)]
 pub struct MeshKey([u8; KEY_LEN]);
 
@@ -23,7 +23,7 @@ impl MeshKey {
         (self.0.ct_eq(&other.0) & !zero).into()
     }
 
-    /// 64 lowercase hex digits. The secret itself: for the sealed ClientInfo only.
+    /// 64 lowercase hex digits. The text is the secret: use it only in the sealed ClientInfo.
     pub fn to_text(&self) -> String {
         const_hex::encode(self.0)
     }
@@ -44,7 +44,7 @@ impl fmt::Debug for MeshKey {
 impl FromStr for MeshKey {
     type Err = KeyError;
 
-    /// Exactly 64 hex digits of either case; a key file's line end is the caller's to trim.
+    /// Parses exactly 64 hex digits of either case; the caller removes a key file's line end.
     fn from_str(s: &str) -> Result<Self, KeyError> {
         text::parse(s, "").map(Self)
     }

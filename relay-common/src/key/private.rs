@@ -1,4 +1,4 @@
-//! Private keys: generated clamped, never shown, and able to seal and open boxes.
+//! Private keys. They are clamped, are never displayed, and seal and open boxes.
 
 use super::{
     DiscoPublic, DiscoShared, KEY_LEN, KeyError, NONCE_LEN, NodePublic, NodeShared, shared::SharedBox, text,
@@ -7,7 +7,7 @@ use core::{fmt, str::FromStr};
 use crypto_box::SecretKey;
 use rand_core::{CryptoRng, RngCore};
 
-/// What the text form of a private key starts with, in derper's key file too.
+/// Prefix of a private key's text form, which derper's key file also uses.
 const PREFIX: &str = "privkey:";
 
 macro_rules! private_key {
@@ -17,7 +17,7 @@ macro_rules! private_key {
         pub struct $name(SecretKey);
 
         impl $name {
-            /// A fresh key.
+            /// Generates a new key.
             pub fn generate(rng: &mut (impl CryptoRng + RngCore)) -> Self {
                 let mut bytes = [0; KEY_LEN];
                 rng.fill_bytes(&mut bytes);
@@ -34,7 +34,7 @@ macro_rules! private_key {
                 $public::from_bytes(self.0.public_key().to_bytes())
             }
 
-            /// `privkey:` and 64 hex digits. The secret itself: for key files only.
+            /// `privkey:` and 64 hex digits. The text is the secret: use it only in key files.
             pub fn to_text(&self) -> String {
                 format!("{PREFIX}{}", const_hex::encode(self.0.to_bytes()))
             }
@@ -67,24 +67,24 @@ private_key! {
 }
 
 impl NodePrivate {
-    /// The box between us and `peer`; nothing if `peer` is zero or another key of small order.
+    /// The box between this key and `peer`; `None` if `peer` is zero or another key of small order.
     pub fn shared(&self, peer: &NodePublic) -> Option<NodeShared> {
         SharedBox::new(&self.0, peer.as_bytes()).map(NodeShared)
     }
 
-    /// [`NodeShared::seal`], for one message.
+    /// Seals one message; see [`NodeShared::seal`].
     pub fn seal_to(&self, peer: &NodePublic, nonce: [u8; NONCE_LEN], plain: &[u8]) -> Option<Vec<u8>> {
         Some(self.shared(peer)?.seal(nonce, plain))
     }
 
-    /// [`NodeShared::open`], for one message.
+    /// Opens one message; see [`NodeShared::open`].
     pub fn open_from(&self, peer: &NodePublic, sealed: &[u8]) -> Option<Vec<u8>> {
         self.shared(peer)?.open(sealed)
     }
 }
 
 impl DiscoPrivate {
-    /// The box between us and `peer`; nothing if `peer` is zero or another key of small order.
+    /// The box between this key and `peer`; `None` if `peer` is zero or another key of small order.
     pub fn shared(&self, peer: &DiscoPublic) -> Option<DiscoShared> {
         SharedBox::new(&self.0, peer.as_bytes()).map(DiscoShared)
     }

@@ -2,8 +2,8 @@
 //! XSalsa20-Poly1305).
 //!
 //! A sealed message is the 16-byte tag, then the ciphertext. Computing the shared secret is the expensive
-//! part, so it is done once per pair. A peer key of small order (zero among them) makes a secret everybody
-//! knows; such keys are refused here, which is where upstream panics (`types/key`).
+//! part, so it is done once per pair. With a peer key of small order, such as zero, everybody knows the
+//! secret. This module refuses such keys; upstream panics on them (`types/key`).
 
 use super::{KEY_LEN, NONCE_LEN};
 use crypto_box::{Nonce, PublicKey, SalsaBox, SecretKey, Tag, aead::AeadInPlace};
@@ -15,14 +15,14 @@ pub const BOX_OVERHEAD: usize = 16;
 pub struct DiscoShared(pub(super) SharedBox);
 
 impl DiscoShared {
-    /// Tag and ciphertext of `plain`. A nonce must never be used twice.
+    /// Seals `plain` into tag and ciphertext. A nonce must never be used twice.
     pub fn seal(&self, nonce: &[u8; NONCE_LEN], plain: &[u8]) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(BOX_OVERHEAD + plain.len());
         self.0.seal_onto(nonce, plain, &mut sealed);
         sealed
     }
 
-    /// The plaintext, if the box was sealed by the peer for us. One allocation, of its exact size.
+    /// Opens a box that the peer sealed for this key. It makes one allocation of the exact size.
     pub fn open(&self, nonce: &[u8; NONCE_LEN], sealed: &[u8]) -> Option<Vec<u8>> {
         let mut plain = vec![0; sealed.len().checked_sub(BOX_OVERHEAD)?];
         self.0.open_into(nonce, sealed, &mut plain)?;
@@ -41,7 +41,7 @@ impl DiscoShared {
 pub struct NodeShared(pub(super) SharedBox);
 
 impl NodeShared {
-    /// Nonce, tag and ciphertext of `plain`. A nonce must never be used twice.
+    /// Seals `plain` into nonce, tag and ciphertext. A nonce must never be used twice.
     pub fn seal(&self, nonce: [u8; NONCE_LEN], plain: &[u8]) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(NONCE_LEN + BOX_OVERHEAD + plain.len());
         sealed.extend_from_slice(&nonce);
@@ -49,7 +49,7 @@ impl NodeShared {
         sealed
     }
 
-    /// The plaintext of nonce, tag and ciphertext, if the peer sealed them for us.
+    /// Opens nonce, tag and ciphertext that the peer sealed for this key.
     pub fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut plain = vec![0; sealed.len().checked_sub(BOX_OVERHEAD)?];
@@ -74,7 +74,7 @@ impl core::fmt::Debug for DiscoShared {
 pub(super) struct SharedBox(SalsaBox);
 
 impl SharedBox {
-    /// The box, or nothing if `peer` is of small order.
+    /// Computes the box; `None` if `peer` is of small order.
     pub(super) fn new(private: &SecretKey, peer: &[u8; KEY_LEN]) -> Option<Self> {
         (!has_small_order(peer)).then(|| Self(SalsaBox::new(&PublicKey::from_bytes(*peer), private)))
     }
@@ -87,12 +87,12 @@ impl SharedBox {
         let (tag, text) = out[start..].split_at_mut(BOX_OVERHEAD);
         match self.0.encrypt_in_place_detached(Nonce::from_slice(nonce), &[], text) {
             Ok(computed) => tag.copy_from_slice(&computed),
-            // Only for associated data, of which there is none, or past Salsa20's 2^70 bytes.
+            // Sealing fails only for associated data, which is empty here, or past Salsa20's 2^70 bytes.
             Err(_) => out.truncate(start),
         }
     }
 
-    /// Opens `sealed` into `plain`, which must be shorter by the overhead exactly.
+    /// Opens `sealed` into `plain`, which must be shorter by exactly the overhead.
     pub(super) fn open_into(&self, nonce: &[u8; NONCE_LEN], sealed: &[u8], plain: &mut [u8]) -> Option<()> {
         let (tag, text) = sealed.split_at_checked(BOX_OVERHEAD)?;
         if text.len() != plain.len() {
@@ -103,8 +103,8 @@ impl SharedBox {
     }
 }
 
-/// Whether a point has order 1, 2, 4 or 8, on the curve or its twist: 0, 1, p-1, the two of order 8, and p
-/// and p+1, which are 0 and 1 again. The top bit is not part of a coordinate (RFC 7748 section 5).
+/// Whether a point has order 1, 2, 4 or 8 on the curve or its twist: 0, 1, p-1, the two points of order 8,
+/// and p and p+1, which equal 0 and 1. The top bit is not part of a coordinate (RFC 7748 section 5).
 fn has_small_order(point: &[u8; KEY_LEN]) -> bool {
     let mut point = *point;
     point[KEY_LEN - 1] &= 0x7f;

@@ -1,4 +1,4 @@
-//! The text form of keys: a prefix that says the kind, then 64 hex digits.
+//! The text form of keys: a prefix for the kind of key, then 64 hex digits.
 
 use super::KEY_LEN;
 
@@ -9,10 +9,10 @@ pub enum KeyError {
     /// It does not start with this prefix.
     #[cfg_attr(feature = "std", error("key does not start with {0:?}"))]
     Prefix(&'static str),
-    /// After the prefix come this many bytes instead of 64.
+    /// This many bytes follow the prefix, instead of 64.
     #[cfg_attr(feature = "std", error("key has {0} hex digits instead of 64"))]
     Length(usize),
-    /// One of the 64 is not a hex digit.
+    /// One of the 64 bytes is not a hex digit.
     #[cfg_attr(feature = "std", error("key holds something else than hex digits"))]
     Digit,
 }
@@ -26,8 +26,7 @@ pub(crate) fn parse(s: &str, prefix: &'static str) -> Result<[u8; KEY_LEN], KeyE
     const_hex::decode_to_array(digits).map_err(|_| KeyError::Digit)
 }
 
-/// Deserializes anything that is a string in its own text form, without an allocation where the input allows
-/// it.
+/// Deserializes any type from its text form, without an allocation if the input allows that.
 #[cfg(feature = "std")]
 pub(crate) fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

@@ -1,10 +1,10 @@
 //! The Internet checksum: full sums (RFC 1071) and incremental updates (RFC 1624).
 //!
-//! A forwarder updates instead of recomputing: it touches only the words it changes, and a payload that
-//! arrived damaged still carries a wrong checksum when it leaves.
+//! A forwarder updates the checksum and does not recompute it: it reads only the words that change, and a
+//! packet that arrives damaged still has a wrong checksum when it leaves.
 
-/// A one's-complement sum of 16-bit words in network order, carries not yet folded in. Holds at least 65,536
-/// words.
+/// A one's-complement sum of 16-bit words in network order before the carries are folded in. It has room for
+/// at least 65,536 words.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u32);
 
@@ -23,7 +23,7 @@ impl Sum {
         self.with([a, b]).with([c, d])
     }
 
-    /// Adds a run of bytes that begins on a word boundary; an odd last byte counts as if a zero followed.
+    /// Adds bytes that begin on a word boundary; an odd last byte counts as if a zero followed.
     #[must_use]
     pub fn with_bytes(self, bytes: &[u8]) -> Self {
         let (words, tail) = bytes.as_chunks::<2>();
@@ -45,26 +45,26 @@ pub fn full(bytes: &[u8]) -> u16 {
     !Sum::default().with_bytes(bytes).fold()
 }
 
-/// A checksum being carried over to changed words: RFC 1624, equation 3, `~(~HC + ~m + m')`.
+/// Updates a checksum for changed words: RFC 1624, equation 3, `~(~HC + ~m + m')`.
 #[derive(Clone, Copy, Debug)]
 pub struct Update(Sum);
 
 impl Update {
-    /// Starts from the checksum the packet carries.
+    /// Starts with the packet's checksum.
     #[must_use]
     #[inline(always)]
     pub fn of(checksum: [u8; 2]) -> Self {
         Self(Sum::default().with(not(checksum)))
     }
 
-    /// Accounts for one word that changes.
+    /// Replaces one word.
     #[must_use]
     #[inline(always)]
     pub fn replace(self, old: [u8; 2], new: [u8; 2]) -> Self {
         Self(self.0.with(not(old)).with(new))
     }
 
-    /// Accounts for two words that change, such as an IPv4 address.
+    /// Replaces two words, such as an IPv4 address.
     #[must_use]
     #[inline(always)]
     pub fn replace4(self, [a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) -> Self {
@@ -78,7 +78,8 @@ impl Update {
     }
 }
 
-/// UDP writes a computed zero as all ones (RFC 768): zero on the wire says that there is no checksum.
+/// UDP writes a computed zero as all ones (RFC 768), because zero on the wire means that there is no
+/// checksum.
 #[inline(always)]
 pub fn never_zero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
@@ -123,8 +124,8 @@ mod tests {
     fn an_update_that_changes_nothing_keeps_every_checksum_but_the_second_zero() {
         for checksum in 0..=0xffffu16 {
             let same = Update::of(checksum.to_be_bytes()).replace([0x12, 0x34], [0x12, 0x34]).finish();
-            // All ones and zero are the same number in one's complement; a sum that is not empty folds to all
-            // ones.
+            // All ones and zero are the same number in one's complement; the sum of a packet that is not
+            // empty folds to all ones.
             assert_eq!(same, if checksum == 0xffff { 0 } else { checksum });
         }
     }
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(never_zero(1), 1);
     }
 
-    /// Words in which the edge values are frequent.
+    /// Words that are often edge values.
     fn word() -> impl Strategy<Value = [u8; 2]> {
         prop_oneof![Just([0, 0]), Just([0xff, 0xff]), Just([0xff, 0xfe]), Just([0, 1]), any::<[u8; 2]>()]
     }
@@ -147,7 +148,7 @@ mod tests {
             mut words in proptest::collection::vec(word(), 2..40),
             changes in proptest::collection::vec((any::<prop::sample::Index>(), word()), 0..12),
         ) {
-            // A word that is never zero, as TTL and protocol are in a header.
+            // One word is never zero, like TTL and protocol in a header.
             words.push([0x40, 17]);
             let changeable = words.len() - 1;
             let mut update = Update::of(full(&words.concat()).to_be_bytes()).replace([0x40, 17], [0x3f, 17]);

@@ -1,5 +1,4 @@
-//! Whole Ethernet frames around a UDP payload, every length and checksum right: what tests and the lab start
-//! from.
+//! Whole Ethernet frames around a UDP payload with correct lengths and checksums, for tests and the lab.
 
 use std::net::SocketAddrV4;
 use std::vec::Vec;
@@ -67,8 +66,8 @@ impl Datagram<'_> {
     }
 }
 
-/// Computes both checksums of an IPv4/UDP frame in full and writes them. A frame too short for its headers is
-/// left alone.
+/// Computes both checksums of an IPv4/UDP frame in full and writes them. A frame that is too short for its
+/// headers stays unchanged.
 pub fn fill_checksums(frame: &mut [u8]) {
     fill_ip_checksum(frame);
     let Some((headers, payload)) = split(frame) else { return };
@@ -76,14 +75,14 @@ pub fn fill_checksums(frame: &mut [u8]) {
         headers.udp.checksum_over(headers.ip.pseudo_header(headers.udp.length), payload).to_be_bytes();
 }
 
-/// The same for the IP header alone, for frames whose UDP part is meant to be wrong.
+/// Computes and writes only the IP checksum, for frames whose UDP part is wrong on purpose.
 pub fn fill_ip_checksum(frame: &mut [u8]) {
     let Some((headers, _)) = split(frame) else { return };
     headers.ip.checksum = [0, 0];
     headers.ip.checksum = checksum::full(bytemuck::bytes_of(&headers.ip)).to_be_bytes();
 }
 
-/// Whether an IPv4/UDP frame carries exactly the UDP checksum a sender would compute in full.
+/// Whether an IPv4/UDP frame has exactly the UDP checksum that a sender would compute in full.
 pub fn udp_checksum_is_right(frame: &[u8]) -> bool {
     let mut copy = frame.to_vec();
     fill_checksums(&mut copy);
@@ -91,7 +90,7 @@ pub fn udp_checksum_is_right(frame: &[u8]) -> bool {
     frame.len() >= IPV4_PAYLOAD_OFFSET && copy[udp..IPV4_PAYLOAD_OFFSET] == frame[udp..IPV4_PAYLOAD_OFFSET]
 }
 
-/// The headers, and the payload as the IP length has it: padding is not summed.
+/// The headers, and the payload up to the IP length: padding is not part of the sum.
 fn split(frame: &mut [u8]) -> Option<(&mut Ipv4UdpHeaders, &[u8])> {
     let (headers, rest) = frame.split_first_chunk_mut()?;
     let headers = Ipv4UdpHeaders::view_mut(headers);

@@ -15,7 +15,7 @@ pub struct EthHeader {
     pub destination: [u8; 6],
     /// Link-layer address of the sender.
     pub source: [u8; 6],
-    /// What follows, network order.
+    /// Type of the payload, network order.
     pub ethertype: [u8; 2],
 }
 

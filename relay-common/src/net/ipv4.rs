@@ -28,7 +28,7 @@ pub struct Ipv4Header {
     pub fragment: [u8; 2],
     /// Hops the packet may still take.
     pub ttl: u8,
-    /// What follows.
+    /// Protocol of the payload.
     pub protocol: u8,
     /// One's complement of the header's one's-complement sum, network order.
     pub checksum: [u8; 2],
@@ -63,7 +63,7 @@ impl Ipv4Header {
             == 0xffff
     }
 
-    /// TTL and protocol: the 16-bit word in which the checksum sees the TTL.
+    /// TTL and protocol: the 16-bit word of the checksum that contains the TTL.
     #[inline(always)]
     pub fn ttl_word(&self) -> [u8; 2] {
         [self.ttl, self.protocol]
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_header_checksum_of_a_known_packet_is_right_and_one_flipped_bit_is_seen() {
-        // The widely printed example header of the IPv4 checksum articles: 0xb861.
+        // A widely used example header from articles about the IPv4 checksum: 0xb861.
         let mut bytes = [
             0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0x00, 0x01,
             0xc0, 0xa8, 0x00, 0xc7,

@@ -15,7 +15,7 @@ pub struct Ipv6Header {
     pub version_class_flow: [u8; 4],
     /// Bytes behind this header, network order.
     pub payload_length: [u8; 2],
-    /// What follows.
+    /// Type of the next header.
     pub next_header: u8,
     /// Hops the packet may still take.
     pub hop_limit: u8,
@@ -28,7 +28,7 @@ pub struct Ipv6Header {
 header_view!(Ipv6Header, 40);
 
 impl Ipv6Header {
-    /// The version field: 6 in any packet worth looking at.
+    /// The version field: 6 in a valid packet.
     #[inline(always)]
     pub fn version(&self) -> u8 {
         self.version_class_flow[0] >> 4

@@ -14,18 +14,18 @@ pub struct UdpHeader {
     pub destination_port: [u8; 2],
     /// Header and payload in bytes, network order.
     pub length: [u8; 2],
-    /// Over pseudo-header, header and payload, network order; zero over IPv4 means that the sender computed
-    /// none.
+    /// Covers pseudo-header, header and payload, network order; over IPv4, zero means that the sender
+    /// computed none.
     pub checksum: [u8; 2],
 }
 
 header_view!(UdpHeader, 8);
 
-/// `checksum` of a sender that computed none (IPv4 only).
+/// The `checksum` value of a sender that computed none (IPv4 only).
 pub const NO_CHECKSUM: [u8; 2] = [0, 0];
 
 impl UdpHeader {
-    /// The checksum this datagram should carry, computed in full; the field itself is left out of the sum.
+    /// Computes the checksum of this datagram in full, without the checksum field itself.
     pub fn checksum_over(&self, pseudo_header: Sum, payload: &[u8]) -> u16 {
         let sum = pseudo_header
             .with(self.source_port)

@@ -1,4 +1,4 @@
-//! STUN against known answers, and every request that gets none.
+//! Compares STUN with known answers, and tests every request that gets no answer.
 
 use super::*;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn response(addr: &str) -> Vec<u8> {
     out[..len].to_vec()
 }
 
-/// A request with these attributes and a right fingerprint after them.
+/// A request with these attributes, followed by a correct fingerprint.
 fn request(attributes: &[u8]) -> Vec<u8> {
     let mut out = REQUEST[..HEADER_LEN].to_vec();
     out.extend_from_slice(attributes);
@@ -79,7 +79,7 @@ fn a_request_needs_the_software_and_a_right_fingerprint_last() {
     let mut other = software.to_vec();
     other[4] = b'T';
     assert_eq!(parse_binding_request(&request(&other)), Err(StunError::Software));
-    // Another attribute in front, and a second software attribute, change nothing.
+    // Another attribute before it and a second software attribute make no difference.
     let odd = [&[0x00, 0x06, 0x00, 0x01, 9, 0, 0, 0][..], software, &other].concat();
     assert_eq!(parse_binding_request(&request(&odd)), Ok(TX));
     let after = [&REQUEST[..], &[0x00, 0x06, 0x00, 0x00]].concat();

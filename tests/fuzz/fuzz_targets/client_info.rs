@@ -1,4 +1,4 @@
-//! The opened bodies of login: what is read is valid, and is read again from what is written.
+//! The opened JSON bodies of login: a body that parses is valid, and parses again after it is written.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,7 +7,7 @@ use relay_common::derp::info::{AppName, ClientInfo, ServerInfo};
 fuzz_target!(|json: &[u8]| {
     if let Ok(mut info) = ClientInfo::from_json(json) {
         assert!(AppName::is_valid(&info.app_name));
-        // A zero mesh key equals nothing, itself included.
+        // A zero mesh key equals no key, not even itself.
         info.mesh_key = info.mesh_key.filter(|key| key.matches(key));
         assert_eq!(ClientInfo::from_json(&info.to_json()).expect("its own output"), info);
     }

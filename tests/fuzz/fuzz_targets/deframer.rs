@@ -1,4 +1,5 @@
-//! Any bytes, cut anywhere: same frames, same verdict, every byte accounted for, nothing held when idle.
+//! Any bytes, cut anywhere, give the same frames and the same verdict. Every byte is accounted for, and an
+//! idle deframer holds no buffer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +13,7 @@ use std::{cell::Cell, convert::Infallible};
 
 struct Run {
     frames: Vec<(Header, Vec<u8>)>,
-    /// Bytes of all frames whose header was seen, headers included.
+    /// Bytes of all frames whose header has arrived, including the headers.
     announced: usize,
     error: Option<FrameError>,
     deframer: Deframer,
@@ -49,7 +50,8 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     assert_eq!((&whole.frames, whole.error), (&cut.frames, cut.error));
     assert_eq!(whole.announced, cut.announced);
     if whole.error.is_none() {
-        // Either all frames are complete and up to four bytes of a header wait, or the last one is not.
+        // Either all frames are complete and up to four bytes of a header wait, or the last frame is
+        // incomplete.
         let idle = whole.deframer.is_idle();
         assert_eq!(idle, whole.announced == bytes.len());
         assert_eq!(cut.deframer.is_idle(), idle);

@@ -1,5 +1,5 @@
-//! The packet walk of the XDP program, on frames of a bound session that are damaged, cut and mended
-//! anywhere: a frame that is not forwarded stays as it came, and one that is has nothing new but its headers.
+//! The rules of the XDP program, on frames of a bound session that are damaged, cut and repaired anywhere: a
+//! frame that is not forwarded stays unchanged, and in a forwarded frame only the headers change.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

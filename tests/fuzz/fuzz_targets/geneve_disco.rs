@@ -1,4 +1,4 @@
-//! A UDP payload of the relay port, and what may be inside its box.
+//! A UDP payload of the relay port, and the content of its box.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,11 +1,11 @@
-//! The head of a request, by any bytes: nothing behind it changes what is read of it, and what is not whole
-//! waits or is refused, but is never taken for another request.
+//! The head of an HTTP request, from any bytes: bytes behind the head do not change the result, and an
+//! incomplete head waits or is refused but never parses as another request.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use relay_user::listen::http::parse;
 
-/// The longest head that is read.
+/// The longest head that the parser accepts.
 const MAX_HEAD: usize = 8 * 1024;
 
 fuzz_target!(|input: (u16, Vec<u8>)| {
@@ -16,14 +16,14 @@ fuzz_target!(|input: (u16, Vec<u8>)| {
             assert!(len <= bytes.len().min(MAX_HEAD));
             assert!(bytes[..len].ends_with(b"\n"));
             assert!(head.target.starts_with(&head.path) && !head.path.contains('?'));
-            // The head is the same without what follows it, and with something else behind it.
+            // The head is the same without the bytes behind it, and with other bytes behind it.
             assert_eq!(parse(&bytes[..len]).expect("a head"), Some((head.clone(), len)));
             let other = [&bytes[..len], b"\x02\r\n\r\nGET / HTTP/1.1\r\n\r\n"].concat();
             assert_eq!(parse(&other).expect("a head"), Some((head.clone(), len)));
-            // With less than all of it, the parser waits for the rest.
+            // With only a part of the head, the parser waits for the rest.
             let early = parse(prefix).expect("the beginning of a head");
             assert_eq!(early.is_some(), prefix.len() >= len);
-            // An answer can be given to it.
+            // The server can answer the request.
             let _ = relay_user::listen::pages::route(&head);
             let _ = relay_user::listen::pages::companion_route(&head);
         }
@@ -31,7 +31,7 @@ fuzz_target!(|input: (u16, Vec<u8>)| {
             assert!(bytes.len() < MAX_HEAD);
             assert!(parse(prefix).expect("the beginning of what waits").is_none());
         }
-        // What is refused stays refused, whatever comes.
+        // A refused head stays refused, whatever bytes follow.
         Err(_) => {
             let more = [&bytes[..], b"\r\n\r\n"].concat();
             assert!(parse(&more).is_err());

@@ -1,4 +1,5 @@
-//! What parses from any frame encodes to its announced length, and to something that parses alike.
+//! A message that parses from any frame encodes to its announced length, and the encoded frame parses to the
+//! same message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
 //! Rows about the DERP path: relayd and derper under the same load.
 //!
-//! The unit is CPU of the server process, user and system, for each packet that arrived.
+//! The unit is the CPU time (user and system) of the server process per packet that arrived.
 
 mod clients;
 mod latency;
@@ -8,7 +8,7 @@ mod throughput;
 
 use super::{Settings, report::Row, rivals};
 
-/// All rows of `bench derp` that are asked for.
+/// All selected rows of `bench derp`.
 ///
 /// # Errors
 /// A server cannot be built or run, or a load fails.
@@ -24,7 +24,7 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
 /// The versions that `bench derp`, `bench scale` and `bench slow` compare.
 ///
 /// # Errors
-/// One of the programs is not there.
+/// One of the programs is missing.
 pub fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
     rivals::facts(settings)
 }

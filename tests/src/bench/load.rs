@@ -1,9 +1,9 @@
-//! The load: DERP clients in a process of their own, which reads the server's clocks itself and prints what
-//! it saw as one line of JSON.
+//! The load: DERP clients in a separate process. It reads the server's CPU clock itself and prints its
+//! results as one line of JSON.
 //!
-//! It is made to cost less than any server: one thread's epoll loop owns both ends of its pairs, so a window
-//! needs no acknowledging packets; records are opened where they were read, and of a packet only the stamp at
-//! its head is looked at. Every packet is a TLS record of its own, or several if it is longer than one.
+//! The load shall cost less than any server. One thread's epoll loop owns both ends of its pairs, so a window
+//! needs no acknowledgements. Records are opened in the read buffer, and only the stamp at the head of a
+//! packet is read. Every packet is one TLS record, or several if it does not fit into one.
 
 mod blocked;
 mod client;
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use sizes::{Cost, SIZES};
 pub use slow::{Age, Ages};
 
-/// What a load process does.
+/// The task of a load process.
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct Plan {
     /// The server's DERP listener
@@ -37,28 +37,28 @@ pub struct Plan {
     /// The server's process
     #[arg(long)]
     pub pid: u32,
-    /// Without TLS
+    /// Connect without TLS
     #[arg(long)]
     pub plain: bool,
-    /// What kind of load
+    /// Kind of load
     #[arg(long, value_enum, default_value_t = Shape::Window)]
     pub shape: Shape,
-    /// Connected clients; every even one sends to the next
+    /// Connected clients; every client with an even number sends to the next one
     #[arg(long, default_value_t = 20)]
     pub clients: usize,
-    /// Packets on their way at most, for each pair
+    /// Maximum packets on their way, for each pair
     #[arg(long, default_value_t = 64)]
     pub window: u64,
-    /// Packets per second, all senders together
+    /// Packets per second of all senders together
     #[arg(long, default_value_t = 4000.0)]
     pub rate: f64,
     /// Bytes of a packet
     #[arg(long, default_value_t = 1200)]
     pub size: usize,
-    /// When a sender may send several packets, hand the kernel all their records in one write
+    /// Write the records of several packets at once, when a sender may send several
     #[arg(long)]
     pub gather: bool,
-    /// Threads
+    /// Number of threads
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
     /// Packets for each client that reads nothing
@@ -67,16 +67,16 @@ pub struct Plan {
     /// Bytes per second that a slow client reads
     #[arg(long, default_value_t = 80_000.0)]
     pub drain: f64,
-    /// Milliseconds of load before the measuring
+    /// Milliseconds of load before the measurement
     #[arg(long, default_value_t = 250)]
     pub warm_ms: u64,
-    /// Milliseconds of measuring
+    /// Milliseconds of the measurement
     #[arg(long, default_value_t = 1000)]
     pub measure_ms: u64,
 }
 
 impl Plan {
-    /// A plan for whichever server, with the defaults of the command line.
+    /// A plan for any server, with the defaults of the command line.
     pub fn new(shape: Shape) -> Plan {
         Plan {
             addr: SocketAddr::from(([0; 4], 0)),
@@ -125,26 +125,26 @@ impl Plan {
 pub enum Shape {
     /// Every pair keeps a window of packets on their way
     Window,
-    /// Packets leave at a fixed rate, whatever comes back
+    /// Packets leave at a fixed rate, even if none arrive
     Rate,
-    /// As rate, and every client both sends and receives
+    /// Like rate, but every client both sends and receives
     Everyone,
-    /// Every client sends and receives one packet, then all stay
+    /// Every client sends and receives one packet, then all stay connected
     Idle,
-    /// Clients come, log in and leave, one after another on each thread
+    /// Clients connect, log in and leave, one after another on each thread
     Logins,
-    /// One client reads slowly and steadily, and another floods it
+    /// One client reads slowly and steadily, while another floods it
     Slow,
-    /// Clients that read nothing are sent packets until well past every queue
+    /// Clients that read nothing are sent more packets than all queues hold
     Blocked,
-    /// Packets of every size, to a client that reads nothing and to nobody
+    /// Packets of every size, to a client that reads nothing and to an unknown key
     Sizes,
 }
 
-/// What a load process saw.
+/// The results of a load process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Length of the measuring in seconds.
+    /// Length of the measurement in seconds.
     pub seconds: f64,
     /// Packets that arrived, or logins done.
     pub done: u64,
@@ -152,25 +152,25 @@ pub struct Outcome {
     pub lost: u64,
     /// CPU seconds of the server.
     pub server_cpu: f64,
-    /// CPU seconds of this process.
+    /// CPU seconds of the load process.
     pub load_cpu: f64,
-    /// Seconds that this process's threads were ready and had no core.
+    /// Seconds in which threads of the load process were ready but had no core.
     pub load_queued: f64,
-    /// Median time from when a packet was to be sent until it was read, in microseconds.
+    /// Median time from the planned sending of a packet until it was read, in microseconds.
     pub p50_us: f64,
-    /// The same at 99 of 100.
+    /// The 99th percentile of the same time.
     pub p99_us: f64,
-    /// How late a packet at a fixed rate was written, at 99 of 100, in microseconds.
+    /// 99th percentile of the delay with which a fixed-rate packet was written, in microseconds.
     pub late_p99_us: f64,
-    /// Resident bytes of the server before the clients came.
+    /// Resident bytes of the server before the clients connected.
     pub resident_before: u64,
-    /// Resident bytes of the server with all of them.
+    /// Resident bytes of the server with all clients.
     pub resident_after: u64,
-    /// Clients that the server cut.
+    /// Clients that the server disconnected.
     pub cut: u64,
-    /// What a slow client read, and how old it was.
+    /// The ages of the frames that a slow client read.
     pub ages: Ages,
-    /// What packets cost the server, by size.
+    /// The server's cost per packet, by size.
     pub costs: Vec<Cost>,
 }
 
@@ -185,12 +185,12 @@ impl Outcome {
         self.done as f64 / self.seconds
     }
 
-    /// The share of its time that the load, of so many threads, had nothing to do.
+    /// The share of its time in which the load, with this many threads, had nothing to do.
     pub fn load_idle(&self, threads: usize) -> f64 {
         1.0 - (self.load_cpu + self.load_queued) / (self.seconds * threads as f64)
     }
 
-    /// Resident bytes that each client added.
+    /// Resident bytes per client.
     pub fn bytes_per_client(&self, clients: usize) -> f64 {
         (self.resident_after as f64 - self.resident_before as f64) / clients as f64
     }
@@ -214,8 +214,8 @@ pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Time beyond the plan's own that a run may take: half a minute, 20 ms for every login, and for a load that
-/// has an amount rather than a time, a second for every 10 MB.
+/// Extra time that a run may take beyond the plan: half a minute, 20 ms per login, and one second per 10 MB
+/// for a load with a fixed amount of data.
 fn patience(plan: &Plan) -> Duration {
     let bytes = match plan.shape {
         Shape::Blocked => plan.clients * plan.packets * plan.size,
@@ -225,7 +225,7 @@ fn patience(plan: &Plan) -> Duration {
     Duration::from_secs(30) + Duration::from_millis((20 * plan.clients + bytes / 10_000) as u64)
 }
 
-/// No run may hang: this process ends after `limit` whatever happens.
+/// Ends this process after `limit`, so that no run hangs.
 fn give_up_after(limit: Duration) {
     thread::spawn(move || {
         thread::sleep(limit);

@@ -1,4 +1,4 @@
-//! Rows about finding a peer by its key: what upstream's `BenchmarkLookupDestHashTrie` measures, for our
+//! Rows about finding a peer by its key: the measurement of upstream's `BenchmarkLookupDestHashTrie` for our
 //! table, and the same with as many clients as a large relay has.
 
 mod clients;
@@ -14,13 +14,13 @@ pub use upstream::Benchmark;
 
 use super::{Settings, report::Row};
 
-/// Clients of the large relay, and how many of them leave each second.
+/// Clients of the large relay, and how many of them leave per second.
 const MANY: (u64, u64) = (100_000, 2_000);
 
-/// Our ways, the one that relayd goes last, so that it is the rival's neighbour in time.
+/// Our ways to look up. The one that relayd uses is last, so that the rival is measured right after it.
 const WAYS: [(Way, &str); 3] = [(Way::Mutex, "mutex"), (Way::Mirror, "dashmap"), (Way::Cache, "cache")];
 
-/// All rows of `bench lookup` that are asked for.
+/// All selected rows of `bench lookup`.
 ///
 /// # Errors
 /// A rival cannot be built or run.

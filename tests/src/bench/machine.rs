@@ -1,10 +1,10 @@
-//! Facts about the machine that a figure means nothing without.
+//! Facts about the machine, which a reader needs to judge a figure.
 
 use std::fs;
 use std::process::Command;
 use std::thread;
 
-/// What the report says about the machine: name and value.
+/// The report's facts about the machine: name and value.
 pub fn facts() -> Vec<(&'static str, String)> {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let mut facts = vec![
@@ -19,7 +19,7 @@ pub fn facts() -> Vec<(&'static str, String)> {
     facts
 }
 
-/// Load average of the last minute as the run starts: other work on the machine shows here.
+/// Load average of the last minute at the start of the run; it shows other work on the machine.
 pub fn load_average() -> Option<f64> {
     line("/proc/loadavg").split(' ').next()?.parse().ok()
 }

@@ -1,5 +1,5 @@
-//! Rows about memory: queueing frames without copying them and without keeping alive more than is queued, and
-//! carrying packets without allocating.
+//! Rows about memory: queueing frames without copies and without keeping more memory alive than is queued,
+//! and carrying packets without allocations.
 
 mod plot;
 mod policy;
@@ -20,22 +20,22 @@ use super::{
 /// Thresholds of the sweep, in payload bytes.
 const SWEEP: [usize; 7] = [1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 49_152];
 
-/// What is measured of a policy.
+/// The measurements of one policy.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// The policy.
     pub policy: Policy,
     /// Its name.
     pub name: String,
-    /// What it came to.
+    /// The result of the run.
     pub outcome: Outcome,
-    /// Nanoseconds a frame, one for each sample.
+    /// Nanoseconds per frame, one value per sample.
     pub ns: Vec<f64>,
-    /// Allocations a frame.
+    /// Allocations per frame.
     pub allocations: f64,
 }
 
-/// All rows of `bench mux` that are asked for.
+/// All selected rows of `bench mux`.
 ///
 /// # Errors
 /// A plot cannot be drawn.
@@ -56,7 +56,7 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The zero-copy rule against both extremes.
+/// Compares the zero-copy rule with both extremes.
 fn rule(settings: &Settings, name: &str) -> anyhow::Result<Vec<Row>> {
     let traffic = Traffic::mixed(if settings.quick { 10_000 } else { 40_000 }, 1);
     let mut policies = vec![
@@ -105,7 +105,7 @@ fn rule(settings: &Settings, name: &str) -> anyhow::Result<Vec<Row>> {
     Ok(vec![held, copied, lanes, time])
 }
 
-/// Whether a handle pays: frames of one length through mailboxes, by exact copies, and shared.
+/// Measures whether sharing pays: frames of one length through mailboxes, as exact copies, and shared.
 fn by_handle(settings: &Settings, name: &str) -> Vec<Row> {
     [64, 1_200, 4_096, 8_192, 16_384, 32_768, 65_536]
         .into_iter()
@@ -162,7 +162,7 @@ fn ratio(one: &Measured) -> String {
     number(one.outcome.worst_ratio)
 }
 
-/// Every policy in one table.
+/// A table with every policy.
 fn table(measured: &[Measured]) -> String {
     let mut table = String::from(
         "| policy | copied a byte of payload | held by queued, worst | at the peak | peak held, MB | \
@@ -186,7 +186,7 @@ fn table(measured: &[Measured]) -> String {
 }
 
 impl Measured {
-    /// Bytes copied for each byte of payload.
+    /// Bytes copied per byte of payload.
     pub fn copied_share(&self) -> f64 {
         self.outcome.copied as f64 / self.outcome.payload.max(1) as f64
     }
@@ -214,7 +214,7 @@ mod tests {
             [Policy::Mailbox, Policy::From(usize::MAX)].map(|policy| carry(policy, &traffic, true));
         assert_eq!(ours.payload, copy.payload);
         assert!(ours.worst_ratio <= 2.0, "{ours:?}");
-        // Frame headers count against a lane's bytes.
+        // Frame headers count towards a lane's bytes.
         assert!(
             ours.dropped >= copy.dropped && ours.dropped <= copy.dropped + copy.dropped / 10,
             "{ours:?} {copy:?}"

@@ -1,6 +1,6 @@
-//! Rows of figures, and their form on paper: a Markdown table and SVG plots.
+//! Rows of figures, and their output: a Markdown table and SVG plots.
 //!
-//! Every row holds all samples of both sides. What is printed of them is the median, and of the ratio (ours
+//! Every row holds all samples of both sides. The report prints their median, and for the ratio (ours divided
 //! by the rival's, neighbour by neighbour) the median and the whole range.
 
 mod markdown;
@@ -17,57 +17,57 @@ use super::machine;
 /// One comparison. Samples are costs: less is better.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Row {
-    /// Short, unique; what `--row` matches.
+    /// A short, unique name; `--row` matches it.
     pub name: String,
     /// The load and the settings of both sides.
     pub load: String,
-    /// What one sample is, such as `µs of server CPU per packet`.
+    /// What a sample measures, such as `µs of server CPU per packet`.
     pub unit: String,
     /// Our samples, in order of time.
     pub ours: Vec<f64>,
-    /// Who the rival is, with its version.
+    /// The rival's name and version.
     pub rival_name: String,
-    /// The rival's samples, each taken right after ours of the same index; none where there is no rival.
+    /// The rival's samples, each taken right after ours of the same index; empty without a rival.
     pub rival: Vec<f64>,
     /// The goal in words, such as `at most 1/3`.
     pub goal: String,
-    /// The largest ratio, ours by the rival's, that meets the goal.
+    /// The largest ratio, ours divided by the rival's, that meets the goal.
     pub at_most: Option<f64>,
     /// The largest median of ours that meets the goal, in the row's unit.
     pub ours_at_most: Option<f64>,
-    /// Further columns: what else was counted.
+    /// Further columns.
     pub extra: Vec<Extra>,
-    /// What a reader must know to read the row right.
+    /// What a reader must know to understand the row.
     pub notes: Vec<String>,
-    /// Pictures of its own: file names and SVG.
+    /// Plots of this row: file names and SVG.
     #[serde(skip)]
     pub pictures: Vec<(String, String)>,
 }
 
-/// Another figure of a row, beside the one that is judged.
+/// Another figure of a row, which is not judged.
 #[derive(Clone, Debug, Serialize)]
 pub struct Extra {
-    /// What it is, with its unit.
+    /// The name of the figure, with its unit.
     pub name: String,
-    /// Ours.
+    /// Our value.
     pub ours: String,
-    /// The rival's; empty where there is none.
+    /// The rival's value; empty without a rival.
     pub rival: String,
 }
 
-/// A median with the range around it.
+/// A median and its range.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// The smallest.
+    /// The smallest value.
     pub low: f64,
-    /// The one in the middle.
+    /// The median.
     pub median: f64,
-    /// The largest.
+    /// The largest value.
     pub high: f64,
 }
 
 impl Spread {
-    /// Of some samples; nothing of none.
+    /// The spread of the samples; `None` without samples.
     pub fn of(samples: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut sorted: Vec<f64> = samples.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -82,22 +82,22 @@ impl Spread {
 }
 
 impl Row {
-    /// Our samples in short.
+    /// The spread of our samples.
     pub fn ours(&self) -> Option<Spread> {
         Spread::of(self.ours.iter().copied())
     }
 
-    /// The rival's samples in short.
+    /// The spread of the rival's samples.
     pub fn rival(&self) -> Option<Spread> {
         Spread::of(self.rival.iter().copied())
     }
 
-    /// Ours by the rival's, of neighbouring samples.
+    /// The spread of the ratios of neighbouring samples, ours divided by the rival's.
     pub fn ratio(&self) -> Option<Spread> {
         Spread::of(self.ours.iter().zip(&self.rival).map(|(ours, rival)| ours / rival))
     }
 
-    /// Whether the goal is met; nothing where there is none, or no figure.
+    /// Whether the goal is met; `None` without a goal or a figure.
     pub fn met(&self) -> Option<bool> {
         let ratio = match self.at_most {
             Some(most) => Some(self.ratio()?.median <= most),
@@ -133,7 +133,7 @@ impl Row {
     }
 }
 
-/// A number with three digits that count.
+/// A number with three significant digits.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         v if v == 0.0 || v >= 100.0 => 0,
@@ -144,20 +144,20 @@ pub fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// A ratio as people compare: `1/3.1 (1/3.6 to 1/2.8)`.
+/// A ratio in readable form: `1/3.1 (1/3.6 to 1/2.8)`.
 pub fn ratio_text(ratio: Spread) -> String {
     let one = |value: f64| if value < 1.0 { format!("1/{:.2}", 1.0 / value) } else { format!("{value:.2}") };
     format!("{} ({} to {})", one(ratio.median), one(ratio.low), one(ratio.high))
 }
 
-/// What was run, when and on what, and its rows.
+/// A finished run: command, date, machine and rows.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Command that prints it again.
+    /// The command that repeats the run.
     pub command: String,
-    /// Day of the run, as the caller says it; empty: not said.
+    /// Date of the run, if the caller gave it; else empty.
     pub date: String,
-    /// Facts about the run beside those about the machine: name and value.
+    /// Facts about the run, in addition to those about the machine: name and value.
     pub facts: Vec<(&'static str, String)>,
     /// The rows, in order.
     pub rows: Vec<Row>,
@@ -180,8 +180,8 @@ impl Report {
         self.write_page(dir, name, &plots)
     }
 
-    /// Writes what is kept in the repository: the page `NAME.md` and one plot, without raw data; returns the
-    /// page's path.
+    /// Writes the files that are kept in the repository: the page `NAME.md` and one plot, without raw data;
+    /// returns the page's path.
     ///
     /// # Errors
     /// A file cannot be written.

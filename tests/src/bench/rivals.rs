@@ -1,4 +1,4 @@
-//! relayd and derper side by side: both run all the time, and one after the other is put under the same load.
+//! Runs relayd and derper at the same time, and puts the same load on one after the other.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,32 +12,32 @@ use super::report::{Row, Spread, number};
 use super::server::Server;
 use crate::interop;
 
-/// What rows call the rival.
+/// The rival's name in rows.
 pub(super) const DERPER: &str = "derper 1.104.5";
 
-/// A load process that is idle less than this share of its time may be what sets the pace. Idle is neither
+/// A load process that is idle for less than this share of its time may limit the rate. Idle means neither
 /// running nor waiting for a core.
 const IDLE: f64 = 0.03;
 
-/// At a fixed rate, a load that is idle less than this share keeps packets waiting itself: they lie in its
-/// sockets until it comes round to them.
+/// At a fixed rate, a load that is idle for less than this share delays packets itself: they wait in its
+/// sockets.
 const IDLE_AT_A_RATE: f64 = 0.2;
 
-/// How the two servers are started for a row.
+/// How both servers are started for a row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sides {
-    /// Without TLS.
+    /// Run without TLS.
     pub(super) plain: bool,
-    /// derper with a queue that holds a row's window.
+    /// Give derper a queue that holds a row's window.
     pub(super) long_queue: bool,
-    /// More arguments for relayd.
+    /// Additional arguments for relayd.
     pub(super) relayd_args: Vec<String>,
-    /// More arguments for both.
+    /// Additional arguments for both.
     pub(super) both_args: Vec<String>,
 }
 
 impl Sides {
-    /// The settings in words.
+    /// Describes the settings in words.
     pub(super) fn text(&self, settings: &Settings) -> String {
         let (name, depth) = super::server::DERPER_QUEUE;
         let queue = self.long_queue.then(|| format!("{name}={depth}"));
@@ -45,7 +45,7 @@ impl Sides {
         format!("relayd: {}; derper: {}", self.ours_text(settings), settings_text(&theirs))
     }
 
-    /// Those of relayd in words.
+    /// Describes relayd's settings in words.
     pub(super) fn ours_text(&self, settings: &Settings) -> String {
         settings_text(&self.all_args(settings).collect::<Vec<_>>())
     }
@@ -56,7 +56,7 @@ impl Sides {
         Server::relayd(&settings.relayd, self.plain, &args)
     }
 
-    /// Starts derper, or the other build of relayd that is to take its place.
+    /// Starts derper, or the other build of relayd in its place.
     fn theirs(&self, settings: &Settings) -> anyhow::Result<Server> {
         if let Some(other) = &settings.against {
             let args: Vec<String> = self.all_args(settings).cloned().collect();
@@ -65,7 +65,7 @@ impl Sides {
         Server::derper(derper()?, self.plain, self.long_queue, &self.both_args)
     }
 
-    /// Those asked for on the command line, and the row's own, which win: relayd takes a flag once.
+    /// The arguments from the command line, and the row's own, which win: relayd takes a flag once.
     fn all_args<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = &'a String> {
         let flag = |arg: &String| arg.split('=').next().map(str::to_owned);
         let own = || self.relayd_args.iter().chain(&self.both_args);
@@ -74,7 +74,7 @@ impl Sides {
     }
 }
 
-/// A server's settings, as a report shows them.
+/// A server's settings in the report's form.
 fn settings_text(args: &[&String]) -> String {
     if args.is_empty() {
         return "defaults".to_owned();
@@ -88,7 +88,7 @@ pub(super) struct Rivals {
     theirs: Server,
 }
 
-/// What alternating loads saw: pairs of ours and theirs.
+/// The results of alternating loads: pairs of ours and theirs.
 #[derive(Debug, Default)]
 pub(super) struct Samples(pub(super) Vec<[Outcome; 2]>);
 
@@ -97,12 +97,13 @@ impl Rivals {
         Ok(Rivals { ours: sides.ours(settings)?, theirs: sides.theirs(settings)? })
     }
 
-    /// relayd with some settings, and as its own rival with others.
+    /// relayd, and relayd with other settings as its rival.
     pub(super) fn own(settings: &Settings, [ours, theirs]: [&Sides; 2]) -> anyhow::Result<Rivals> {
         Ok(Rivals { ours: ours.ours(settings)?, theirs: theirs.ours(settings)? })
     }
 
-    /// One load on each, uncounted, then `pairs` counted ones on each, where each is first every other time.
+    /// Puts one uncounted load on each server, then `pairs` counted ones; the servers take turns at being
+    /// first.
     pub(super) fn alternate(&self, plan: &Plan, pairs: usize) -> anyhow::Result<Samples> {
         let ours = || self.ours.load(plan).context("relayd");
         let theirs = || self.theirs.load(plan).context("the rival");
@@ -118,7 +119,7 @@ impl Rivals {
     }
 }
 
-/// Fresh servers for each pair of samples, for what only a process's youth shows.
+/// Starts new servers for each pair of samples, for effects that only a new process shows.
 pub(super) fn alternate_fresh(
     settings: &Settings,
     sides: &Sides,
@@ -126,7 +127,7 @@ pub(super) fn alternate_fresh(
     pairs: usize,
 ) -> anyhow::Result<Samples> {
     let pair = || -> anyhow::Result<[Outcome; 2]> {
-        // One after the other: neither holds memory while the other is measured.
+        // The servers run one after the other, so that neither holds memory while the other is measured.
         let ours = sides.ours(settings)?.load(plan).context("relayd")?;
         Ok([ours, sides.theirs(settings)?.load(plan).context("derper")?])
     };
@@ -157,7 +158,7 @@ impl Samples {
         row.add(name, number(ours), number(theirs));
     }
 
-    /// Adds what every row about packets shows beside its figure, and whether the load set the pace.
+    /// Adds the further columns of every row about packets, and a note if the load limited the rate.
     pub(super) fn add_traffic(&self, row: &mut Row, plan: &Plan) {
         self.add(row, "delivered per second", Outcome::per_second);
         self.add(row, "lost, of 1,000 sent", |seen| {
@@ -187,7 +188,7 @@ impl Samples {
     }
 }
 
-/// What was compared: name and version.
+/// The compared programs: name and version.
 pub(super) fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
     if let Some(other) = &settings.against {
         return Ok(vec![daemon(settings)?, ("rival", version(&other.to_string_lossy(), &["--version"])?)]);
@@ -209,8 +210,8 @@ fn version(program: &str, args: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Where derper is. Built with the first question: asking Go each time would be work between samples, and in
-/// a network namespace it could fetch nothing.
+/// The path of derper. It is built at the first call: building it later would disturb samples, and inside a
+/// network namespace Go could not fetch anything.
 pub(super) fn derper() -> anyhow::Result<&'static Path> {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(program) = BUILT.get() {

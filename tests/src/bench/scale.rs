@@ -1,21 +1,21 @@
-//! Rows about thousands of clients that each say little: does the next client cost what the last one did?
+//! Rows about thousands of clients that each send little: does a further client cost as much as earlier ones?
 
 use super::Settings;
 use super::load::{Outcome, Plan, Shape};
 use super::report::Row;
 use super::rivals::{Samples, Sides, alternate_fresh};
 
-/// How many clients, by row.
+/// Numbers of clients, with the names of their rows.
 const CLIENTS: [(usize, [&str; 2]); 3] = [
     (1000, ["scale-1000-cpu", "scale-1000-memory"]),
     (4000, ["scale-4000-cpu", "scale-4000-memory"]),
     (9000, ["scale-9000-cpu", "scale-9000-memory"]),
 ];
 
-/// How much more a client of the next row may cost before that is growth rather than noise.
+/// How much more a client may cost in the next row before that counts as growth and not as noise.
 const NOISE: f64 = 1.05;
 
-/// All rows of `bench scale` that are asked for.
+/// All selected rows of `bench scale`.
 ///
 /// # Errors
 /// A server cannot be built or run, or a load fails.
@@ -26,7 +26,7 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
         .filter(|(_, names)| names.iter().any(|name| settings.wants(name)))
         .map(|(clients, names)| (plan(settings, clients), names, Samples::default()))
         .collect();
-    // All numbers of clients in each round: a drift of the machine must not look like growth.
+    // Each round measures all numbers of clients, so that a drift of the machine does not look like growth.
     for _ in 0..if settings.quick { 1 } else { 5 } {
         for (plan, _, samples) in &mut cases {
             samples.0.extend(alternate_fresh(settings, &sides, plan, 1)?.0);
@@ -79,7 +79,7 @@ fn pair(settings: &Settings, sides: &Sides, plan: &Plan, names: &[&str; 2], samp
     [cpu, memory]
 }
 
-/// Says in every later row how its figures compare with those of the row before, with fewer clients.
+/// Notes in every later row how its figures compare with those of the row before, which has fewer clients.
 fn growth(rows: &mut [Row]) {
     for kind in ["cpu", "memory"] {
         let mut before: Option<[f64; 2]> = None;

@@ -1,4 +1,4 @@
-//! The servers under load: relayd and derper, with the same flags, each on a port of its own.
+//! The servers under load: relayd and derper with the same flags, each on its own port.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,11 +12,11 @@ use tempfile::TempDir;
 
 use super::load::{Outcome, Plan};
 
-/// How long a server may take to accept connections.
+/// Maximum time until a server accepts connections.
 const START: Duration = Duration::from_secs(20);
-/// How long a server may take to end when asked to.
+/// Maximum time until a server ends after it was asked to.
 const STOP: Duration = Duration::from_secs(5);
-/// derper's own setting that keeps a window of 64 from overflowing its queue of 32.
+/// derper's own setting, so that a window of 64 does not overflow its queue of 32.
 pub(super) const DERPER_QUEUE: (&str, &str) = ("TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH", "256");
 
 /// A running server.
@@ -28,14 +28,15 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// relayd, with `args` beside the flags that derper knows too.
+    /// relayd, with `args` in addition to the flags that derper also knows.
     pub(super) fn relayd(program: &Path, plain: bool, args: &[String]) -> anyhow::Result<Server> {
         Server::start(program, plain, &[("RELAYD_LOG", "warn")], |command, dir| {
             command.arg("--admin-socket").arg(dir.join("admin.sock")).args(args);
         })
     }
 
-    /// derper, with its queue of 32 packets a client or a longer one, and with `args` beside its flags.
+    /// derper, with its queue of 32 packets per client or a longer one, and with `args` in addition to its
+    /// flags.
     pub(super) fn derper(
         program: &Path,
         plain: bool,
@@ -58,7 +59,7 @@ impl Server {
         let dir = tempfile::tempdir()?;
         let certs = dir.path().join("certs");
         fs::create_dir(&certs)?;
-        // Free a moment ago, which on a quiet machine is free still.
+        // The port was free a moment ago and on a quiet machine it still is.
         let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(program);
         command.args(["-a", &addr.to_string(), "-hostname", "127.0.0.1", "-http-port", "-1", "-stun=false"]);
@@ -92,10 +93,10 @@ impl Server {
         Ok(())
     }
 
-    /// Puts the server under load for as long as the plan says. Its address and process are filled in here.
+    /// Puts the server under load as planned; fills in the plan's address and process.
     pub(super) fn load(&self, plan: &Plan) -> anyhow::Result<Outcome> {
         let plan = Plan { addr: self.addr, pid: self.child.id(), plain: self.plain, ..plan.clone() };
-        // This very program, even if its file has been replaced since.
+        // The running program itself, even if its file was replaced.
         let output = Command::new("/proc/self/exe")
             .arg("load")
             .args(plan.args())
@@ -119,14 +120,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Asked first, so that it takes its own files with it.
+        // The server is asked first, so that it removes its own files.
         let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let end = Instant::now() + STOP;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
             thread::sleep(Duration::from_millis(10));
         }
-        // Either may fail only because the child is gone already.
+        // Both calls fail only if the child has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

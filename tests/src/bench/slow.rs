@@ -1,8 +1,8 @@
-//! Rows about receivers that read slowly or not at all: how old what they read is, what the server keeps for
-//! them, and what a packet to them costs.
+//! Rows about receivers that read slowly or not at all: how old the frames are that they read, what the
+//! server keeps for them, and what a packet to them costs.
 //!
-//! On loopback the kernel's own buffers take 4 MiB of every connection and hide all that. So servers and
-//! clients run in a network namespace whose sockets hold 128 KiB and whose segments are as long as on a wire.
+//! On loopback, the kernel buffers 4 MiB per connection, which hides all that. So servers and clients run in
+//! a network namespace with socket buffers of 128 KiB and with Ethernet's packet size.
 
 mod ages;
 mod cost;
@@ -17,17 +17,17 @@ use super::report::Row;
 use super::{Settings, rivals};
 use crate::lab::Netns;
 
-/// Least, first and greatest bytes of a socket's buffers, for what it sends and what it receives.
+/// Minimum, default and maximum bytes of a socket's buffers, for sending and for receiving.
 const BUFFERS: [(&str, &str); 2] = [("tcp_wmem", "4096 16384 131072"), ("tcp_rmem", "4096 16384 131072")];
-/// Bytes of a packet on the loopback interface, as on Ethernet.
+/// Bytes of a packet on the loopback interface, the same as on Ethernet.
 const MTU: &str = "1500";
-/// What rows of servers say of where they run.
+/// The rows' note about where the servers run.
 const FIELD: &str = "In a network namespace with socket buffers of at most 128 KiB and an MTU of 1,500 bytes";
 
-/// All rows of `bench slow` that are asked for.
+/// All selected rows of `bench slow`.
 ///
 /// # Errors
-/// A server cannot be built or run, a load fails, or there can be no network namespace.
+/// A server cannot be built or run, a load fails, or the network namespace cannot be made.
 pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     push::rows(settings, &mut rows);
@@ -39,7 +39,7 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
         crate::skip("bench slow, rows of servers", "network namespaces need root");
         return Ok(rows);
     }
-    // Inside there is no network to build it from.
+    // derper cannot be built inside the namespace, which has no network.
     rivals::derper()?;
     let netns = field()?;
     netns.enter(|| {
@@ -50,7 +50,7 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Pairs of samples: each takes long.
+/// Pairs of samples; fewer than usual, because each takes long.
 fn pairs(settings: &Settings) -> usize {
     if settings.quick { 1 } else { 3 }
 }

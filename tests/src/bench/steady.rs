@@ -1,5 +1,5 @@
-//! The steady state: two real connections on workers of their own, packets from one to the other over
-//! loopback sockets, and what the workers allocate once they are warm.
+//! The steady state: two real connections on worker threads, packets from one to the other over loopback
+//! sockets, and what the workers allocate after the warm-up.
 
 mod small_writes;
 
@@ -33,50 +33,50 @@ use tokio::sync::Notify;
 use super::Settings;
 use super::report::{Row, number};
 
-/// Packets that the client sends before it waits for all of them ...
+/// Packets that the client sends before it waits until all have arrived ...
 const WINDOW: u64 = 48;
 
-/// ... and their payload bytes: what fits into buffers as the relay first makes them, so that how packets
-/// happen to gather cannot make one grow after the warm-up.
+/// ... and their payload bytes. They fit into the relay's initial buffers, so that no buffer grows after the
+/// warm-up, however the packets arrive.
 const WINDOW_BYTES: usize = 24_000;
 
-/// Windows on the way at once in the warm-up: more than ever while counting, and so more buffers in use.
+/// Windows sent at once in the warm-up: more than while counting, so that more buffers are in use.
 const WARM_UP_WINDOWS: u64 = 4;
 
-/// Longest a single read of the client may take.
+/// Maximum time of a single read of the client.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The address in the certificate that the relay makes for itself.
+/// The address in the relay's self-signed certificate.
 const HOST: &str = "127.0.0.1";
 
-/// What a run needs.
+/// The settings of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// TLS 1.3 rather than plain TCP.
+    /// Use TLS 1.3 instead of plain TCP.
     pub tls: bool,
-    /// Payload lengths, used in turn.
+    /// Payload lengths, one after another.
     pub lengths: &'static [usize],
     /// Packets before the count starts.
     pub warm_up: u64,
     /// Packets while counting.
     pub packets: u64,
-    /// Both connections on one worker thread, or the receiver on a second one.
+    /// 1: both connections on one worker thread; 2: the receiver on a second one.
     pub workers: usize,
 }
 
-/// What the workers allocated while they carried [`Plan::packets`] packets.
+/// The workers' allocations while they carried [`Plan::packets`] packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allocated {
-    /// Allocations.
+    /// Number of allocations.
     pub count: u64,
     /// Their bytes.
     pub bytes: u64,
 }
 
-/// Lengths of a tunnel's packets, such that reads end anywhere in a frame.
+/// Packet lengths of a tunnel, with which reads end anywhere in a frame.
 pub const MIXED: &[usize] = &[40, 1200, 1200, 333, 1420, 64, 900, 1280, 8, 1];
 
-/// Rows that show how much a warm worker allocates: nothing.
+/// Rows that show that a worker allocates nothing after the warm-up.
 ///
 /// # Errors
 /// A socket failed, or a packet did not arrive.
@@ -104,12 +104,12 @@ pub fn rows(settings: &Settings, name: &str) -> anyhow::Result<Vec<Row>> {
         .collect()
 }
 
-/// Carries packets as planned.
+/// Carries the packets of the plan.
 ///
 /// # Errors
 /// A socket failed, or a packet did not arrive.
 pub fn run(plan: &Plan) -> anyhow::Result<Allocated> {
-    // Buffers wander between all workers of a process: another run's would be among them.
+    // All workers of a process exchange buffers, so only one run at a time may use them.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let relay = Arc::new(relay());
@@ -135,7 +135,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Allocated> {
             send(clients.map(dress).into_iter().collect(), to, plan, &phase)
         }
     };
-    // Whatever became of the packets, the workers must come to their end.
+    // The workers must end even if the packets failed.
     phase.finish(sent.is_err());
     let mut total = Allocated::default();
     for worker in workers {
@@ -146,7 +146,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Allocated> {
     sent.map(|()| total)
 }
 
-/// What tells the workers when to count.
+/// Tells the workers when to count.
 struct Phase {
     warm: Vec<Notify>,
     done: Vec<Notify>,
@@ -165,7 +165,7 @@ impl Phase {
         }
     }
 
-    /// From now on the workers count; they all do when this returns.
+    /// Lets the workers count; when this returns, all of them do.
     fn count(&self) {
         self.counted.store(true, Ordering::Relaxed);
         self.warm.iter().for_each(Notify::notify_one);
@@ -181,7 +181,7 @@ impl Phase {
     }
 }
 
-/// One client's end of a connection, and the relay's.
+/// Both ends of one connection: the client's and the relay's.
 struct Party {
     peer: Arc<Peer>,
     server: TcpStream,
@@ -205,7 +205,7 @@ impl Party {
     }
 }
 
-/// A worker's thread: a runtime of its own with the connections of these parties.
+/// A worker's thread: its own runtime with the connections of these parties.
 fn work(
     runtime: &Runtime,
     parties: Vec<Party>,
@@ -214,7 +214,7 @@ fn work(
     phase: &Phase,
     index: usize,
 ) -> anyhow::Result<Allocated> {
-    // The clients' ends stay open until all is counted: the end of a connection does allocate.
+    // The clients' ends stay open until the count is done, because closing a connection allocates.
     let mut clients = Vec::new();
     let started = runtime.block_on(async {
         for Party { peer, server, client } in parties {
@@ -249,7 +249,7 @@ fn send<T: Read + Write>(
 ) -> anyhow::Result<()> {
     let mut streams = streams?;
     let (Some(mut receiver), Some(mut sender)) = (streams.pop(), streams.pop()) else { return Ok(()) };
-    // A handshake is made by reading and writing: let the receiver's happen before anything is for it.
+    // Reads and writes make the handshake, so the receiver's handshake happens before any packet is for it.
     receiver.write_all(&note_preferred())?;
     receiver.flush()?;
     let mut lengths = plan.lengths.iter().copied().cycle();
@@ -262,7 +262,7 @@ fn send<T: Read + Write>(
             while count < left.min(window) && bytes < window_bytes {
                 let length = lengths.next().unwrap_or_default();
                 let frame = send_packet(&to, length);
-                // Over TLS, a record of its own for each packet, as clients send them.
+                // Over TLS, each packet is one record, as clients send them.
                 sender.write_all(&frame)?;
                 (count, bytes, expected) = (count + 1, bytes + length, expected + frame.len());
             }
@@ -299,7 +299,7 @@ fn relay() -> Relay {
     Relay::new(Router::new(Limits::default(), None), Counters::default(), key, Duration::ZERO, u64::MAX)
 }
 
-/// The daemon's own TLS configuration, and a client's that trusts it.
+/// The daemon's TLS configuration, and the configuration of a client that trusts it.
 fn identity(relay: &Relay) -> anyhow::Result<(Arc<ServerConfig>, Arc<ClientConfig>)> {
     let dir = tempfile::tempdir()?;
     let now = SystemTime::now();

@@ -1,4 +1,4 @@
-//! What a process has used: CPU time to the nanosecond, time in the run queue, and memory.
+//! Resource use of a process: CPU time to the nanosecond, time in the run queue, and memory.
 
 use std::fs;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
-/// User and system time of a process so far, of threads that have ended too.
+/// User and system time of a process so far, including threads that have ended.
 ///
 /// # Errors
 /// There is no such process.
@@ -24,14 +24,14 @@ pub(super) fn own_cpu() -> anyhow::Result<Duration> {
     Ok(Duration::from(ClockId::CLOCK_PROCESS_CPUTIME_ID.now()?))
 }
 
-/// Time that the threads of a process were ready to run and did not, because others had the cores.
+/// Time in which threads of a process were ready to run but had no core.
 ///
 /// # Errors
-/// There is no such process, or the kernel keeps no such account.
+/// There is no such process, or the kernel does not measure this.
 pub(super) fn queued(pid: u32) -> anyhow::Result<Duration> {
     let mut total = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")? {
-        // A thread may end while we look.
+        // A thread may end during this loop.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         let waited = text.split(' ').nth(1).context("schedstat has no second figure")?;
         total += waited.parse::<u64>()?;
@@ -39,11 +39,11 @@ pub(super) fn queued(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(total))
 }
 
-/// Resident memory of a process in bytes, summed over its mappings: the kernel's quick counter may be off by
-/// some pages per thread.
+/// Resident memory of a process in bytes, summed over its mappings, because the kernel's quick counter may be
+/// off by some pages per thread.
 ///
 /// # Errors
-/// There is no such process, or it is not ours to look at.
+/// There is no such process, or this process may not read it.
 pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     let text =
         fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("reading a process's memory")?;

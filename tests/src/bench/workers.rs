@@ -1,27 +1,27 @@
-//! Rows about a second worker: what does it cost to have one that is not needed?
+//! Rows about a second worker: what does it cost if it is not needed?
 //!
-//! relayd with two workers is held against relayd with one. At a fixed rate both carry the same packets; in a
-//! closed window the one that is faster carries more.
+//! relayd with two workers is compared with relayd with one. At a fixed rate both carry the same packets;
+//! with a closed window the faster one carries more.
 
 use super::load::{Outcome, Plan, Shape};
 use super::report::{Row, number};
 use super::rivals::{self, Rivals, Samples, Sides};
 use super::{Settings, keep};
 
-/// What the rows call relayd with one worker.
+/// Name of relayd with one worker in the rows.
 const ONE: &str = "relayd, one worker";
-/// The fixed rate, as a share of what one worker carried with closed windows.
+/// The fixed rate, as a share of one worker's rate with closed windows.
 const SHARE: f64 = 0.3;
-/// The rows' load: name, bytes of a packet, pairs, window of a pair.
+/// The rows' load: name, bytes per packet, pairs, window per pair.
 const CASES: [(&str, usize, usize, u64); 3] = [
     ("workers-2-by-1-1200", 1200, 10, 64),
     ("workers-2-by-1-64", 64, 10, 64),
     ("workers-2-by-1-200-pairs", 1200, 200, 8),
 ];
-/// What the name of a row with closed windows ends in.
+/// Suffix of the name of a row with closed windows.
 const CLOSED: &str = "-closed";
 
-/// All rows of `bench workers` that are asked for.
+/// All selected rows of `bench workers`.
 ///
 /// # Errors
 /// relayd cannot be run, or a load fails.
@@ -44,7 +44,7 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
             ..Plan::new(Shape::Window)
         };
         let rivals = Rivals::own(settings, [&two, &one])?;
-        // For the rate alone, three samples do.
+        // To find the rate, three samples are enough.
         let samples = rivals.alternate(&plan, if closed { settings.pairs() } else { 3 })?;
         let settings_text = format!("{} against {}", two.ours_text(settings), one.ours_text(settings));
         let how = format!("closed window of {window} per pair");
@@ -70,7 +70,7 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
 /// The version that `bench workers` compares with itself.
 ///
 /// # Errors
-/// relayd is not there.
+/// relayd is missing.
 pub fn facts(settings: &Settings) -> anyhow::Result<Vec<(&'static str, String)>> {
     Ok(vec![rivals::daemon(settings)?])
 }

@@ -12,7 +12,7 @@ use relay_tests::bench::{
     scale, slow, workers,
 };
 
-/// Holds relayd and its parts against what people would use instead.
+/// Compares relayd and its parts with alternatives.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Cli {
@@ -34,40 +34,39 @@ enum Verb {
     Scale,
     /// Receivers that read slowly or not at all
     Slow,
-    /// relayd with two workers, and with one
+    /// relayd with two workers and with one
     Workers,
-    /// All of them
+    /// All groups
     All,
-    /// One load process; started by the others
+    /// One load process; the other commands start it
     #[command(hide = true)]
     Load(load::Plan),
 }
 
 #[derive(Args, Debug)]
 struct How {
-    /// Fewer and shorter samples, to see that everything works
+    /// Take fewer and shorter samples, to see that everything works
     #[arg(long, global = true)]
     quick: bool,
-    /// Pairs of samples per row, where a row is sampled in turns: more of them, where a difference is small
+    /// Pairs of samples per row, if a row has pairs; use more where a difference is small
     #[arg(long, global = true, value_name = "COUNT")]
     pairs: Option<NonZero<usize>>,
-    /// Only rows whose name contains this
+    /// Measure only rows whose name contains this
     #[arg(long, global = true, value_name = "PART")]
     row: Option<String>,
     /// The daemon, built with --release
     #[arg(long, global = true, env = "RELAYD_BIN", default_value = "target/release/relayd")]
     relayd: PathBuf,
-    /// Another argument for every relayd, such as --relayd-arg=--workers=2
+    /// An additional argument for every relayd, such as --relayd-arg=--workers=2
     #[arg(long, global = true, value_name = "ARG", allow_hyphen_values = true)]
     relayd_arg: Vec<String>,
-    /// Another build of the daemon: it takes derper's place, so that a change is held against what was before
-    /// it
+    /// Another build of the daemon, which takes derper's place, to compare a change with the build before it
     #[arg(long, global = true, value_name = "PATH")]
     against: Option<PathBuf>,
-    /// Where the report goes
+    /// Directory for the report
     #[arg(long, global = true, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
-    /// Also put the page and its plot, with this date, among the daemon's documents
+    /// Also write the page and its plot, with this date, to the daemon's documents
     #[arg(long, global = true, value_name = "DATE")]
     commit_report: Option<String>,
 }

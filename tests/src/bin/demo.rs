@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: packets through every rung of the relay on real parts. See `relay_tests::demo`.
+//! `cargo xtask demo`: sends packets over every path of a real relay. See `relay_tests::demo`.
 
 use std::process::ExitCode;
 

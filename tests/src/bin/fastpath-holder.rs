@@ -1,8 +1,8 @@
-//! A process that does nothing but hold the fast path, for tests that kill one: `fastpath-holder IFACE
+//! A process that only holds the fast path, for tests that kill such a process: `fastpath-holder IFACE
 //! BPF_DIR`.
 //!
-//! Starts it in the network namespace it is run in, says `ready`, and stops cleanly when its standard input
-//! ends.
+//! It starts the fast path in its network namespace, prints `ready`, and stops cleanly when its standard
+//! input ends.
 #![forbid(unsafe_code)]
 
 use std::{

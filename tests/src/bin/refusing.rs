@@ -1,6 +1,6 @@
-//! Runs a program for which the kernel refuses one system call: `refusing CALL PROGRAM [ARGUMENT…]`.
+//! Runs a program and makes the kernel refuse one of its system calls: `refusing CALL PROGRAM [ARGUMENT…]`.
 //!
-//! For what a test machine cannot lack, or do wrong, by itself: IPv6 in the kernel, sockets that work.
+//! For failures that a test machine does not have by itself: no IPv6 in the kernel, sockets that do not work.
 #![forbid(unsafe_code)]
 
 use std::{collections::BTreeMap, env, os::unix::process::CommandExt as _, process::Command};
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let call = args.next().context("CALL is missing")?;
     let program = args.next().context("PROGRAM is missing")?;
     let (number, rules, error) = match call.to_str() {
-        // As a kernel that was built, or booted, without it.
+        // Like a kernel that was built or booted without IPv6.
         Some("ipv6") => {
             let family = libc::AF_INET6.try_into()?;
             let is_ipv6 = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;

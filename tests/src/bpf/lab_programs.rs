@@ -18,7 +18,7 @@ use super::{array_value, load_object, load_program, loaded_program, own_values, 
 pub struct LabPrograms(Ebpf);
 
 impl LabPrograms {
-    /// Loads both programs with maps of their own.
+    /// Loads both programs with new maps.
     pub fn load(object: &Path) -> Result<Self> {
         let mut ebpf = load_object(object)?;
         load_program(&mut ebpf, CHECK)?;
@@ -41,8 +41,8 @@ impl LabPrograms {
         set_array_value::<_, { size_of::<LabConfig>() }>(&mut self.0, map::CONFIG, 0, config)
     }
 
-    /// Makes the start of `frame`, whose first eight bytes behind the Geneve header are zero, the template at
-    /// `index`.
+    /// Sets the template at `index` to the start of `frame`. The first eight bytes after the Geneve header of
+    /// `frame` must be zero.
     pub fn set_template(&mut self, index: u32, frame: &[u8]) -> Result<()> {
         let bytes: &[u8; TEMPLATE_LEN] = frame.first_chunk().context("a frame shorter than a template")?;
         anyhow::ensure!(
@@ -54,7 +54,7 @@ impl LabPrograms {
     }
 
     /// Generates `count` frames with the size and the body of `frame`, in batches of at most `batch`, and
-    /// sends them. Call it from inside the namespace of the egress interface.
+    /// sends them. Call it inside the namespace of the egress interface.
     pub fn generate(&mut self, frame: &[u8], count: u32, batch: u32) -> Result<()> {
         self.generator()?.test_run(TestRunOptions {
             data_in: Some(frame),
@@ -70,7 +70,7 @@ impl LabPrograms {
         array_value::<_, 8>(&self.0, map::GENERATED, 0)
     }
 
-    /// Frames the checker saw, by [`Checked`], over all CPUs.
+    /// Frames that the checker saw, by [`Checked`], on all CPUs.
     pub fn checked(&self) -> Result<[u64; Checked::COUNT as usize]> {
         let mut sums = [0; Checked::COUNT as usize];
         for (index, sum) in (0..).zip(&mut sums) {
@@ -79,7 +79,7 @@ impl LabPrograms {
         Ok(sums)
     }
 
-    /// Frames with right checksums whose VNI falls into the slot of `vni`, over all CPUs.
+    /// Frames with correct checksums whose VNI falls into the slot of `vni`, on all CPUs.
     pub fn checked_vni(&self, vni: u32) -> Result<VniCount> {
         let values = own_values::<VniCount, { size_of::<VniCount>() }>(&self.0, map::VNIS, vni % VNI_SLOTS)?;
         Ok(values.iter().fold(VniCount::default(), |sum, value| VniCount {

@@ -1,7 +1,7 @@
 //! Map values as plain bytes.
 //!
-//! aya moves only types of its own marker trait, which takes `unsafe` to implement; byte arrays have it, and
-//! every shared value is a byte array to bytemuck.
+//! aya accepts only types with its own marker trait, and implementing that takes `unsafe`. Byte arrays have
+//! the trait, and bytemuck casts every shared value to a byte array.
 
 use anyhow::{Context as _, Result};
 use aya::{

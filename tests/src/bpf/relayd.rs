@@ -15,7 +15,7 @@ use super::{array_value, load_object, load_program, loaded_program, own_values, 
 pub struct Relayd(Ebpf);
 
 impl Relayd {
-    /// Loads the program with maps of its own.
+    /// Loads the program with new maps.
     pub fn load(object: &Path) -> Result<Self> {
         let mut ebpf = load_object(object)?;
         load_program(&mut ebpf, PROGRAM)?;
@@ -41,12 +41,12 @@ impl Relayd {
         Ok(())
     }
 
-    /// What was counted in a stats slot.
+    /// The counters of a stats slot.
     pub fn stats(&self, slot: u32) -> Result<SessionStats> {
         array_value::<_, { size_of::<SessionStats>() }>(&self.0, map::LEG_STATS, slot)
     }
 
-    /// Every reason's frames and bytes, over all CPUs, by index.
+    /// Frames and bytes of every reason, on all CPUs, by index.
     pub fn reasons(&self) -> Result<Vec<ReasonCount>> {
         let one = |&reason: &XdpReason| {
             const SIZE: usize = size_of::<ReasonCount>();

@@ -1,4 +1,4 @@
-//! A client below TLS: it has the keys of its connection, and seals with them what no TLS stack would.
+//! A client below TLS: it has the keys of its connection, and seals records that no TLS library would seal.
 
 use std::{
     io::{Read as _, Write as _},
@@ -20,22 +20,22 @@ pub struct Forger {
     rx: Cipher,
 }
 
-/// What a relay said before it closed.
+/// What a relay sent before it closed the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastWords {
-    /// Plaintext of all data.
+    /// Plaintext of all data records.
     pub data: Vec<u8>,
-    /// The description of its alert, which nothing may follow.
+    /// The description of its alert, which must be the last record.
     pub alert: Option<u8>,
 }
 
 impl Forger {
-    /// Goes on with the secrets of a connection.
+    /// Continues with the secrets of a connection.
     pub(super) fn new(tcp: TcpStream, secrets: ExtractedSecrets) -> Result<Self> {
         Ok(Self { tcp, tx: Cipher::new(secrets.tx)?, rx: Cipher::new(secrets.rx)? })
     }
 
-    /// One record: content, type, and bytes of padding.
+    /// Seals one record: content, type, and bytes of padding.
     pub fn seal(&mut self, kind: u8, content: &[u8], padding: usize) -> Result<Vec<u8>> {
         let mut inner = content.to_vec();
         inner.push(kind);
@@ -46,7 +46,7 @@ impl Forger {
         Ok(record)
     }
 
-    /// Sends bytes as they are.
+    /// Sends the bytes unchanged.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.tcp.write_all(bytes)?)
     }
@@ -64,7 +64,7 @@ impl Forger {
         }
     }
 
-    /// Reads to the end of the stream. An error if that is a reset.
+    /// Reads to the end of the stream; a reset is an error.
     pub fn last_words(mut self) -> Result<LastWords> {
         let mut bytes = Vec::new();
         self.tcp.read_to_end(&mut bytes).context("no orderly end")?;

@@ -1,8 +1,8 @@
-//! TLS of the test client: one certificate is right, and all others are wrong.
+//! TLS of the test client: it accepts exactly one certificate.
 //!
-//! The relay of a test has a self-signed certificate for an address, so it is pinned by its bytes. The
-//! handshake's signature is verified all the same: that, and not the chain, is what proves the relay holds
-//! the key.
+//! The relay of a test has a self-signed certificate for an address, so the client pins its bytes. The client
+//! still verifies the handshake's signature, because the signature, not the chain, proves that the relay
+//! holds the key.
 
 use std::{path::Path, sync::Arc};
 
@@ -15,11 +15,11 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 
-/// What the meta certificate's common name starts with.
+/// Prefix of the meta certificate's common name.
 const META_NAME: &[u8] = b"derpkey";
-/// Version 3, then the protocol version 2 as serial number.
+/// Version 3, then the DERP protocol version 2 as serial number.
 const META_HEAD: [u8; 8] = [0xa0, 3, 2, 1, 2, 2, 1, 2];
-/// Digits of a key in it.
+/// Hex digits of the key in the common name.
 const HEX_LEN: usize = 64;
 
 /// The certificate that a relay must show first.
@@ -27,13 +27,13 @@ const HEX_LEN: usize = 64;
 pub struct Pinned(CertificateDer<'static>);
 
 impl Pinned {
-    /// The first certificate of a PEM file.
+    /// Reads the first certificate of a PEM file.
     pub fn load(path: &Path) -> Result<Self> {
         let certificate = CertificateDer::from_pem_file(path);
         certificate.map(Self).with_context(|| format!("certificate {}", path.display()))
     }
 
-    /// A configuration that takes this certificate, and speaks one version.
+    /// A TLS configuration that accepts this certificate and uses one version.
     pub(super) fn config(&self, version: &'static SupportedProtocolVersion) -> Result<Arc<ClientConfig>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = Verifier { pinned: self.0.clone(), provider: Arc::clone(&provider) };
@@ -42,14 +42,14 @@ impl Pinned {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
-        // For the forger, who goes on with the keys and without rustls.
+        // For the forger, which continues with the keys and without rustls.
         config.enable_secret_extraction = true;
         Ok(Arc::new(config))
     }
 }
 
-/// The relay's key from the meta certificate, which must be the last of the chain and of the protocol's
-/// version.
+/// The relay's key from the meta certificate, which must be the last of the chain and must have the
+/// protocol's version.
 pub(super) fn meta_key(chain: &[CertificateDer<'_>]) -> Option<NodePublic> {
     let der = chain.last()?;
     der.windows(META_HEAD.len()).find(|window| *window == META_HEAD)?;

@@ -1,4 +1,4 @@
-//! The stream of a test client: TCP or TLS, HTTP head, frames. Blocking, with a deadline on every wait.
+//! The stream of a test client: TCP or TLS, HTTP head, frames. It blocks, and every wait has a deadline.
 
 use std::{
     collections::VecDeque,
@@ -17,10 +17,10 @@ use rustls::{ClientConnection, StreamOwned, pki_types::ServerName, version};
 
 use super::{DEADLINE, Dial, Transport, forger::Forger, tls};
 
-/// Longest HTTP head a relay may answer.
+/// Longest HTTP head of a relay's answer.
 const MAX_HEAD: usize = 4096;
 
-/// A frame as it came.
+/// A received frame.
 pub type Frame = (Header, Vec<u8>);
 
 /// A connection to a relay.
@@ -30,7 +30,7 @@ pub struct Wire {
     meta_key: Option<NodePublic>,
     deframer: Deframer,
     frames: VecDeque<Frame>,
-    /// What came behind an HTTP head.
+    /// Bytes that arrived behind an HTTP head.
     rest: Vec<u8>,
 }
 
@@ -40,7 +40,7 @@ enum Stream {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
-/// What a read brought.
+/// The result of a read.
 enum Got {
     Bytes(usize),
     Closed,
@@ -48,7 +48,7 @@ enum Got {
 }
 
 impl Wire {
-    /// Connects, from the network namespace of the calling thread; with TLS, to the end of the handshake.
+    /// Connects from the network namespace of the calling thread; with TLS, completes the handshake.
     pub fn connect(dial: &Dial) -> Result<Self> {
         let tcp = TcpStream::connect_timeout(&dial.addr, DEADLINE)
             .with_context(|| format!("cannot connect to {}", dial.addr))?;
@@ -89,14 +89,14 @@ impl Wire {
         Ok(stream.flush()?)
     }
 
-    /// Writes all of `bytes` under new keys, and asks the relay for new ones. Only with TLS 1.3.
+    /// Writes all of `bytes` with new keys, and asks the relay to update its keys. Only with TLS 1.3.
     pub fn write_with_new_keys(&mut self, bytes: &[u8]) -> Result<()> {
         let Stream::Tls(tls) = &mut self.stream else { bail!("no TLS, no keys") };
         tls.conn.refresh_traffic_keys()?;
         self.write(bytes)
     }
 
-    /// Writes `bytes`, at most one record, with one bit of the record changed.
+    /// Writes `bytes`, at most one record, and changes one bit of the record.
     pub fn write_damaged(&mut self, bytes: &[u8]) -> Result<()> {
         let Stream::Tls(tls) = &mut self.stream else { bail!("no TLS, no record") };
         tls.conn.writer().write_all(bytes)?;
@@ -106,14 +106,14 @@ impl Wire {
         Ok(tls.sock.write_all(&record)?)
     }
 
-    /// Goes on below TLS, with the keys of this connection and without what rustls does for them. Only with
-    /// TLS 1.3.
+    /// Continues below TLS with the keys of this connection and without the checks of rustls. Only with TLS
+    /// 1.3.
     pub fn into_forger(self) -> Result<Forger> {
         let Stream::Tls(tls) = self.stream else { bail!("no TLS, no records") };
         Forger::new(tls.sock, tls.conn.dangerous_extract_secrets()?)
     }
 
-    /// Reads the answer to the upgrade request, which must be exactly as upstream writes it; returns its key.
+    /// Reads the answer to the upgrade request, which must equal upstream's; returns the key in it.
     pub fn upgrade_answer(&mut self) -> Result<NodePublic> {
         let head = self.http_head()?;
         let digits = head
@@ -126,7 +126,7 @@ impl Wire {
         Ok(format!("{}{digits}", NodePublic::PREFIX).parse()?)
     }
 
-    /// Reads an HTTP head, and leaves what follows to the frames or [`Self::http_body`].
+    /// Reads an HTTP head; the bytes behind it remain for the frames or [`Self::http_body`].
     pub fn http_head(&mut self) -> Result<String> {
         let mut read = std::mem::take(&mut self.rest);
         loop {
@@ -158,12 +158,12 @@ impl Wire {
         Ok(body)
     }
 
-    /// The next frame.
+    /// Waits for the next frame.
     pub fn frame(&mut self) -> Result<Frame> {
         self.frame_within(DEADLINE)?.context("no frame before the deadline")
     }
 
-    /// The next frame, or nothing if none is whole within `time`. An error if the stream is over.
+    /// The next frame, or `None` if no whole frame arrives within `time`. The end of the stream is an error.
     pub fn frame_within(&mut self, time: Duration) -> Result<Option<Frame>> {
         let end = Instant::now() + time;
         let mut buffer = vec![0; 1 << 16];
@@ -185,7 +185,7 @@ impl Wire {
         }
     }
 
-    /// Every frame until the relay closes the connection, which it must do before the deadline.
+    /// Reads every frame until the relay closes the connection, which must happen before the deadline.
     pub fn frames_until_closed(&mut self) -> Result<Vec<Frame>> {
         let end = Instant::now() + DEADLINE;
         let mut buffer = vec![0; 1 << 16];
@@ -225,7 +225,8 @@ impl Wire {
             Ok(len) => Got::Bytes(len),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => Got::Nothing,
-                // A relay that closes with data of ours unread resets; without close_notify, TLS sees a cut.
+                // If the relay closes with unread data, it resets the connection; without close_notify, TLS
+                // reports EOF.
                 ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe => Got::Closed,
                 _ => return Err(error.into()),
             },

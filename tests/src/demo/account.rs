@@ -1,11 +1,11 @@
-//! The demo's bookkeeping: numbers that must be equal, and what the daemon's counters grew by.
+//! The demo's accounts: numbers that must be equal, and the increase of the daemon's counters.
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::traffic::Traffic;
 
-/// Every comparison so far.
+/// All comparisons so far.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     compared: usize,
@@ -13,7 +13,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Notes whether two numbers are the same.
+    /// Compares two numbers and records the result.
     pub(super) fn equal(&mut self, what: &str, found: u64, expected: u64) {
         self.compared += 1;
         if found != expected {
@@ -21,12 +21,12 @@ impl Account {
         }
     }
 
-    /// Notes whether everything that was sent arrived.
+    /// Checks that every sent packet arrived.
     pub(super) fn delivered(&mut self, rung: &str, traffic: &Traffic) {
         self.equal(&format!("{rung}: delivered"), traffic.delivered, traffic.sent);
     }
 
-    /// Says how it came out; an error if something did not.
+    /// Prints the result; fails if a comparison failed.
     pub(super) fn settle(&self) -> Result<()> {
         if self.wrong.is_empty() {
             println!("all {} numbers add up", self.compared);
@@ -39,23 +39,23 @@ impl Account {
     }
 }
 
-/// What one of userspace's counters grew by between two status answers.
+/// The increase of a userspace counter between two status answers.
 pub(super) fn grown(before: &Value, after: &Value, label: &str) -> u64 {
     difference(&before["counters"][label], &after["counters"][label])
 }
 
-/// What one of the program's reasons grew by.
+/// The increase of a reason of the XDP program.
 pub(super) fn reason_grown(before: &Value, after: &Value, label: &str) -> u64 {
     let packets = |status: &Value| status["xdp"]["reasons"][label]["packets"].clone();
     difference(&packets(before), &packets(after))
 }
 
-/// As [`reason_grown`]; nothing where there is no program to count.
+/// Like [`reason_grown`], but zero if there is no XDP program.
 pub(super) fn reason_grown_or_none(before: &Value, after: &Value, label: &str) -> u64 {
     if after["xdp"]["reasons"].is_object() { reason_grown(before, after, label) } else { 0 }
 }
 
-/// A counter that is missing is wrong, not zero.
+/// A missing counter is an error and not zero.
 fn difference(before: &Value, after: &Value) -> u64 {
     match (before.as_u64(), after.as_u64()) {
         (Some(before), Some(after)) => after.wrapping_sub(before),

@@ -1,4 +1,4 @@
-//! Ctrl-C: noted, not obeyed at once, so that namespaces and daemons are cleaned up on the way out.
+//! Ctrl-C is only recorded, so that namespaces and daemons are cleaned up before the demo ends.
 
 use std::sync::{
     Arc, OnceLock,
@@ -13,7 +13,7 @@ use signal_hook::{
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on the signals that end a program are only noted.
+/// From now on, signals that would end the program are only recorded.
 pub(super) fn listen() -> Result<()> {
     let noted = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGHUP, SIGINT, SIGTERM] {
@@ -22,12 +22,12 @@ pub(super) fn listen() -> Result<()> {
     Ok(())
 }
 
-/// Whether one came.
+/// Whether such a signal arrived.
 pub(super) fn came() -> bool {
     INTERRUPTED.get().is_some_and(|noted| noted.load(Ordering::Relaxed))
 }
 
-/// An error once one came, to leave by.
+/// Fails after such a signal.
 pub(super) fn check() -> Result<()> {
     ensure!(!came(), "interrupted");
     Ok(())

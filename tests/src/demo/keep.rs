@@ -1,4 +1,4 @@
-//! `--keep`: the lab goes on with a little traffic, so that there is something to look at, until Ctrl-C.
+//! `--keep`: the lab stays, with a little traffic to look at, until Ctrl-C.
 
 use std::{thread, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     daemon::{Daemon, binary},
 };
 
-/// Between two packets of the traffic that goes on.
+/// Time between two packets of this traffic.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Starts the daemon again and keeps everything until Ctrl-C, then lets the caller clean up.
@@ -25,7 +25,7 @@ pub(super) fn keep(place: &Place) -> Result<()> {
     while !interrupt::came() {
         let packet = number.to_be_bytes();
         if alice.send(&bob.key(), &packet).and_then(|()| bob.recv_packet()).is_err() && interrupt::came() {
-            // The terminal's Ctrl-C reaches the daemon, too, and it may be the first to go.
+            // The terminal's Ctrl-C also reaches the daemon, which may end first.
             break;
         }
         session[0].send(&packet)?;

@@ -1,4 +1,4 @@
-//! Where the demo happens: in a lab of network namespaces, or, without the rights to make one, over loopback.
+//! Where the demo runs: in a lab of network namespaces or, without the rights for it, over loopback.
 
 use std::net::SocketAddr;
 
@@ -13,26 +13,26 @@ use crate::{
     udp_client::UdpClient,
 };
 
-/// Where hosts and daemon are.
+/// Where the hosts and the daemon run.
 #[derive(Debug)]
 pub(super) enum Place {
-    /// Hosts of their own, and XDP between them.
+    /// Each host has its own namespace, with XDP between them.
     Lab(Box<Lab>),
-    /// All on the loopback interface; no XDP.
+    /// Everything is on the loopback interface; no XDP.
     Loopback,
 }
 
-/// Frames the lab's checker saw come from the relay.
+/// Frames from the relay that the lab's checker saw.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ByChecksum {
-    /// With right checksums.
+    /// Frames with correct checksums.
     pub(super) good: u64,
-    /// With a wrong or absent one.
+    /// Frames with a wrong checksum or without one.
     pub(super) bad: u64,
 }
 
 impl Place {
-    /// The best that can be had here; what is missing is said.
+    /// The lab if possible, else loopback; prints what is missing.
     pub(super) fn new() -> Result<Self> {
         match topology::objects() {
             Ok(objects) => {
@@ -60,7 +60,7 @@ impl Place {
         matches!(self, Self::Lab(_))
     }
 
-    /// Starts the daemon, with XDP where it can have it.
+    /// Starts the daemon, with XDP if possible.
     pub(super) fn start(&self) -> Result<Daemon> {
         let setup = match self {
             Self::Lab(lab) => lab.setup_xdp(),
@@ -88,7 +88,7 @@ impl Place {
         }
     }
 
-    /// A session with both legs bound, one from each host; with XDP, in the kernel.
+    /// A session with both legs bound, one from each host; with XDP, it waits until the kernel forwards it.
     pub(super) fn bound_session(&self, daemon: &Daemon) -> Result<[UdpClient; 2]> {
         match self {
             Self::Lab(lab) => lab.bound_session(daemon, CLIENT_PORTS),
@@ -108,7 +108,7 @@ impl Place {
         }
     }
 
-    /// What the lab's checker saw; nothing over loopback.
+    /// The checker's counters; `None` over loopback.
     pub(super) fn checked(&self) -> Result<Option<ByChecksum>> {
         let Self::Lab(lab) = self else { return Ok(None) };
         let count = lab.checked()?;
@@ -117,7 +117,7 @@ impl Place {
         Ok(Some(ByChecksum { good: of(Checked::Good), bad }))
     }
 
-    /// Compares the sum of the program's reasons with the frames the driver handed to it.
+    /// Compares the sum of the program's reasons with the frames that the driver gave to it.
     pub(super) fn account_reasons(&self, daemon: &Daemon, account: &mut Account) -> Result<()> {
         let Self::Lab(lab) = self else { return Ok(()) };
         let (reasons, frames) = topology::reasons_and_frames(&lab.relay, daemon)?;

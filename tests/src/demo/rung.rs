@@ -2,7 +2,7 @@
 
 use super::traffic::Traffic;
 
-/// One path, and what happened on it.
+/// One path and its results.
 #[derive(Debug)]
 pub(super) struct Rung {
     name: &'static str,
@@ -11,7 +11,7 @@ pub(super) struct Rung {
 }
 
 impl Rung {
-    /// A row; `counted`: where, and how many.
+    /// Makes a row; `counted` says which counter counted how many packets.
     pub(super) fn new(name: &'static str, traffic: Traffic, counted: String) -> Self {
         Self { name, traffic, counted }
     }

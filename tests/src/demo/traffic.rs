@@ -1,8 +1,8 @@
-//! What the demo sends: numbered packets, one after the other, timed from the sender's write to the
+//! The demo's packets: they are numbered, sent one after another, and timed from the sender's write to the
 //! receiver's read.
 //!
-//! Sender and receiver are this one process, so that a latency is the difference of two readings of one
-//! clock. It holds both hosts' socket work and wake-ups beside the relay's.
+//! Sender and receiver are the same process, so that a latency is the difference of two readings of one
+//! clock. It includes both hosts' socket work and wake-ups as well as the relay's.
 
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,18 @@ use crate::{
     udp_client::{DEADLINE, UdpClient},
 };
 
-/// Payload bytes of a packet: with Geneve in front, what a full WireGuard packet of a tunnel of MTU 1280 has.
+/// Payload bytes of a packet: with a Geneve header, the size of a full WireGuard packet of a tunnel with MTU
+/// 1280.
 const PAYLOAD: usize = 1312;
 /// Bytes of the Geneve header.
 const GENEVE: usize = 8;
 
-/// Packets of a rung.
+/// The packets of one path.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// Sent.
+    /// Packets sent.
     pub(super) sent: u64,
-    /// Arrived, with the bytes that were sent.
+    /// Packets that arrived with the right bytes.
     pub(super) delivered: u64,
     /// Bytes sent, as the relay counts them.
     pub(super) bytes: u64,
@@ -32,12 +33,12 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Packets of which none arrived.
+    /// Traffic of which no packet arrived.
     pub(super) fn undelivered(sent: u64) -> Self {
         Self { sent, ..Self::default() }
     }
 
-    /// Half of the packets took longer.
+    /// The median latency.
     pub(super) fn median(&self) -> Option<Duration> {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
@@ -50,7 +51,7 @@ impl Traffic {
     }
 }
 
-/// Sends `count` packets through DERP, by turns from either client.
+/// Sends `count` packets through DERP, the clients taking turns.
 pub(super) fn by_derp(alice: &mut Client, bob: &mut Client, count: u64) -> Result<Traffic> {
     let mut traffic = Traffic::default();
     for number in 0..count {
@@ -67,8 +68,8 @@ pub(super) fn by_derp(alice: &mut Client, bob: &mut Client, count: u64) -> Resul
     Ok(traffic)
 }
 
-/// Sends `count` packets of a bound session, by turns from either client. A lost one is not an error, only
-/// not delivered.
+/// Sends `count` packets of a bound session, the clients taking turns. A lost packet is not an error, but
+/// does not count as delivered.
 pub(super) fn by_udp(clients: &[UdpClient; 2], count: u64) -> Result<Traffic> {
     let [alice, bob] = clients;
     let mut traffic = Traffic::default();
@@ -84,7 +85,7 @@ pub(super) fn by_udp(clients: &[UdpClient; 2], count: u64) -> Result<Traffic> {
                 traffic.arrived(sent);
                 ensure!(received == payload, "packet {number} is not what was sent");
             }
-            // What is lost will be lost again: the account says so soon enough.
+            // More packets would get lost too; the account reports the loss.
             None => break,
         }
     }

@@ -1,17 +1,17 @@
-//! Building Go programs of our modules.
+//! Builds Go programs of our modules.
 //!
-//! They ask for a newer Go than most machines have; `GOTOOLCHAIN=auto` lets any Go since 1.21 fetch that one
-//! through the module proxy, once.
+//! They need a newer Go than most machines have. With `GOTOOLCHAIN=auto`, any Go since 1.21 fetches that
+//! version once through the module proxy.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::Context as _;
 
-/// Builds a program of the judge's module without the judge; the inner error is why there is no Go here.
+/// Builds a program of the judge's module, but not the judge; the inner error says why Go is missing.
 ///
 /// # Errors
-/// Go is there, and cannot build it.
+/// Go is there but cannot build the program.
 pub fn build_program(package: &str) -> anyhow::Result<Result<PathBuf, String>> {
     if let Err(missing) = find_go() {
         return Ok(Err(missing));
@@ -19,17 +19,17 @@ pub fn build_program(package: &str) -> anyhow::Result<Result<PathBuf, String>> {
     build_package(package).map(Ok)
 }
 
-/// Builds a program of the judge's module beside it, such as `tailscale.com/cmd/derper`.
+/// Builds another program with the judge's module, such as `tailscale.com/cmd/derper`.
 pub(super) fn build_package(package: &str) -> anyhow::Result<PathBuf> {
     let program = module().join("bin").join(package.rsplit('/').next().unwrap_or(package));
     go(&module(), &["build"], &program, package).map_err(anyhow::Error::msg)?;
     Ok(program)
 }
 
-/// Builds a package's tests and benchmarks as the program `name`, likewise.
+/// Builds a package's tests and benchmarks as the program `name`.
 ///
 /// # Errors
-/// Go is not there, or cannot build it.
+/// Go is missing, or cannot build them.
 pub fn build_tests(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     let program = module().join("bin").join(name);
     let built = go(&module(), &["test", "-c"], &program, package).map_err(anyhow::Error::msg);
@@ -37,7 +37,7 @@ pub fn build_tests(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// The error is why there is no Go here.
+/// Looks for Go; the error says why it is missing.
 pub(crate) fn find_go() -> Result<(), String> {
     let found = Command::new("go").arg("version").output();
     found.map(drop).map_err(|error| format!("cannot run `go`: {error}"))
@@ -47,12 +47,12 @@ pub(super) fn module() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("interop")
 }
 
-/// Makes a program of one package that a module of ours knows; the error is what Go said.
+/// Builds a program from one package that our module knows; the error is Go's output.
 pub(crate) fn go(module: &Path, verb: &[&str], program: &Path, package: &str) -> Result<(), String> {
     let built = Command::new("go")
         .current_dir(module)
         .env("GOTOOLCHAIN", "auto")
-        // No version stamp: it would ask git about a checkout that may belong to another user.
+        // No version stamp, because Go would run git on a checkout that may belong to another user.
         .env("GOFLAGS", "-mod=mod -buildvcs=false")
         .env("CGO_ENABLED", "0")
         .args(verb)

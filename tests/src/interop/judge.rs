@@ -1,4 +1,4 @@
-//! The Go program that judges: building it once, and running one case of it.
+//! The Go program that judges: builds it once, and runs single cases.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -14,21 +14,21 @@ pub struct Judge {
     program: PathBuf,
 }
 
-/// What became of one case.
+/// The result of one case.
 #[derive(Debug)]
 pub enum Verdict {
-    /// The judge's own line.
+    /// Passed, with the judge's own line.
     Passed(String),
-    /// Why it could not be judged here.
+    /// Skipped, with the reason.
     Skipped(String),
 }
 
-/// Why there is no judge.
+/// Why the judge is missing.
 #[derive(Debug)]
 pub(super) enum Missing {
-    /// No Go on this machine.
+    /// This machine has no Go.
     Go(String),
-    /// Go is there, and failed: its output.
+    /// The build failed, with its output.
     Build(String),
 }
 
@@ -50,15 +50,16 @@ impl Judge {
         Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
     }
 
-    /// Starts a process that ends well once every service of the site answers, or badly after 20 seconds.
+    /// Starts a process that exits with success once every service of the site answers, or fails after 20
+    /// seconds.
     pub(super) fn awaiting(&self, flags: &[String]) -> anyhow::Result<Child> {
         let mut command = self.command();
         command.args(flags).args(["-await", "20s"]).stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().context("running the judge")
     }
 
-    /// Judges one case against the relay that `flags` name; `must_fail`: it shows that it can. The judge
-    /// bounds its own time.
+    /// Runs one case against the relay that `flags` name. With `must_fail`, the case shows that it can fail.
+    /// The judge limits its own time.
     pub fn case(&self, flags: &[String], case: &str, must_fail: bool) -> anyhow::Result<Verdict> {
         let output =
             self.command().args(flags).args(["-case", case]).output().context("running the judge")?;

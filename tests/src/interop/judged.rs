@@ -1,9 +1,8 @@
-//! One relay to be judged, on loopback ports of its own, with every service the judge can ask: DERP over
-//! TLS, a second relay without TLS, the plain HTTP companion, STUN, and the UDP relay behind the admin
-//! socket.
+//! A relay to be judged on its own loopback ports, with every service that the judge can ask: DERP over TLS,
+//! a second relay without TLS, the plain HTTP companion, STUN, and the UDP relay behind the admin socket.
 //!
-//! Cases share one site while any of them runs. It is held by the cases alone (a `static` would never be
-//! dropped), so the last one to end takes the processes and their files with it.
+//! All running cases share one site. Only the cases hold it (a `static` would never be dropped), so the last
+//! case that ends removes the processes and their files.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
@@ -18,14 +17,14 @@ use tempfile::TempDir;
 use super::go::{build_package, text};
 use super::judge::Judge;
 
-/// Cases that upstream fails, by intent of ours: see the case's own comment.
+/// Cases that upstream fails because relayd is stricter on purpose; see the case's own comment.
 const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];
 
-/// How often a start is tried: another process may take a port between our choosing it and the relay's
-/// binding it.
+/// Attempts to start a site: another process may take a port after it was chosen and before the relay binds
+/// it.
 const START_ATTEMPTS: usize = 3;
 
-/// How often a starting relay is looked at: the ends of two children cannot be waited for at once.
+/// Time between two polls of a starting relay; the ends of two children cannot be waited for at once.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Which relay is judged.
@@ -33,15 +32,15 @@ const POLL: Duration = Duration::from_millis(10);
 pub enum Server {
     /// relayd, by path.
     Relayd(PathBuf),
-    /// Upstream's derper and its UDP relay: judges the judge. Chosen by `JUDGE_SERVER=upstream`.
+    /// Upstream's derper and its UDP relay, to test the judge. Selected with `JUDGE_SERVER=upstream`.
     Upstream,
 }
 
 impl Server {
-    /// What the environment asks for. The inner error is why there is nothing to judge.
+    /// The server that the environment selects. The inner error says why there is no server to judge.
     ///
     /// # Errors
-    /// If `RELAYD_BIN` names no file, or `JUDGE_SERVER` says something unknown.
+    /// `RELAYD_BIN` is not a file, or `JUDGE_SERVER` has an unknown value.
     pub fn chosen() -> anyhow::Result<Result<Server, String>> {
         match std::env::var("JUDGE_SERVER").as_deref() {
             Ok("upstream") => return Ok(Ok(Server::Upstream)),
@@ -62,7 +61,7 @@ impl Server {
     }
 }
 
-/// A running relay; dropped, it is gone with its files.
+/// A running relay; dropping it ends the processes and removes the files.
 #[derive(Debug)]
 pub struct JudgedRelay {
     children: Vec<Child>,
@@ -72,7 +71,7 @@ pub struct JudgedRelay {
 }
 
 impl JudgedRelay {
-    /// The site of all cases that run now; started if none does.
+    /// The site that all running cases share; it is started if no case runs.
     pub(super) fn shared(server: &Server, judge: &Judge) -> anyhow::Result<Arc<JudgedRelay>> {
         static SHARED: Mutex<Result<Weak<JudgedRelay>, String>> = Mutex::new(Ok(Weak::new()));
         // A poisoned lock means that a start panicked; the next case may try again.
@@ -83,7 +82,7 @@ impl JudgedRelay {
                     return Ok(site);
                 }
             }
-            // What did not come up for one case will not for forty more.
+            // If the site did not start for one case, it would not start for forty more.
             Err(reason) => bail!("{reason}"),
         }
         match JudgedRelay::start(server, judge) {
@@ -129,7 +128,7 @@ impl JudgedRelay {
             Server::Relayd(_) => &[],
             Server::Upstream => STRICTER_THAN_UPSTREAM,
         };
-        // From here on dropping the site cleans up whatever was started.
+        // From here on, dropping the site cleans up everything that was started.
         let mut site = JudgedRelay { children: Vec::new(), dir, flags, must_fail };
         match server {
             Server::Relayd(program) => {
@@ -145,7 +144,7 @@ impl JudgedRelay {
             Server::Upstream => {
                 let derper = build_package("tailscale.com/cmd/derper")?;
                 let mut tls = site.tls(&derper, &ports);
-                // Upstream's 32 packets a client are less than the judge's window.
+                // Upstream's queue of 32 packets per client is smaller than the judge's window.
                 tls.env("TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH", "256");
                 site.run(tls)?;
                 site.run(site.plain(&derper, &ports))?;
@@ -159,7 +158,7 @@ impl JudgedRelay {
         Ok(site)
     }
 
-    /// Returns once every service answers; fails at once when a process of the site has ended.
+    /// Returns once every service answers; fails at once if a process of the site has ended.
     fn await_services(&mut self, judge: &Judge) -> anyhow::Result<()> {
         let mut awaiting = judge.awaiting(&self.flags)?;
         loop {
@@ -181,7 +180,7 @@ impl JudgedRelay {
         }
     }
 
-    /// The relay that speaks TLS, with a certificate it makes itself.
+    /// The relay with TLS and a self-signed certificate.
     fn tls(&self, program: &Path, ports: &Ports) -> Command {
         let mut command = Command::new(program);
         command.args([
@@ -197,8 +196,7 @@ impl JudgedRelay {
         command
     }
 
-    /// The relay without TLS: as derper, that is what another port than 443 means without manual
-    /// certificates.
+    /// The relay without TLS: derper uses no TLS on another port than 443 without manual certificates.
     fn plain(&self, program: &Path, ports: &Ports) -> Command {
         let mut command = Command::new(program);
         command.args(["-a", &format!("127.0.0.1:{}", ports.plain), "-http-port", "-1", "-stun=false"]);
@@ -218,12 +216,12 @@ impl JudgedRelay {
         &self.flags
     }
 
-    /// Whether this case must fail here, which shows that it can.
+    /// Whether this case must fail here, to show that it can.
     pub(super) fn must_fail(&self, case: &str) -> bool {
         self.must_fail.contains(&case)
     }
 
-    /// The last lines that the site's processes wrote.
+    /// The last log lines of the site's processes.
     pub(super) fn log_tail(&self) -> String {
         let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();
@@ -235,7 +233,7 @@ impl JudgedRelay {
 impl Drop for JudgedRelay {
     fn drop(&mut self) {
         for child in &mut self.children {
-            // Either may fail only because the child is gone already.
+            // Both calls fail only if the child has ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -270,14 +268,14 @@ impl Ports {
         })
     }
 
-    /// Loopback is never advertised of itself.
+    /// The UDP relay never advertises loopback by itself.
     fn relay_endpoints(&self) -> String {
         let port = self.relay;
         if self.has_ipv6 { format!("127.0.0.1:{port},[::1]:{port}") } else { format!("127.0.0.1:{port}") }
     }
 }
 
-/// A directory of one's own; short, as a socket's path must be.
+/// A new directory with a short path, as a socket's path must be short.
 fn new_dir() -> anyhow::Result<TempDir> {
     let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
     fs::create_dir(dir.path().join("certs"))?;

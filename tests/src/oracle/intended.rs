@@ -1,4 +1,5 @@
-//! Where our record layer and rustls' differ on purpose, with the section of RFC 8446 that we follow.
+//! The intended differences between our record layer and rustls', with the section of RFC 8446 that we
+//! follow.
 
 use relay_user::transport::tls::cipher::{APPLICATION_DATA, HEADER};
 
@@ -17,8 +18,8 @@ const SILENT: State = State::Ended(None);
 /// The longest body that RFC 8446, 5.2, allows.
 const MAX_BODY: u16 = (1 << 14) + 256;
 
-/// Why `ours` is right where `theirs` is otherwise; nothing if nobody wanted that. `front` is the header of
-/// the record that was opened.
+/// Why `ours` is right where `theirs` differs; `None` if the difference is not intended. `front` is the
+/// header of the record that was opened.
 pub(super) fn intended(
     context: &Context,
     front: Option<[u8; HEADER]>,
@@ -26,8 +27,8 @@ pub(super) fn intended(
     ours: &Outcome,
     theirs: &Outcome,
 ) -> Option<&'static str> {
-    // rustls opens a record whose header was changed on the way: it authenticates what should have been
-    // there.
+    // rustls opens a record whose header was changed on the way, because it authenticates the expected header
+    // and not the received one.
     match (front, ours.state) {
         (Some([kind, ..]), UNEXPECTED_MESSAGE) if kind != APPLICATION_DATA => {
             return Some(
@@ -39,7 +40,7 @@ pub(super) fn intended(
         }
         _ => {}
     }
-    // Whatever other difference, nobody has been told anything else than the other.
+    // For any other difference, both sides must have delivered the same plaintext.
     if ours.plaintext != theirs.plaintext {
         return None;
     }
@@ -76,7 +77,7 @@ fn by_content(
     ours: State,
     theirs: State,
 ) -> Option<&'static str> {
-    // Bytes of a key update, in the order in which they must come.
+    // The bytes of a key update, in their order.
     let so_far = context.update;
     let misfit = content.iter().zip([24, 0, 0, 1].iter().skip(so_far)).position(|(is, must)| is != must);
     match (ours, theirs) {

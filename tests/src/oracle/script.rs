@@ -1,14 +1,14 @@
-//! From any bytes to the records of a client that means no good.
+//! Makes the records of a malicious client from any bytes.
 
 use relay_user::transport::tls::cipher::{APPLICATION_DATA, MAX_PLAINTEXT};
 
-/// Steps of a script at most.
+/// Maximum steps of a script.
 const MAX_STEPS: usize = 256;
-/// Records of a burst at most.
+/// Maximum records of a burst.
 const MAX_BURST: u8 = 48;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
-/// A key update, without the value of its one byte.
+/// A key update without its last byte, the value.
 const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 
 /// One step.
@@ -16,7 +16,7 @@ const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 pub(super) enum Step {
     /// The client sends a record.
     Record(Record),
-    /// The server sends so many bytes.
+    /// The server sends this many bytes.
     Say(usize),
 }
 
@@ -25,14 +25,14 @@ pub(super) enum Step {
 pub(super) enum Record {
     /// Sealed with the right key: content, type and padding.
     Sealed(Vec<u8>),
-    /// The same, with bits of one byte changed afterwards.
+    /// Sealed, then bits of one byte changed.
     Damaged { inner: Vec<u8>, at: usize, bits: u8 },
     /// Never sealed.
     Raw(Vec<u8>),
 }
 
 impl Record {
-    /// What is inside, if it opens.
+    /// Type and content, if the record opens.
     pub(super) fn inner(&self) -> Option<(u8, &[u8])> {
         let Self::Sealed(inner) = self else { return None };
         let end = inner.iter().rposition(|&byte| byte != 0)?;
@@ -40,19 +40,19 @@ impl Record {
     }
 }
 
-/// What of the records before decides about the next one.
+/// The part of the earlier records that decides about the next one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Context {
-    /// Bytes of a key update that have come.
+    /// Bytes of a key update that have arrived.
     pub(super) update: usize,
-    /// Records in a row without data, with the one at hand.
+    /// Consecutive records without data, including the current one.
     pub(super) fruitless: u32,
-    /// `user_canceled` alerts of the connection, with the one at hand.
+    /// `user_canceled` alerts of the connection, including the current one.
     pub(super) canceled: u32,
 }
 
 impl Context {
-    /// Takes note of the record at hand.
+    /// Counts the current record.
     pub(super) fn begin(&mut self, record: &Record) {
         self.fruitless += 1;
         match record.inner() {
@@ -62,7 +62,7 @@ impl Context {
         }
     }
 
-    /// Both sides took it and go on; whether it was the end of a key update.
+    /// Both sides accepted the record; returns whether it completed a key update.
     pub(super) fn end(&mut self, record: &Record) -> bool {
         if let Some((HANDSHAKE, content)) = record.inner() {
             self.update += content.len();
@@ -75,7 +75,7 @@ impl Context {
     }
 }
 
-/// Bytes that are read as instructions; none left reads as zeros.
+/// Bytes that are read as instructions; after the end, it reads zeros.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -99,7 +99,7 @@ impl Reader<'_> {
             mode @ 0..0x30 => (APPLICATION_DATA, self.bytes(mode.into())),
             0x30..0x40 => (APPLICATION_DATA, vec![0x5a; self.short() % (MAX_PLAINTEXT + 300)]),
             mode @ 0x40..0x80 => {
-                // A piece of a key update, from anywhere to anywhere, with any value and something behind.
+                // A part of a key update with any start, end and value, perhaps with bytes behind it.
                 let value = self.byte();
                 let whole = [24, 0, 0, 1, if value < 0xc0 { value % 2 } else { value }, self.byte()];
                 let (from, to) = (usize::from(mode >> 3 & 7) % 6, usize::from(mode & 7) % 7);
@@ -117,7 +117,7 @@ impl Reader<'_> {
         let padding = match self.byte() {
             0..0xa0 => 0,
             few @ 0xa0..0xf0 => usize::from(few - 0xa0),
-            // Around the longest that is allowed.
+            // Lengths around the maximum.
             0xf0..0xf8 => (MAX_PLAINTEXT - 2 + usize::from(self.byte() % 8)).saturating_sub(content.len()),
             _ => self.short() % (MAX_PLAINTEXT + 300),
         };
@@ -126,14 +126,14 @@ impl Reader<'_> {
     }
 }
 
-/// The steps that `input` makes.
+/// The steps made from `input`.
 pub(super) fn script(input: &[u8]) -> Vec<Step> {
     let (mut reader, mut steps) = (Reader(input), Vec::new());
     while !reader.0.is_empty() && steps.len() < MAX_STEPS {
         match reader.byte() {
             0..0x90 => steps.push(Step::Record(Record::Sealed(reader.inner()))),
             0x90..0xb0 => {
-                // So many usual records that what comes next comes at any sequence number.
+                // A burst of ordinary records, so that the next record may have any sequence number.
                 let (records, step, padding) = (reader.byte() % MAX_BURST, reader.byte(), reader.byte());
                 steps.extend((1..=records).map(|number| {
                     let len = 1 + usize::from(number) * usize::from(step) % 300;

@@ -1,4 +1,4 @@
-//! The two record layers behind one interface, each with a client of its own whose keys are known.
+//! The two record layers behind one interface. Each has a client whose keys are known.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::script::Record;
 
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
-/// More than any handshake message here has.
+/// More bytes than any handshake message here has.
 const MESSAGE_ROOM: usize = 4096;
-/// Turns of a handshake at most.
+/// Maximum turns of a handshake.
 const MAX_TURNS: usize = 64;
 
-/// Configurations that differ in whether the secrets may be taken, by which a connection changes over to
-/// ours.
+/// TLS configurations with and without extraction of secrets; a connection needs the extracted secrets to
+/// switch to our record layer.
 pub(super) struct Configs {
     ours: Arc<ServerConfig>,
     theirs: Arc<ServerConfig>,
@@ -57,18 +57,18 @@ impl Configs {
     }
 }
 
-/// Where a connection is after a record.
+/// The state of a connection after a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It goes on.
+    /// The connection continues.
     Alive,
-    /// The client said goodbye.
+    /// The client has closed the connection.
     Closed,
-    /// It has ended, with this alert to the client.
+    /// The connection has failed, with this alert to the client.
     Ended(Option<u8>),
 }
 
-/// What a record did.
+/// The effect of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) plaintext: Vec<u8>,
@@ -81,13 +81,13 @@ pub(super) struct Ours(Records);
 /// rustls, as `--tls-records rustls` runs it.
 pub(super) struct Theirs(Handshake);
 
-/// A server and what its client knows.
+/// A server, and the keys of its client.
 pub(super) struct Side<L> {
     layer: L,
     tx: Cipher,
     rx: Cipher,
     secrets: KernelConnection<ClientConnectionData>,
-    /// What the server has been sent and has not used.
+    /// Bytes that the server has received and not used.
     data: Vec<u8>,
 }
 
@@ -129,7 +129,7 @@ impl<L> Side<L> {
         Self { layer: layer(server), tx, rx, secrets, data: Vec::new() }
     }
 
-    /// The client sends.
+    /// The server receives a record.
     pub(super) fn hear(&mut self, record: &Record) {
         let (inner, damage) = match record {
             Record::Sealed(inner) => (inner, None),
@@ -146,17 +146,17 @@ impl<L> Side<L> {
         }
     }
 
-    /// The header of the record that is opened next, if it has come.
+    /// The header of the record that is opened next, if it has arrived.
     pub(super) fn front(&self) -> Option<[u8; HEADER]> {
         self.data.first_chunk().copied()
     }
 
-    /// The client has sent a key update.
+    /// Updates the client's sending key after it has sent a key update.
     pub(super) fn update_keys(&mut self) {
         self.tx = Cipher::new(self.secrets.update_tx_secret().expect("TLS 1.3")).expect("known");
     }
 
-    /// What the server sent, as its client reads it: data, and an alert if there is one.
+    /// Opens what the server sent, with the client's keys: data, and an alert if there is one.
     fn read(&mut self, mut records: &mut [u8]) -> (Vec<u8>, Option<u8>) {
         let (mut data, mut alert) = (Vec::new(), None);
         while let Some(record) = self.rx.open(records).expect("the server's own records open") {
@@ -242,7 +242,7 @@ impl Side<Theirs> {
     }
 }
 
-/// The client takes every server: it made both.
+/// A client that accepts every server, because the test makes both.
 #[derive(Debug)]
 struct Anyone;
 

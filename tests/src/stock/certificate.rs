@@ -8,18 +8,18 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use super::place::RELAY_IPV4;
 
-/// What the relay shows, and by what clients trust it.
+/// The relay's certificate, and why clients trust it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certificate {
-    /// Files for a DNS name, signed by an authority that the host of the stock program trusts.
+    /// Files for a DNS name, signed by an authority that the stock program's host trusts.
     Signed,
-    /// One that the relay made itself for its IP address; the DERP map pins it.
+    /// A self-signed certificate for the relay's IP address; the DERP map pins it.
     Pinned,
 }
 
 /// The relay's DNS name.
 const NAME: &str = "derp.stock.test";
-/// File of the authority, for `SSL_CERT_FILE`.
+/// File with the authority's certificate, for `SSL_CERT_FILE`.
 pub(super) const AUTHORITY: &str = "authority.pem";
 
 impl Certificate {
@@ -31,7 +31,7 @@ impl Certificate {
         }
     }
 
-    /// Writes what the relay needs into `dir`.
+    /// Writes the files that the relay needs into `dir`.
     pub(super) fn write(self, dir: &Path) -> Result<()> {
         if self == Self::Pinned {
             return Ok(());
@@ -44,7 +44,8 @@ impl Certificate {
         let issuer = Issuer::new(authority, authority_key);
         let key = KeyPair::generate()?;
         let mut leaf = CertificateParams::new([NAME.to_owned()])?;
-        // As a public authority's: derpprobe looks at the dates only of what names its issuer.
+        // Public authorities set this too, and derpprobe checks the dates only of certificates that name
+        // their issuer.
         leaf.use_authority_key_identifier_extension = true;
         let leaf_pem = leaf.signed_by(&key, &issuer)?.pem();
         fs::write(dir.join(AUTHORITY), &authority_pem)?;

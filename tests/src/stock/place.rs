@@ -1,13 +1,13 @@
-//! Where the stock programs run: the relay's host and three others on one Ethernet, that can reach the relay
-//! and not one another.
+//! Where the stock programs run: the relay's host and three others on one Ethernet, which can reach the relay
+//! but not each other.
 //!
 //! ```text
 //!   relay: br0 10.77.0.1, fd77::1 -+- p0 (isolated) -- e0 :dual  10.77.0.2, fd77::2
 //!                                  +- p1 (isolated) -- e0 :ipv4  10.77.0.3
 //!                                  +- p2 (isolated) -- e0 :ipv6             fd77::4
 //! ```
-//! Isolated ports of a bridge pass frames to the bridge's own host only, so two nodes that talk, talk through
-//! the relay.
+//! Isolated ports of a bridge pass frames only to the bridge's own host, so all traffic between two nodes
+//! goes through the relay.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,7 +23,7 @@ use crate::skip;
 pub(super) const RELAY_IPV4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub(super) const RELAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 
-/// One of the hosts beside the relay, by the families it has.
+/// One of the other hosts, by its address families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {
     /// IPv4 and IPv6.
@@ -37,7 +37,7 @@ pub enum Host {
 impl Host {
     const ALL: [Self; 3] = [Self::Dual, Self::Ipv4, Self::Ipv6];
 
-    /// Its addresses.
+    /// The host's addresses.
     pub fn addresses(self) -> Vec<IpAddr> {
         let ipv6 = |last| Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last).into();
         match self {
@@ -47,7 +47,7 @@ impl Host {
         }
     }
 
-    /// The relay's addresses that it can reach.
+    /// The relay's addresses that the host can reach.
     pub(super) fn relay(self) -> Vec<IpAddr> {
         match self {
             Self::Dual => vec![RELAY_IPV4.into(), RELAY_IPV6.into()],
@@ -66,7 +66,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Builds it, or skips `test` where that cannot be done.
+    /// Builds the place, or skips `test` if that is not possible.
     pub fn or_skip(test: &str) -> Result<Option<Self>> {
         let missing = if !nix::unistd::geteuid().is_root() {
             Some("network namespaces need root")
@@ -106,7 +106,7 @@ impl Place {
                 netns.ip(&[family, "route", "add", "default", "via", &gateway.to_string()])?;
             }
         }
-        // Short, as a socket's path must be.
+        // The path is short, as a socket's path must be.
         let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
         Ok(Self { relay, hosts, dir })
     }
@@ -121,13 +121,13 @@ impl Place {
         &self.hosts[host as usize]
     }
 
-    /// Where files of the test go; they are removed with this value.
+    /// The directory for the test's files; it is removed with this value.
     pub(super) fn dir(&self) -> &Path {
         self.dir.path()
     }
 }
 
-/// A lab's namespace has no IPv6 of itself.
+/// A lab's namespace has no IPv6 by default.
 fn dual_stack(label: &str) -> Result<Netns> {
     let netns = Netns::new(label)?;
     netns.enter(|| {
@@ -141,7 +141,7 @@ fn dual_stack(label: &str) -> Result<Netns> {
 fn add_address(netns: &Netns, interface: &str, address: IpAddr) -> Result<()> {
     match address {
         IpAddr::V4(_) => netns.ip(&["address", "add", &format!("{address}/24"), "dev", interface]),
-        // Nobody else has it, and looking for one takes a second.
+        // No other host has this address, and duplicate address detection would take a second.
         IpAddr::V6(_) => netns.ip(&["address", "add", &format!("{address}/64"), "dev", interface, "nodad"]),
     }
 }

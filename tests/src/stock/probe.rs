@@ -1,4 +1,4 @@
-//! `derpprobe`, on a host whose name service knows the relay, and whose authorities its certificate.
+//! Runs `derpprobe` on a host that can resolve the relay's name and trusts its certificate.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,30 +14,30 @@ use super::place::Host;
 use super::process::{Process, inside, run};
 use super::relay::Relay;
 
-/// Runs what follows its first argument with that file as `/etc/hosts`, in a mount namespace of its own.
+/// Runs a command with the file in the first argument as `/etc/hosts`, in a new mount namespace.
 const WITH_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
 /// Where derpprobe serves its metrics.
 const METRICS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8030);
-/// How long the probe of queueing delay may take for its packets. derpprobe starts such a probe by a coin's
-/// fall, and tosses again every ten seconds.
+/// Maximum time until the probe of queueing delay has sent its packets. derpprobe decides at random whether
+/// to start such a probe, and decides again every ten seconds.
 const QUEUING: Duration = Duration::from_secs(45);
 
-/// What `derpprobe -once` said.
+/// The results of `derpprobe -once`.
 #[derive(Debug)]
 pub struct Probed {
     /// Names of the probes that succeeded.
     pub good: Vec<String>,
-    /// Those that failed, with the reason.
+    /// Names of the probes that failed, with the reason.
     pub bad: Vec<String>,
-    /// All it said.
+    /// The whole output.
     pub text: String,
 }
 
-/// Probes everything once from `host`: TLS, STUN, the way between two clients, and a stream of 16 megabytes,
-/// 30 packets of 64 KiB ahead of what has arrived, that must come whole and in order.
+/// Runs every probe once from `host`: TLS, STUN, packets between two clients, and a stream of 16 megabytes
+/// with up to 30 packets of 64 KiB on their way, which must arrive complete and in order.
 ///
 /// # Errors
-/// derpprobe cannot be run, or its status says otherwise than its words.
+/// derpprobe cannot be run, or its exit status contradicts its output.
 pub fn probe_once(derpprobe: &Path, relay: &Relay<'_>, host: Host) -> Result<Probed> {
     let mut command = command(derpprobe, relay, host, 1)?;
     command.args(["-once", "-spread=false", "-bw-interval", "15s", "-bw-probe-size-bytes", "16000000"]);
@@ -52,13 +52,13 @@ pub fn probe_once(derpprobe: &Path, relay: &Relay<'_>, host: Host) -> Result<Pro
     Ok(Probed { good, bad, text })
 }
 
-/// Lets derpprobe send 50 packets a second between two clients, and waits until `packets` have come. How many
-/// did not come in two seconds.
+/// Lets derpprobe send 50 packets per second between two clients, and waits until `packets` have arrived.
+/// Returns how many did not arrive within two seconds.
 ///
 /// # Errors
-/// derpprobe cannot be run, or the packets do not come.
+/// derpprobe cannot be run, or the packets do not arrive.
 pub fn queuing_delay(derpprobe: &Path, relay: &Relay<'_>, host: Host, packets: f64) -> Result<f64> {
-    // Three names of one relay make nine pairs, each with a coin of its own.
+    // Three names of one relay make nine pairs, and derpprobe decides at random for each.
     let mut command = command(derpprobe, relay, host, 3)?;
     command.args(["-spread=false", "-listen", &format!("{}:{}", METRICS.0, METRICS.1)]);
     command.args(["-qd-packets-per-second", "50", "-qd-packet-timeout", "2s"]);
@@ -71,7 +71,7 @@ pub fn queuing_delay(derpprobe: &Path, relay: &Relay<'_>, host: Host, packets: f
     })
 }
 
-/// derpprobe with a DERP map of `names` names for the relay.
+/// derpprobe with a DERP map that has `names` names for the relay.
 fn command(derpprobe: &Path, relay: &Relay<'_>, host: Host, names: usize) -> Result<Command> {
     let dir = relay.place().dir();
     let map = dir.join("map.json");

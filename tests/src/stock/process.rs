@@ -1,4 +1,4 @@
-//! A program that runs in a namespace until the value is dropped, and one that runs to its end.
+//! Runs a program in a namespace until the value is dropped, or until the program ends.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use nix::unistd::Pid;
 
 use crate::lab::Netns;
 
-/// How long a program may take to end when asked to.
+/// Maximum time until a program ends after it was asked to.
 const STOP: Duration = Duration::from_secs(5);
-/// How long a program that ends by itself may take, in seconds: a netcheck or a probe that is never answered
-/// gives up within half of it.
+/// Maximum seconds for a program that ends by itself; a netcheck or a probe without answers gives up within
+/// half of that.
 const BOUND: &str = "60";
-/// Between two looks at what cannot be waited for.
+/// Time between two polls.
 const POLL: Duration = Duration::from_millis(20);
 
 /// A running program.
@@ -27,8 +27,8 @@ pub(super) struct Process {
     log: PathBuf,
 }
 
-/// A command that runs `program` in a namespace. It is entered by `exec`, so that the child's process id is
-/// the program's.
+/// A command that runs `program` in a namespace through `exec`, so that the child's process id is the
+/// program's.
 pub(super) fn inside(netns: &Netns, program: &Path) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{}", netns.name())).arg(program);
@@ -43,7 +43,7 @@ pub(super) fn run(command: &Command) -> Result<Output> {
     bounded.stdin(Stdio::null()).output().with_context(|| format!("running {command:?}"))
 }
 
-/// Standard output of `command`, which must end well.
+/// Returns the standard output of `command`, which must succeed.
 pub(super) fn stdout(command: &Command) -> Result<String> {
     let output = run(command)?;
     let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
@@ -54,15 +54,14 @@ pub(super) fn stdout(command: &Command) -> Result<String> {
 }
 
 impl Process {
-    /// Starts `command`; what it prints goes to the file `log`.
+    /// Starts `command`; its output goes to the file `log`.
     pub(super) fn start(mut command: Command, log: PathBuf) -> Result<Self> {
         let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn();
         Ok(Self { child: child.with_context(|| format!("starting {command:?}"))?, log })
     }
 
-    /// Waits until `ready` has something; an error if the program ends before, or nothing comes in
-    /// `patience`.
+    /// Waits until `ready` returns a value; fails if the program ends first, or after `patience`.
     pub(super) fn wait<T>(
         &mut self,
         what: &str,
@@ -84,17 +83,17 @@ impl Process {
         }
     }
 
-    /// How it ended; nothing while it runs.
+    /// The exit status; `None` while the program runs.
     pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// All it has printed.
+    /// All output of the program.
     pub(super) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The last it has printed.
+    /// The last part of the output.
     pub(super) fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
@@ -107,13 +106,13 @@ impl Drop for Process {
         if thread::panicking() {
             eprintln!("--- {} ends:\n{}", self.log.display(), self.log_tail());
         }
-        // Asked first, so that it takes its own files with it.
+        // The program is asked first, so that it removes its own files.
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
         let end = Instant::now() + STOP;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
             thread::sleep(POLL);
         }
-        // Either may fail only because the child is gone already.
+        // Both calls fail only if the child has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Building the stock programs, once, into the target directory.
+//! Builds the stock programs once, into the target directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::interop::{find_go, go};
 
-/// A program that a Go module of ours can build.
+/// A program that one of our Go modules can build.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     name: &'static str,
@@ -26,15 +26,15 @@ pub const DERPPROBE: Program =
 pub const DERPER: Program =
     Program { name: "derper", package: "tailscale.com/cmd/derper", module: "interop", flags: &[] };
 
-/// A node; run as `tailscale`, its command line. Release 1.102.5.
+/// A node; if run as `tailscale`, its command line. Release 1.102.5.
 pub const TAILSCALED: Program =
     Program { name: "tailscaled", package: "tailscale.com/cmd/tailscaled", module: "stock", flags: STOCK };
 
 /// The control server of `tests/stock`.
 pub(super) const CONTROL: Program = Program { name: "control", package: ".", module: "stock", flags: STOCK };
 
-/// Building a node is what these tests spend most of their time on, and nothing here measures its speed. The
-/// standard library stays as the judge has it, built once for both.
+/// Flags for a fast build: building a node takes most of these tests' time, and no test here measures its
+/// speed. The standard library keeps the judge's flags, so it is built once for both.
 const STOCK: &[&str] = &[
     "-tags",
     TAGS,
@@ -43,8 +43,8 @@ const STOCK: &[&str] = &[
     "-ldflags=-s -w",
 ];
 
-/// Upstream's own build tags: one program for the node and its command line, without what has nothing to do
-/// with a relay. Not without the tailnet lock: the control server does not build so.
+/// Upstream's own build tags: one program for the node and its command line, without parts that do not use a
+/// relay. The tailnet lock stays, because the control server does not build without it.
 const TAGS: &str = "\
     ts_include_cli,ts_omit_acme,ts_omit_appconnectors,ts_omit_aws,ts_omit_bird,ts_omit_cachenetmap,\
     ts_omit_capture,ts_omit_clientupdate,ts_omit_cloud,ts_omit_completion,ts_omit_completion_scripts,\
@@ -58,14 +58,14 @@ const TAGS: &str = "\
     ts_omit_wakeonlan,ts_omit_webclient";
 
 impl Program {
-    /// Where the program is; built with the first question of this process. The inner error is why there is
-    /// no Go here.
+    /// The program's path; it is built at the first call in this process. The inner error says why Go is
+    /// missing.
     ///
     /// # Errors
-    /// Go is there, and cannot build it.
+    /// Go is there but cannot build the program.
     pub fn built(&self) -> Result<Result<PathBuf, String>> {
         static BUILT: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
-        // Held while Go works: two builds of one program would write the same file.
+        // The lock is held while Go works, because two builds of one program would write the same file.
         let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(program) = built.get(self.name) {
             return Ok(Ok(program.clone()));
@@ -74,7 +74,8 @@ impl Program {
             return Ok(Err(missing));
         }
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        // Not beside the judge: a lab's programs are built as root, the judge as the user.
+        // The judge has another directory, because it is built as the user, and a lab's programs are built as
+        // root.
         let program = here.join("../target/stock").join(self.name);
         let verb = [&["build"], self.flags].concat();
         let made = go(&here.join(self.module), &verb, &program, self.package);

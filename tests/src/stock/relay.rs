@@ -1,5 +1,5 @@
-//! The relay to be judged, on a host of its own, started as an operator starts it: derper's defaults for all
-//! ports, and so every address of the host.
+//! The relay to be judged, on its own host and with an operator's arguments: derper's defaults for all ports,
+//! so it listens on every address of the host.
 
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use super::programs::DERPER;
 use crate::admin::Admin;
 use crate::interop::Server;
 
-/// Number of the DERP map's one region.
+/// Number of the only region in the DERP map.
 pub const REGION: u16 = 900;
-/// How long a relay may take to listen.
+/// Maximum time until a relay listens.
 const START: Duration = Duration::from_secs(20);
 /// File of relayd's admin socket.
 const ADMIN_SOCKET: &str = "admin.sock";
-/// What precedes the pin in the relay's log, and the length of its digits.
+/// The text before the pin in the relay's log.
 const PIN: &str = "sha256-raw:";
 const PIN_DIGITS: usize = 64;
 
@@ -35,11 +35,11 @@ pub struct Relay<'p> {
 }
 
 impl<'p> Relay<'p> {
-    /// Starts what `JUDGE_SERVER` asks for, and waits until it listens. The inner error is why there is
-    /// nothing to judge.
+    /// Starts the relay that `JUDGE_SERVER` selects, and waits until it listens. The inner error says why
+    /// there is no relay to judge.
     ///
     /// # Errors
-    /// The relay cannot be built, or does not come up.
+    /// The relay cannot be built, or does not start.
     pub fn start(place: &'p Place, certificate: Certificate) -> Result<Result<Self, String>> {
         let chosen = match Server::chosen()? {
             Ok(Server::Relayd(path)) => Ok((path, true)),
@@ -72,12 +72,12 @@ impl<'p> Relay<'p> {
         Ok(Ok(Self { place, certificate, pin, process }))
     }
 
-    /// Where it runs.
+    /// The place where it runs.
     pub(super) fn place(&self) -> &'p Place {
         self.place
     }
 
-    /// A DERP map of one region, which is this relay under `nodes` names, at these addresses of it.
+    /// A DERP map with one region: this relay under `nodes` names, at these addresses.
     pub(super) fn derp_map(&self, addresses: &[IpAddr], nodes: usize) -> Value {
         let address = |is_ipv4: bool| {
             let address = addresses.iter().find(|address| address.is_ipv4() == is_ipv4);
@@ -101,21 +101,21 @@ impl<'p> Relay<'p> {
         json!({ "Regions": { REGION.to_string(): region } })
     }
 
-    /// What the relay itself has to say: what it counted, where it can be asked, and the end of its log.
+    /// The relay's own report: its counters, if it has an admin socket, and the end of its log.
     pub fn told(&self) -> String {
         let admin = Admin::new(self.place.dir().join(ADMIN_SOCKET));
         let counters = match admin.status().map(|mut status| status["counters"].take()) {
             Ok(Value::Object(counters)) => counters.into_iter().filter(|(_, count)| *count != 0).collect(),
-            // derper has no such socket.
+            // derper has no admin socket.
             _ => Value::Null,
         };
         format!("the relay counted {counters}; its log ends:\n{}", self.process.log_tail())
     }
 
-    /// Whether the relay still runs, which no stock program may end.
+    /// Checks that the relay still runs; no stock program may end it.
     ///
     /// # Errors
-    /// Its end.
+    /// The relay has ended.
     pub fn check(&mut self) -> Result<()> {
         let ended = self.process.ended()?;
         anyhow::ensure!(ended.is_none(), "the relay ended: {ended:?}\n{}", self.process.log_tail());
@@ -123,7 +123,7 @@ impl<'p> Relay<'p> {
     }
 }
 
-/// The pin that both relays log when they have made a certificate.
+/// The pin that both relays log for a self-signed certificate.
 fn pin(log: &str) -> Option<String> {
     let digits = log.get(log.find(PIN)? + PIN.len()..)?.get(..PIN_DIGITS)?;
     digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| format!("{PIN}{digits}"))

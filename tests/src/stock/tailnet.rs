@@ -1,4 +1,4 @@
-//! A tailnet whose only DERP region is the relay: a control server and stock nodes that need no TUN device.
+//! A tailnet whose only DERP region is the relay: a control server and stock nodes without a TUN device.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use super::relay::{REGION, Relay};
 
 /// TCP port of the control server, on the relay's host.
 const CONTROL_PORT: u16 = 3000;
-/// How long a program may take to answer.
+/// Maximum time until a program answers.
 const START: Duration = Duration::from_secs(20);
 
 /// A control server.
@@ -38,10 +38,10 @@ pub struct Node<'p> {
 }
 
 impl<'p> Tailnet<'p> {
-    /// Starts the control server. The inner error is why it cannot be built here.
+    /// Starts the control server. The inner error says why it cannot be built here.
     ///
     /// # Errors
-    /// It does not build or come up.
+    /// The control server does not build or start.
     pub fn start(relay: &'p Relay<'p>) -> Result<Result<Self, String>> {
         let (control, tailscaled) = match (CONTROL.built()?, TAILSCALED.built()?) {
             (Ok(control), Ok(tailscaled)) => (control, tailscaled),
@@ -61,10 +61,10 @@ impl<'p> Tailnet<'p> {
         Ok(Ok(Self { relay, tailscaled, _control: control }))
     }
 
-    /// Starts a node on `host`, and logs it in.
+    /// Starts a node on `host` and logs it in.
     ///
     /// # Errors
-    /// It does not come up.
+    /// The node does not start.
     pub fn node(&self, host: Host) -> Result<Node<'p>> {
         let place = self.relay.place();
         let name = format!("{host:?}").to_lowercase();
@@ -86,44 +86,45 @@ impl<'p> Tailnet<'p> {
     }
 }
 
-/// What a node on `host` calls the control server.
+/// The control server's URL for a node on `host`.
 fn url(host: Host) -> String {
     let address = host.relay().remove(0);
     format!("http://{}", SocketAddr::new(address, CONTROL_PORT))
 }
 
 impl Node<'_> {
-    /// Runs `tailscale` with `args` on the node's host; its standard output.
+    /// Runs `tailscale` with `args` on the node's host; returns its standard output.
     ///
     /// # Errors
-    /// It ended badly, or did not end.
+    /// The command failed, or did not end.
     pub fn tailscale(&self, args: &[&str]) -> Result<String> {
         self.tailscale_on(self.host, args)
     }
 
-    /// `tailscale netcheck` on `host`, with this node's DERP map: a report for people, and one for programs.
+    /// Runs `tailscale netcheck` on `host` with this node's DERP map; returns a report for people and one for
+    /// programs.
     ///
     /// # Errors
-    /// It cannot be run.
+    /// The command cannot be run.
     pub fn netcheck(&self, host: Host) -> Result<(String, Value)> {
         let text = self.tailscale_on(host, &["netcheck"])?;
         let report = self.tailscale_on(host, &["netcheck", "--format=json-line"])?;
         Ok((text, serde_json::from_str(&report).with_context(|| report)?))
     }
 
-    /// `tailscale debug derp` for the one region.
+    /// Runs `tailscale debug derp` for the only region.
     ///
     /// # Errors
-    /// It cannot be run.
+    /// The command cannot be run.
     pub fn debug_derp(&self) -> Result<Value> {
         let report = self.tailscale(&["debug", "derp", &REGION.to_string()])?;
         serde_json::from_str(&report).with_context(|| report)
     }
 
-    /// `tailscale ping` to another node, with more arguments.
+    /// Runs `tailscale ping` to another node, with additional arguments.
     ///
     /// # Errors
-    /// No answer came.
+    /// No answer arrived.
     pub fn ping(&self, peer: &Node<'_>, args: &[&str]) -> Result<String> {
         let address = peer.tailscale(&["ip", "-4"])?;
         self.tailscale(&[&["ping"], args, &[address.trim()]].concat())
@@ -136,7 +137,7 @@ impl Node<'_> {
     fn command(&self, host: Host, args: &[&str]) -> Command {
         let mut command = inside(self.relay.place().host(host), Path::new(&self.tailscaled));
         command.arg("--socket").arg(&self.socket).args(args);
-        // One program is both; this makes it the command line.
+        // One program is both node and command line; this variable selects the command line.
         command.env("TS_BE_CLI", "1");
         command
     }

@@ -1,4 +1,9 @@
+<<<<<<< HEAD
 //! What clippy does not look at: the documents in the code, the fuzz targets, and the Go modules.
+=======
+//! Checks that clippy does not make: the documentation in the code, the fuzz targets, the Go modules, and the
+//! licences of the dependencies.
+>>>>>>> words-rest
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +15,7 @@ use crate::{cargo, host, process};
 /// The Go modules of the tests.
 const GO_MODULES: &[&str] = &["tests/interop", "tests/stock"];
 
-/// Every check, and whether it passed.
+/// Runs every check and says whether it passed.
 pub(super) fn checks() -> Result<Vec<(&'static str, bool)>> {
     let root = host::workspace();
     let mut checks = vec![("cargo doc", documents()?), ("fuzz targets", fuzz_targets(&root)?)];
@@ -25,14 +30,14 @@ pub(super) fn checks() -> Result<Vec<(&'static str, bool)>> {
     Ok(checks)
 }
 
-/// Links in comments lead somewhere, and no comment is malformed.
+/// Checks that links in comments lead somewhere, and that no comment is malformed.
 fn documents() -> Result<bool> {
     let mut doc = cargo::command(None);
     doc.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--all-features"]);
     Ok(process::status(doc.env("RUSTDOCFLAGS", "-D warnings"))?.success())
 }
 
-/// The fuzz targets are a workspace of their own, for their own profile.
+/// Checks the fuzz targets. They are a separate workspace with their own profile.
 fn fuzz_targets(root: &Path) -> Result<bool> {
     let mut check = cargo::plain();
     check.current_dir(root.join("tests/fuzz")).args(["check", "--bins", "--target-dir"]);
@@ -41,7 +46,7 @@ fn fuzz_targets(root: &Path) -> Result<bool> {
 
 fn go(module: &Path) -> Command {
     let mut go = Command::new("go");
-    // As the tests build them: any Go since 1.21 fetches the one that a module asks for.
+    // The tests build it the same way: any Go since 1.21 fetches the version that a module asks for.
     go.current_dir(module).env("GOTOOLCHAIN", "auto").env("GOFLAGS", "-mod=mod -buildvcs=false");
     go
 }
@@ -53,3 +58,14 @@ fn is_formatted(module: &Path) -> Result<bool> {
     print!("{listed}");
     Ok(listed.is_empty())
 }
+<<<<<<< HEAD
+=======
+
+/// Checks that every licence fits ours and that every crate comes from the registry. Advisories are not
+/// checked, because their list is not in the registry.
+fn licences() -> Result<bool> {
+    let mut deny = Command::new(tools::DENY.installed()?);
+    deny.current_dir(host::workspace()).args(["--offline", "--all-features", "check"]);
+    Ok(process::status(deny.args(["licenses", "bans", "sources"]))?.success())
+}
+>>>>>>> words-rest

@@ -1,10 +1,10 @@
-//! The floors of the daemon: each folder uses only what is on a floor below its own.
+//! The floors of the daemon: each folder uses only folders on a lower floor.
 
 use std::collections::BTreeSet;
 
 use super::imports::Imports;
 
-/// From the top. Those on one floor do not know each other.
+/// The floors, from the top. Folders on the same floor do not import from each other.
 const FLOORS: &[&[&str]] = &[
     &["main"],
     &["app"],
@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["clock", "columns", "files", "host", "lockfile", "newfile", "threads"],
 ];
 
-/// What is wrong with the arrows between the daemon's folders, in sentences.
+/// The forbidden imports between the daemon's folders, in sentences.
 pub(super) fn complaints(imports: &Imports) -> Vec<String> {
     let between = between(imports);
     let mut complaints = BTreeSet::new();
@@ -37,7 +37,7 @@ pub(super) fn complaints(imports: &Imports) -> Vec<String> {
     complaints.into_iter().collect()
 }
 
-/// The folders that import from each other: who, and from whom.
+/// The pairs of folders (importer, imported).
 pub(super) fn between(imports: &Imports) -> BTreeSet<(&str, &str)> {
     let folders =
         imports.arrows().filter_map(|(who, from)| Some((who.first()?.as_str(), from.first()?.as_str())));

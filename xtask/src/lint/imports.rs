@@ -1,5 +1,5 @@
-//! What a package's files import from each other: read with a parser, so that no comment or string is taken
-//! for an import. Paths inside of macro calls are not seen.
+//! The imports between a package's files. A parser reads them, so that a comment or string is not taken for
+//! an import. It does not see paths inside macro calls.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,22 +10,23 @@ use std::{
 use anyhow::{Context as _, Result};
 use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, visit::Visit};
 
-/// A module by its names from the crate's root; the root itself is empty.
+/// A module as its names from the crate's root; the root itself is empty.
 pub(super) type Module = Vec<String>;
 
-/// The modules of a package that have a file, and for each the modules it imports from. Tests are left out.
+/// The modules of a package that have a file, each with the modules from which it imports. Tests are left
+/// out.
 #[derive(Debug, Default)]
 pub(super) struct Imports(BTreeMap<Module, BTreeSet<Module>>);
 
 impl Imports {
-    /// Reads the files under `src`; `own` is how the package's programs name its library.
+    /// Reads the files under `src`; `own` is the name by which the package's programs import its library.
     pub(super) fn read(src: &Path, own: &str) -> Result<Self> {
         let mut texts = BTreeMap::new();
         collect(src, &mut Vec::new(), &mut texts)?;
         Self::of(&texts, own)
     }
 
-    /// Reads files by their modules.
+    /// Parses the files of these modules.
     pub(super) fn of(texts: &BTreeMap<Module, String>, own: &str) -> Result<Self> {
         let parsed = texts.iter().map(|(module, text)| {
             let file =
@@ -46,13 +47,13 @@ impl Imports {
         Ok(Self(imports.collect()))
     }
 
-    /// Every import: who, and from whom.
+    /// Every import, as a pair (importer, imported).
     pub(super) fn arrows(&self) -> impl Iterator<Item = (&Module, &Module)> {
         self.0.iter().flat_map(|(module, from)| from.iter().map(move |from| (module, from)))
     }
 
-    /// Modules that import each other, directly or not. A folder and its head file are one idea: what a file
-    /// takes from the heads above it does not count.
+    /// Modules that import each other, directly or not. A folder and its head file belong together, so a
+    /// file's imports from the heads above it do not count.
     pub(super) fn circles(&self) -> Vec<Vec<&Module>> {
         let reach: BTreeMap<&Module, BTreeSet<&Module>> =
             self.0.keys().map(|module| (module, self.reachable(module))).collect();
@@ -77,12 +78,12 @@ impl Imports {
     }
 }
 
-/// Reads `dir`, whose module is `module`, and what is below.
+/// Reads `dir`, whose module is `module`, and all folders below it.
 fn collect(dir: &Path, module: &mut Module, texts: &mut BTreeMap<Module, String>) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
         let path = entry?.path();
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        // Programs beside the library are packages of their own.
+        // The programs in `bin` are separate from the library.
         if path.is_dir() && name != "bin" {
             module.push(name);
             collect(&path, module, texts)?;
@@ -97,13 +98,13 @@ fn collect(dir: &Path, module: &mut Module, texts: &mut BTreeMap<Module, String>
     Ok(())
 }
 
-/// The modules in files of their own that `file` declares for tests only.
+/// The modules with their own files that `file` declares only for tests.
 fn tests_of(module: &Module, file: &syn::File) -> Vec<Module> {
     let declared = file.items.iter().filter_map(|item| match item {
         Item::Mod(declared) if declared.content.is_none() && is_for_tests(&declared.attrs) => Some(declared),
         _ => None,
     });
-    // What `main` declares lies beside it.
+    // The modules that `main` declares lie beside it.
     let above = if module == &["main"] { &[] } else { &module[..] };
     declared.map(|declared| [above, &[declared.ident.to_string()]].concat()).collect()
 }
@@ -115,7 +116,7 @@ fn is_for_tests(attrs: &[Attribute]) -> bool {
     })
 }
 
-/// The module whose file a path leads into.
+/// The module in whose file a path ends.
 fn file_of(mut path: Module, known: &BTreeSet<&Module>) -> Option<Module> {
     while !path.is_empty() && !known.contains(&path) {
         path.pop();
@@ -123,7 +124,7 @@ fn file_of(mut path: Module, known: &BTreeSet<&Module>) -> Option<Module> {
     (!path.is_empty()).then_some(path)
 }
 
-/// Gathers the paths of one file that begin in its own crate.
+/// Collects the paths in one file that begin in its own crate.
 struct Seen<'a> {
     own: &'a str,
     module: &'a Module,
@@ -184,7 +185,7 @@ impl<'ast> Visit<'ast> for Seen<'_> {
         syn::visit::visit_path(self, path);
     }
 
-    // `pub(super)` imports nothing.
+    // `pub(super)` is not an import.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }
 

@@ -1,4 +1,4 @@
-//! The house rules about one source file.
+//! The house rules for one source file.
 
 /// The only files that may contain `unsafe`.
 const UNSAFE_FILES: &[&str] = &[
@@ -9,15 +9,15 @@ const UNSAFE_FILES: &[&str] = &[
     "relay-user/src/udp/cmsg.rs",
 ];
 
-/// Lines of a file without its tests.
+/// Maximum lines of a file, without its tests.
 const LINE_BUDGET: usize = 400;
-/// Columns of a line.
+/// Maximum columns of a line.
 const WIDTH: usize = 110;
-/// Names that say nothing about what is inside.
+/// File names that do not describe the content.
 const EMPTY_NAMES: &[&str] =
     &["common.rs", "helpers.rs", "misc.rs", "mod.rs", "types.rs", "util.rs", "utils.rs"];
 
-/// What is wrong with the file called `path`, in sentence parts.
+/// The faults of the file called `path`, in parts of sentences.
 pub(super) fn complaints(path: &str, text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     let name = path.rsplit('/').next().unwrap_or(path);
@@ -45,8 +45,8 @@ pub(super) fn complaints(path: &str, text: &str) -> Vec<String> {
     complaints
 }
 
-/// Whether a line opens unsafe code. An attribute such as `#[unsafe(no_mangle)]` is a promise about a symbol,
-/// not code.
+/// Whether a line opens unsafe code. An attribute such as `#[unsafe(no_mangle)]` is a promise about a symbol
+/// and not code.
 fn is_unsafe(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
     code.match_indices("unsafe").any(|(at, word)| {

@@ -1,24 +1,24 @@
-//! Removing what a lab test could not: Ctrl-C or a crash ends a test program before its own cleaning up.
+//! Removes what a lab test left behind: Ctrl-C or a crash ends a test program before it cleans up.
 //!
-//! A lab's namespaces carry the process id of the program that made them. Whatever appeared during a run
-//! under the id of a process that is gone is removed, along with the daemons still running in it; the veth
-//! pairs and XDP programs go with the namespace.
+//! The name of a lab's namespace contains the process id of the program that made it. If that process is
+//! gone, a namespace that appeared during the run is removed, with the daemons that still run in it. Its veth
+//! pairs and XDP programs disappear with it.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use crate::process;
 
-/// What the names of lab namespaces start with; the maker's process id follows.
+/// Prefixes of the names of lab namespaces; the maker's process id follows.
 const PREFIXES: &[&str] = &["relayd-", "rf"];
 
-/// Removes orphaned namespaces when dropped, but none that were there when it was made.
+/// Removes orphaned namespaces when dropped, except those that existed when it was made.
 #[derive(Debug)]
 pub(super) struct Sweep {
     before: BTreeSet<String>,
 }
 
 impl Sweep {
-    /// Remembers what is there.
+    /// Remembers the existing namespaces.
     pub(super) fn new() -> Self {
         Self { before: names().collect() }
     }

@@ -1,8 +1,8 @@
-//! Building every test program, and finding them in what cargo says.
+//! Builds every test program, and finds their paths in cargo's messages.
 //!
-//! Cargo's messages are JSON, one object a line:
-//! <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>. Three fields are wanted
-//! of them, which is no reason for every command to wait for a JSON crate to compile.
+//! Cargo's messages are JSON, one object per line:
+//! <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>. Only three fields are
+//! needed, so no JSON crate is used: every command would wait for it to compile.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result};
 use super::Kind;
 use crate::{cargo, ebpf::Objects, process};
 
-/// Every package that has tests, which is every one but the eBPF program; with the benchmark, so that it does
-/// not rot.
+/// Every package with tests, which is every one but the eBPF programs. The benchmark is built too, so that it
+/// keeps compiling.
 pub(super) const PACKAGES: [&str; 5] =
     ["--workspace", "--exclude", "relay-ebpf", "--features", "relay-tests/bench"];
 
@@ -24,7 +24,7 @@ pub(super) const PACKAGES: [&str; 5] =
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Program {
     pub(super) kind: Kind,
-    /// Package and target, for people.
+    /// Package and target, for people to read.
     pub(super) title: String,
     pub(super) executable: PathBuf,
     pub(super) package_dir: PathBuf,

@@ -1,7 +1,7 @@
-//! Passing a test program's output on as it comes, and counting it on the way.
+//! Passes a test program's output on as it arrives, and counts the results in it.
 //!
-//! The program, not the end of its output, says when it is over: a daemon left behind by a broken test holds
-//! the pipe open for as long as it lives.
+//! The run is over when the program ends, not when its output ends: a daemon that a broken test left behind
+//! keeps the pipe open.
 
 use std::{
     io::{Read, Write},
@@ -17,11 +17,11 @@ use super::tally::Tally;
 use crate::process;
 
 const POLL: Duration = Duration::from_millis(50);
-/// Time for a program's last output to arrive, and for a program told to end to do so.
+/// Time to wait for a program's last output, and for a program to end after it was told to.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Runs `command` and adds what its tests report to `tally`; `title` names it where it fails without naming a
-/// test.
+/// Runs `command` and adds its test results to `tally`; `title` names the program if it fails without naming
+/// a test.
 pub(super) fn into_tally(
     mut command: Command,
     title: &str,
@@ -100,7 +100,7 @@ fn end_late(child: &mut Child) -> Result<ExitStatus> {
 mod tests {
     use super::*;
 
-    /// Far more than any of these programs needs, far less than what they would take if not ended.
+    /// Far more than these programs need, and far less than they would take if they were not ended.
     const PROMPT: Duration = Duration::from_secs(30);
 
     fn run(script: &str, deadline: Duration) -> (Tally, String) {

@@ -1,25 +1,25 @@
-//! Counting what the test programs report, and the closing lines.
+//! Counts the results that the test programs report, and prints the closing lines.
 //!
-//! Reads the standard test harness's own words: `test NAME ... FAILED`, `test NAME ... ignored`, and the line
-//! `test result: ok. 3 passed; 0 failed; 1 ignored; ...` that ends each program.
+//! It reads the output of the standard test harness: `test NAME ... FAILED`, `test NAME ... ignored`, and the
+//! line `test result: ok. 3 passed; 0 failed; 1 ignored; ...` that ends each program.
 
 use std::collections::BTreeMap;
 
-/// What the tests of one kind came to.
+/// The results of one kind of tests.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Tests that ran and passed.
     pub(super) passed: usize,
-    /// Tests that failed, and programs that ended badly without naming one.
+    /// Tests that failed, and programs that failed without naming a test.
     pub(super) failed: usize,
-    /// Reason by name of the test.
+    /// The reason, by name of the test.
     pub(super) skipped: BTreeMap<String, String>,
     failures: Vec<String>,
     line: Vec<u8>,
 }
 
 impl Tally {
-    /// Takes the next piece of a program's output, cut anywhere.
+    /// Reads the next piece of a program's output; a piece may end anywhere.
     pub(super) fn read(&mut self, chunk: &[u8]) {
         for &byte in chunk {
             if byte == b'\n' {
@@ -42,7 +42,7 @@ impl Tally {
         self.failures.push(what);
     }
 
-    /// Takes the tests that listed themselves in the skip file out of those that passed.
+    /// Moves the tests in the skip file from passed to skipped.
     pub(super) fn count_skips(&mut self, skip_file: &str) {
         for line in skip_file.lines().filter_map(|line| line.strip_prefix("SKIPPED: ")) {
             let (name, reason) = line.split_once(": ").unwrap_or((line, "no reason given"));
@@ -69,7 +69,7 @@ impl Tally {
     }
 }
 
-/// Prints the table, the failed and the skipped tests by name, and as the last line the counts of all kinds
+/// Prints the table, the names of failed and skipped tests, and as the last line the counts of all kinds
 /// together.
 pub(super) fn print(tallies: &[(&str, Tally)]) -> Tally {
     let mut total = Tally::default();

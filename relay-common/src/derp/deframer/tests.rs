@@ -1,4 +1,4 @@
-//! Any cut of a stream gives the same frames, and nothing is held between them.
+//! A stream gives the same frames however it is cut, and the deframer holds no buffer between frames.
 
 use super::*;
 use crate::derp::{
@@ -19,7 +19,7 @@ fn stream(frames: &[Frame]) -> Vec<u8> {
     bytes
 }
 
-/// Pushes `bytes` in pieces of the lengths given, round and round, and returns what was delivered.
+/// Pushes `bytes` in pieces of the given lengths, repeated in turn, and returns the delivered frames.
 fn deframe(bytes: &[u8], pieces: &[usize]) -> (Deframer, Vec<Frame>) {
     let (mut deframer, mut frames) = (Deframer::new(), Vec::new());
     let (mut rest, mut pieces) = (bytes, pieces.iter().cycle());

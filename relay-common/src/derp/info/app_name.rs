@@ -1,10 +1,10 @@
-//! The label a client may give itself: at most 32 bytes of printable ASCII (upstream 1.104).
+//! The label that a client may choose: at most 32 bytes of printable ASCII (upstream 1.104).
 
 use crate::derp::MAX_APP_NAME;
 use core::{fmt, ops::Deref};
 use serde::{Serialize, Serializer};
 
-/// A valid application name; empty for stock clients, which costs no allocation.
+/// A valid application name; it is empty for stock clients and then needs no allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AppName(Box<str>);
 
@@ -14,15 +14,15 @@ pub struct AppName(Box<str>);
 pub struct AppNameError;
 
 impl AppName {
-    /// The name, if it is one.
+    /// Checks `name` and stores it.
     ///
     /// # Errors
-    /// It is too long, or not printable ASCII.
+    /// The name is too long, or is not printable ASCII.
     pub fn new(name: &str) -> Result<Self, AppNameError> {
         if Self::is_valid(name) { Ok(Self(name.into())) } else { Err(AppNameError) }
     }
 
-    /// Whether `name` may be used, the empty one included.
+    /// Whether `name` is allowed; the empty name is.
     pub fn is_valid(name: &str) -> bool {
         name.len() <= MAX_APP_NAME && name.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
     }
@@ -32,7 +32,7 @@ impl AppName {
         &self.0
     }
 
-    /// Whether the client gave none.
+    /// Whether the client sent no name.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -9,7 +9,7 @@ use serde::{
 };
 use std::borrow::Cow;
 
-/// ClientInfo before its name is checked.
+/// The fields of a ClientInfo before the name is checked.
 #[derive(Default)]
 pub(super) struct ClientFields {
     pub(super) mesh_key: Option<MeshKey>,
@@ -19,20 +19,20 @@ pub(super) struct ClientFields {
     pub(super) app_name: String,
 }
 
-/// ServerInfo as read.
+/// The fields of a ServerInfo.
 #[derive(Default)]
 pub(super) struct ServerFields(pub(super) ServerInfo);
 
-/// One JSON object, member by member.
+/// Reads one JSON object, member by member.
 trait Fields: Default {
-    /// Takes the value of the member of this name, in lower case.
+    /// Reads the value of the member called `name`, which is in lower case.
     fn member<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
 impl Fields for ClientFields {
     fn member<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
-            // Upstream's key type reads itself, so null is not passed over but refused.
+            // Upstream's key type parses itself, so `null` is an error here and is not ignored.
             "meshkey" => self.mesh_key = Some(map.next_value()?),
             "version" => set(&mut self.version, map)?,
             "canackpings" => set(&mut self.can_ack_pings, map)?,
@@ -97,8 +97,8 @@ fn set<'de, T: Deserialize<'de>, A: MapAccess<'de>>(field: &mut T, map: &mut A) 
     Ok(())
 }
 
-/// Lower case as Go's decoder folds names: ASCII, and the two other letters whose simple case folding is
-/// ASCII.
+/// Converts to lower case as Go's decoder folds names: ASCII letters, and the two other letters whose simple
+/// case folding is ASCII.
 fn fold(name: &str) -> String {
     name.chars()
         .map(|c| match c {

@@ -1,4 +1,4 @@
-//! The JSON bodies, read by Go's rules and written in Go's bytes.
+//! The JSON bodies follow Go's rules when read and have Go's bytes when written.
 
 use super::*;
 use proptest::prelude::*;
@@ -98,7 +98,7 @@ fn a_server_may_ask_for_a_rate() {
 proptest! {
     #[test]
     fn any_client_info_survives_a_round_trip(
-        // Not zero, which equals nothing.
+        // The key is not zero, because a zero key equals no key.
         mesh_key in prop::option::of(any::<[u8; 32]>().prop_map(|mut key| { key[0] |= 1; key })),
         version in any::<i64>(),
         can_ack_pings in any::<bool>(),

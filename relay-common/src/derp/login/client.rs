@@ -10,25 +10,25 @@ use crate::{
     key::{NodePrivate, NodePublic},
 };
 
-/// Why a client gives up on a server's greeting.
+/// Why a client rejects a server's greeting.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientLoginError {
-    /// The box was not sealed by the server for us.
+    /// The box was not sealed by the server for this client.
     #[error("the sealed server info does not open")]
     BadBox,
-    /// The body is not the JSON it should be.
+    /// The body is not the expected JSON.
     #[error(transparent)]
     Info(#[from] InfoError),
-    /// The frame has not the shape its type asks for.
+    /// The payload does not have the shape of its type.
     #[error(transparent)]
     Message(#[from] MessageError),
-    /// Another frame came instead.
+    /// The server sent a different frame.
     #[error("unexpected frame of type {0:#04x}")]
     UnexpectedFrame(u8),
 }
 
-/// The ClientInfo frame; nothing if the server's key is zero or makes no secret.
+/// The ClientInfo frame; `None` if the server's key is zero or of small order.
 pub fn client_info_frame(
     client: &NodePrivate,
     server: &NodePublic,
@@ -42,10 +42,10 @@ pub fn client_info_frame(
     Some(frame)
 }
 
-/// The server's key from its first frame.
+/// Reads the server's key from its first frame.
 ///
 /// # Errors
-/// It is another frame, or not well formed.
+/// The frame has another type, or is not well formed.
 pub fn parse_server_key(header: Header, payload: &[u8]) -> Result<NodePublic, ClientLoginError> {
     match FromServer::parse(header, payload)? {
         FromServer::ServerKey { key } => Ok(*key),
@@ -53,10 +53,10 @@ pub fn parse_server_key(header: Header, payload: &[u8]) -> Result<NodePublic, Cl
     }
 }
 
-/// What the server says about itself, from its second frame.
+/// Reads what the server tells about itself from its second frame.
 ///
 /// # Errors
-/// It is another frame, does not open with these keys, or is not what it should be.
+/// The frame has another type, does not open with these keys, or has the wrong content.
 pub fn parse_server_info(
     header: Header,
     payload: &[u8],

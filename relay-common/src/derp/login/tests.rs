@@ -1,4 +1,4 @@
-//! Login against known answers, and every way in which it fails.
+//! Compares login with known answers, and tests every way in which it fails.
 
 use super::*;
 use crate::derp::{HEADER_LEN, MIN_CLIENT_INFO};
@@ -34,7 +34,7 @@ fn split(frame: &[u8]) -> (Header, &[u8]) {
     (Header::decode(header), body)
 }
 
-/// Logs in with `frame` at the last moment.
+/// Logs in with `frame` just before the deadline.
 fn login(frame: &[u8]) -> Result<Ready, LoginError> {
     let (header, body) = split(frame);
     ExpectInfo::new(0).on_frame(header, body, &server(), LOGIN_TIMEOUT_NS - 1)

@@ -1,4 +1,4 @@
-//! Frames a client sends, mesh peers among them.
+//! Frames that clients and mesh peers send.
 
 use super::{super::PING_LEN, MessageError, key, prefix, put};
 use crate::{
@@ -12,33 +12,33 @@ use crate::{
 /// A frame from client to server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromClient<'a> {
-    /// Who the client is, and the proof.
+    /// The client's key and the proof that the client owns it.
     ClientInfo {
-        /// The key claimed; proved if `sealed` opens under it.
+        /// The key that the client claims; it is proved if `sealed` opens with it.
         key: &'a NodePublic,
         /// Nonce, tag and ciphertext of the JSON.
         sealed: &'a [u8],
     },
-    /// A mesh peer asks to disconnect all connections of a key.
+    /// A mesh peer asks the server to close all connections of a key.
     ClosePeer(&'a NodePublic),
-    /// A mesh peer hands over a packet for a client of ours.
+    /// A mesh peer forwards a packet for a client of this server.
     ForwardPacket {
-        /// Who sent it.
+        /// The client that sent the packet.
         source: &'a NodePublic,
-        /// For whom it is.
+        /// The client that shall get the packet.
         dest: &'a NodePublic,
         /// The packet.
         payload: &'a [u8],
     },
     /// Whether this relay is the client's home.
     NotePreferred(bool),
-    /// A question whether we are there.
+    /// Asks whether the server is alive.
     Ping([u8; PING_LEN]),
-    /// The answer to our Ping.
+    /// The answer to the server's Ping.
     Pong([u8; PING_LEN]),
     /// A packet for another client.
     SendPacket {
-        /// For whom it is.
+        /// The client that shall get the packet.
         dest: &'a NodePublic,
         /// The packet.
         payload: &'a [u8],
@@ -50,15 +50,15 @@ pub enum FromClient<'a> {
         /// All of the payload.
         payload: &'a [u8],
     },
-    /// A mesh peer asks to be told who comes and goes.
+    /// A mesh peer asks for notices when clients connect and disconnect.
     WatchConns,
 }
 
 impl<'a> FromClient<'a> {
-    /// The message in a frame; `payload` is all of it.
+    /// Parses the message in a frame; `payload` is the whole payload.
     ///
     /// # Errors
-    /// Its content does not fit its type.
+    /// The content does not fit the type.
     pub fn parse(header: Header, payload: &'a [u8]) -> Result<Self, MessageError> {
         let exactly = |len| if payload.len() == len { Ok(()) } else { Err(MessageError::Length(header)) };
         let Some(kind) = header.frame_type() else { return Ok(Self::Unknown { kind: header.kind, payload }) };

@@ -15,29 +15,29 @@ use core::net::SocketAddr;
 /// Why a peer is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerGoneReason {
-    /// 0x00: it left the region.
+    /// 0x00: the peer left the region.
     Disconnected,
     /// 0x01: the relay does not know the key.
     NotHere,
-    /// A number of a later version.
+    /// A reason that only a later version knows.
     Other(u8),
 }
 
-/// What kind of client a PeerPresent announces: bits.
+/// Bits that describe the client in a PeerPresent frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerPresentFlags(pub u8);
 
 impl PeerPresentFlags {
-    /// None of the others: an ordinary client.
+    /// An ordinary client: no other bit is set.
     pub const REGULAR: Self = Self(1);
-    /// Holds the mesh key.
+    /// The client holds the mesh key.
     pub const MESH_PEER: Self = Self(2);
-    /// Said it is a prober.
+    /// The client is a prober, as it says itself.
     pub const PROBER: Self = Self(4);
-    /// Wished for another relay of the region.
+    /// The client would prefer another relay of the region.
     pub const NOT_IDEAL: Self = Self(8);
 
-    /// Both sets of bits.
+    /// The union of both sets of bits.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -52,35 +52,35 @@ impl PeerPresentFlags {
 /// A frame from server to client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromServer<'a> {
-    /// A problem the user should hear of, UTF-8; empty: healthy again.
+    /// A problem that the user should know about, UTF-8; empty text: the problem is over.
     Health(&'a [u8]),
-    /// Nothing, so that the connection is seen to live.
+    /// An empty frame that shows that the connection is alive.
     KeepAlive,
     /// A peer cannot be reached here.
     PeerGone {
-        /// Who.
+        /// The key of the peer.
         peer: &'a NodePublic,
-        /// Why.
+        /// Why the peer is gone.
         reason: PeerGoneReason,
     },
-    /// A client is connected; to watchers only.
+    /// A client is connected; only watchers get this frame.
     PeerPresent {
-        /// Who.
+        /// The key of the client.
         peer: &'a NodePublic,
-        /// Where it connects from, if known.
+        /// The address that the client connects from, if known.
         addr: Option<SocketAddr>,
-        /// What it is.
+        /// What kind of client it is.
         flags: PeerPresentFlags,
-        /// What it calls itself; at most 32 bytes of printable ASCII, else it is left out.
+        /// The client's application name; it is left out unless it is at most 32 bytes of printable ASCII.
         app_name: &'a str,
     },
-    /// A question whether we are there.
+    /// Asks whether the client is alive.
     Ping([u8; PING_LEN]),
-    /// The answer to our Ping.
+    /// The answer to the client's Ping.
     Pong([u8; PING_LEN]),
     /// A packet from another client.
     RecvPacket {
-        /// Who sent it.
+        /// The client that sent the packet.
         source: &'a NodePublic,
         /// The packet.
         payload: &'a [u8],
@@ -97,7 +97,7 @@ pub enum FromServer<'a> {
         /// Nonce, tag and ciphertext.
         sealed: &'a [u8],
     },
-    /// The server's key, first of all frames.
+    /// The server's key, in the first frame of a connection.
     ServerKey {
         /// The key.
         key: &'a NodePublic,
@@ -112,10 +112,11 @@ pub enum FromServer<'a> {
 }
 
 impl<'a> FromServer<'a> {
-    /// The message in a frame; `payload` is all of it. As tolerant of longer payloads as upstream's client.
+    /// Parses the message in a frame; `payload` is the whole payload. Longer payloads are accepted where
+    /// upstream's client accepts them.
     ///
     /// # Errors
-    /// Its content is too short for its type.
+    /// The content is too short for the type.
     pub fn parse(header: Header, payload: &'a [u8]) -> Result<Self, MessageError> {
         let Some(kind) = header.frame_type() else { return Ok(Self::Unknown { kind: header.kind, payload }) };
         Ok(match kind {
@@ -233,13 +234,13 @@ impl<'a> FromServer<'a> {
     }
 }
 
-/// An all-zero address means that the relay does not know it.
+/// Decodes an address; an all-zero address means that the relay does not know it.
 fn known_addr(bytes: &[u8; ADDR_LEN]) -> Option<SocketAddr> {
     let addr = addr::decode(bytes);
     (!addr.ip().is_unspecified()).then_some(addr)
 }
 
-/// The length-prefixed name, or none if it runs past the frame or is not valid.
+/// Reads the length-prefixed name; it is empty if it runs past the frame or is not valid.
 fn app_name(bytes: &[u8]) -> &str {
     let Some((len, rest)) = bytes.split_first() else { return "" };
     let name = rest.get(..usize::from(*len)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Every message parses to what was encoded, and every short payload is refused.
+//! Every message survives encoding and parsing, and every payload that is too short is refused.
 
 use super::*;
 use crate::derp::{MAGIC, MAX_APP_NAME, deframer::Deframer, limits};
@@ -47,7 +47,7 @@ fn server_messages<'a>(
     ]
 }
 
-/// The one frame that `bytes` are.
+/// Splits `bytes`, which hold one frame, into header and payload.
 fn split(bytes: &[u8]) -> (Header, &[u8]) {
     let (header, body) = bytes.split_first_chunk().expect("a header");
     let header = Header::decode(header);

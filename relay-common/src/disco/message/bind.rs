@@ -1,6 +1,6 @@
-//! The bind handshake, by which a client takes its place in a session: Bind, Challenge, Answer.
+//! The bind handshake, with which a client binds its leg of a session: Bind, Challenge, Answer.
 //!
-//! All three have one 72-byte body. It is sealed between a client's disco key and the relay's.
+//! All three messages have the same 72-byte body, sealed between a client's disco key and the relay's.
 
 use super::{MessageError, PREFIX_LEN, VERSION, take};
 use crate::{challenge::CHALLENGE_LEN, geneve::Vni, key::DiscoPublic};
@@ -12,11 +12,11 @@ pub const BIND_LEN: usize = PREFIX_LEN + 72;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum BindKind {
-    /// 04, client to relay: I want to bind from here.
+    /// 04, client to relay: asks to bind from this address.
     Bind = 0x04,
-    /// 05, relay to client: then send this back from there.
+    /// 05, relay to client: a challenge for that address.
     Challenge = 0x05,
-    /// 06, client to relay: here it is.
+    /// 06, client to relay: the challenge, repeated.
     Answer = 0x06,
 }
 
@@ -35,21 +35,21 @@ impl BindKind {
 /// The body of all three messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bind {
-    /// The session; must equal that of the Geneve header outside.
+    /// The session; it must equal the VNI of the Geneve header outside.
     pub vni: Vni,
-    /// Chosen by the client, not zero; tells one attempt from the next.
+    /// The client chooses it, not zero, to tell one bind attempt from the next.
     pub generation: u32,
-    /// The other client of the session, in all three messages.
+    /// The disco key of the other client of the session, in all three messages.
     pub remote_key: DiscoPublic,
     /// Zero in Bind; set by the relay in Challenge; repeated in Answer.
     pub challenge: [u8; CHALLENGE_LEN],
 }
 
 impl Bind {
-    /// The bind message in an opened box. Bytes after it are ignored.
+    /// Parses the bind message in an opened box. Bytes after it are ignored.
     ///
     /// # Errors
-    /// It is too short, or of another type.
+    /// The message is too short, or has another type.
     pub fn parse(plain: &[u8]) -> Result<(BindKind, Self), MessageError> {
         let ([kind, _], body) = plain.split_first_chunk().ok_or(MessageError::Length)?;
         let kind = BindKind::from_u8(*kind).ok_or(MessageError::Type(*kind))?;

@@ -1,5 +1,5 @@
-//! Allocation over disco: the request to a relay node, its response, and the description of a session they
-//! carry.
+//! Allocation over disco: the request to a relay node, its response, and the description of a session, which
+//! the response carries.
 
 use super::{MessageError, take};
 use crate::{
@@ -10,19 +10,19 @@ use crate::{
 };
 use core::time::Duration;
 
-/// 08: a session between these two clients, please.
+/// 08: asks for a session between two clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocateRequest {
-    /// The two clients; sorted by convention only.
+    /// The two clients; they are sorted only by convention.
     pub client_disco: [DiscoPublic; 2],
-    /// Repeated in the response.
+    /// The response repeats this number.
     pub generation: u32,
 }
 
-/// 09: here it is.
+/// 09: the answer to an AllocateRequest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllocateResponse {
-    /// That of the request.
+    /// The generation of the request.
     pub generation: u32,
     /// The session.
     pub endpoint: ServerEndpoint,
@@ -51,7 +51,7 @@ impl AllocateResponse {
     }
 }
 
-/// At least one address, and nothing after the last.
+/// Parses a session description; it must have at least one address and nothing after the last.
 pub(super) fn parse_endpoint(mut body: &[u8]) -> Result<ServerEndpoint, MessageError> {
     let server_disco = take_key(&mut body)?;
     let client_disco = [take_key(&mut body)?, take_key(&mut body)?];
@@ -92,7 +92,7 @@ fn take_lifetime(body: &mut &[u8]) -> Result<Duration, MessageError> {
     u64::try_from(nanoseconds).map(Duration::from_nanos).map_err(|_| MessageError::Lifetime)
 }
 
-/// A lifetime past 292 years is as good as 292.
+/// The lifetime in nanoseconds, limited to about 292 years.
 fn nanoseconds(lifetime: Duration) -> i64 {
     i64::try_from(lifetime.as_nanos()).unwrap_or(i64::MAX)
 }

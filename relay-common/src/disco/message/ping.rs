@@ -1,4 +1,4 @@
-//! Ping and Pong between two clients; the relay forwards them unread.
+//! Ping and Pong between two clients; the relay forwards them without reading them.
 
 use super::{MessageError, take};
 use crate::{
@@ -10,20 +10,20 @@ use core::net::SocketAddr;
 /// A probe of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ping {
-    /// Repeated in the Pong.
+    /// The Pong repeats this number.
     pub tx_id: [u8; 12],
-    /// The sender's node key. 32 zero bytes in its place are padding.
+    /// The sender's node key. 32 zero bytes in its place count as padding.
     pub node_key: Option<NodePublic>,
-    /// Bytes of padding after it.
+    /// Bytes of padding at the end.
     pub padding: usize,
 }
 
 /// The answer to a Ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pong {
-    /// That of the Ping.
+    /// The transaction of the Ping.
     pub tx_id: [u8; 12],
-    /// Where the Ping came from; through a relay, that is the relay.
+    /// The source address of the Ping; through a relay, it is the relay's address.
     pub src: SocketAddr,
 }
 

@@ -1,4 +1,4 @@
-//! Disco messages against known answers and through every wrong shape.
+//! Compares disco messages with known answers, and tests every wrong shape.
 
 use super::*;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 use core::{array::from_fn, net::SocketAddr, time::Duration};
 use proptest::prelude::*;
 
-/// A binds to the session with B through S (made with another implementation of NaCl).
+/// A's Bind message for the session with B, sent to server S (made with another implementation of NaCl).
 const KNOWN: &str = concat!(
     "00807a110000ab005453f09f92ac07a37cbc142093c8b755dc1b10e86cb42637",
     "4ad16aa853ed0bdfc0b2b86d1c7ca0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1",

@@ -1,6 +1,6 @@
-//! The checker: says of every frame whether its checksums are those of a full recompute.
+//! The checker: says for every frame whether its checksums equal those of a full computation.
 //!
-//! The kernel would not tell: in generic mode and with checksum offload it takes wrong checksums for right.
+//! The kernel cannot tell: in generic mode and with checksum offload it accepts wrong checksums.
 
 use aya_ebpf::bindings::xdp_action;
 use relay_common::net::{
@@ -59,7 +59,7 @@ fn judge(frame: &XdpFrame) -> Checked {
     Checked::Good
 }
 
-/// Adds UDP header and payload, the checksum field included; `None` if they do not lie whole in the frame.
+/// Adds UDP header and payload, including the checksum field; `None` if the frame does not hold all of them.
 #[inline(always)]
 fn sum_datagram(frame: &XdpFrame, mut sum: Sum, length: usize) -> Option<Sum> {
     if length > MAX_CHECKED {

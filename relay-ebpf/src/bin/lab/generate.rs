@@ -1,7 +1,7 @@
-//! The generator, for live frames of BPF_PROG_TEST_RUN: numbered datagrams out of one or two templates.
+//! The generator: makes numbered datagrams from one or two templates, as live frames of BPF_PROG_TEST_RUN.
 //!
-//! The kernel reuses the pages of frames that came back or were dropped, with whatever the last program left
-//! in them, so every header byte is written anew each time. The body is the test's and nobody on the way
+//! The kernel reuses the pages of frames that came back or were dropped, and a page still has what the last
+//! program wrote. So every header byte is written each time. The body comes from the test and no program
 //! changes it.
 
 use relay_common::net::{
@@ -30,10 +30,10 @@ pub(crate) fn generate(frame: &mut XdpFrame) -> Option<u32> {
     Some(redirect(egress))
 }
 
-/// Writes the sequence number and the UDP checksum that goes with it.
+/// Writes the sequence number and the matching UDP checksum.
 ///
-/// One number in 65,536 would make a checksum that looks as if it had been left to the device, which the
-/// program under test rightly passes on. That number is sent with its top bit set instead.
+/// One number in 65,536 would give a checksum that looks as if it was left to the device. The program under
+/// test passes such a frame to the kernel. That number is sent with its top bit set instead.
 #[inline(always)]
 fn number(bytes: &mut [u8; TEMPLATE_LEN], sequence: u64) -> Option<()> {
     let headers = Ipv4UdpHeaders::view_mut(bytes.first_chunk_mut()?);

@@ -1,4 +1,4 @@
-//! XDP programs of the lab: they stand at the far end of a veth and are never part of the daemon.
+//! XDP programs of the lab: they run at the far end of a veth and are never part of the daemon.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
@@ -27,7 +27,7 @@ mod program {
         check::check(&XdpFrame::new(&ctx))
     }
 
-    /// Turns the frame it is run on into the next of a numbered series and sends it.
+    /// Turns its frame into the next one of a numbered series and sends it.
     #[xdp]
     pub(crate) fn lab_generate(ctx: XdpContext) -> u32 {
         generate::generate(&mut XdpFrame::new(&ctx)).unwrap_or(xdp_action::XDP_ABORTED)

@@ -1,4 +1,4 @@
-//! Rows about clients rather than packets: the memory of those that stay, the CPU of those that come and go.
+//! Rows about clients, not packets: the memory of idle clients, and the CPU time of logins.
 
 use crate::bench::load::{Outcome, Plan, Shape};
 use crate::bench::report::Row;
@@ -7,10 +7,10 @@ use crate::bench::{Settings, keep};
 
 /// Clients of the row about memory.
 const IDLE: usize = 4000;
-/// Milliseconds between the last client's packet and the look at memory.
+/// Milliseconds between the last client's packet and the reading of the memory.
 const SETTLE_MS: u64 = 2000;
 
-/// All of them.
+/// Adds all rows of this file.
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<()> {
     let sides = Sides::default();
     if settings.wants("idle-memory") {

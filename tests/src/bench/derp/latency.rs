@@ -1,11 +1,11 @@
-//! Rows at fixed rates: how long packets take, and what they cost when there is time between them.
+//! Rows at fixed rates: how long packets take, and what they cost when the server is not saturated.
 
 use crate::bench::load::{Outcome, Plan, Shape};
 use crate::bench::report::{Row, number};
 use crate::bench::rivals::{Rivals, Samples, Sides};
 use crate::bench::{Settings, keep};
 
-/// A judged figure: the row's name, what it is, its unit, the goal in words and as a ratio.
+/// A judged figure: the row's name, the figure, its unit, the goal in words and as a ratio.
 type Figure = (&'static str, fn(&Outcome) -> f64, &'static str, &'static str, f64);
 
 const LOW: [Figure; 3] = [
@@ -19,7 +19,7 @@ const HALF: [Figure; 3] = [
     ("half-load-cpu", Outcome::server_us, "µs of CPU per packet", "", f64::INFINITY),
 ];
 
-/// All of them; `peak` is what derper carried in this run, if that is known.
+/// Adds all rows of this file; `peak` is derper's packets per second in this run, if known.
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: Option<f64>) -> anyhow::Result<()> {
     let wanted = |figures: &[Figure]| figures.iter().any(|figure| settings.wants(figure.0));
     let sides = Sides { long_queue: true, ..Sides::default() };
@@ -40,7 +40,7 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: Option<f64>) 
         };
         let plan = Plan {
             rate: (peak / 2.0).round(),
-            // One would be all but busy with this rate, and its own delays what is measured.
+            // One thread would be almost saturated at this rate, and its own delays would be measured.
             threads: 2,
             measure_ms: 2 * settings.sample_ms(),
             ..Plan::new(Shape::Rate)

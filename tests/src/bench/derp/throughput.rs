@@ -1,15 +1,15 @@
-//! Rows with closed windows: what a packet costs when there are always more.
+//! Rows with closed windows: the cost of a packet when the next one always waits.
 //!
-//! Each packet is a write of its own, as stock clients make them. Such a load costs more than the servers do:
-//! it has two threads, and rows with gathered writes show the servers fed as fast as they can eat.
+//! Each packet is one write, as in stock clients. Such a load costs more CPU than the servers, so it has two
+//! threads. Rows with gathered writes show the servers when the load does not limit them.
 
 use crate::bench::load::{Outcome, Plan, Shape};
 use crate::bench::report::Row;
 use crate::bench::rivals::{Rivals, Sides};
 use crate::bench::{Settings, keep};
 
-/// Settings of relayd other than its defaults, for the rows that show what these buy: what a row's name ends
-/// in, the argument, and what there is to see.
+/// Settings of relayd other than the defaults, for rows that show their effect: the suffix of the row's name,
+/// the argument, and the goal.
 const NO_PAUSE: [&str; 3] = ["no-pause", "--busy-pause=0s", "none: shows what the pause buys"];
 const TWO_WORKERS: [&str; 3] = ["two-workers", "--workers=2", "none: shows what one worker buys"];
 
@@ -29,7 +29,7 @@ struct Case {
     at_most: Option<f64>,
 }
 
-/// All of them. `peak` becomes the packets per second that derper carried with ten pairs.
+/// Adds all rows of this file. Sets `peak` to derper's packets per second with ten pairs.
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>, peak: &mut Option<f64>) -> anyhow::Result<()> {
     for case in cases() {
         let flood = case.name == "tls-1200";
@@ -126,7 +126,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// A load in words.
+/// Describes a load in words.
 pub(super) fn text(plan: &Plan, plain: bool) -> String {
     let transport = if plain { "plain TCP" } else { "TLS 1.3 with AES-128-GCM" };
     let unit = if plain { "frame" } else { "TLS record" };

@@ -1,4 +1,4 @@
-//! Clients that read nothing, sent packets until well past every queue: what does the server keep for them?
+//! Clients that read nothing get more packets than all queues hold: how much memory does the server keep?
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use super::client::{self, Client, Dialer, SCRATCH_BYTES};
 use super::{Outcome, Plan, login};
 use crate::bench::usage;
 
-/// Bytes of the packet that each of them sends itself.
+/// Bytes of the packet that each blocked client sends to itself.
 const GREETING: usize = 64;
 
-/// The server's memory before the clients came, and when it had kept for them what it keeps. All threads
-/// send, each to a share of the clients, a packet to each of these in turn.
+/// Measures the server's memory before the clients connect and after its queues for them are full. All
+/// threads send, each one to its share of the clients in turn.
 pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     login::first(plan)?;
     let resident_before = usage::resident_bytes(plan.pid)?;
@@ -41,16 +41,16 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     Ok(Outcome { seconds, done, server_cpu, resident_before, resident_after, cut, ..Outcome::default() })
 }
 
-/// Sends every packet, and returns how many of these clients left the server meanwhile.
+/// Sends every packet, and returns how many blocked clients the server disconnected meanwhile.
 fn send(plan: &Plan, dialer: &Dialer, blocked: &mut [Client]) -> anyhow::Result<u64> {
     let mut sender = dialer.dial()?;
     let (mut got, mut scratch) = (Vec::new(), vec![0; SCRATCH_BYTES]);
-    // And little comes back to it: a client that got much right after its login and did not read it was, in 2
-    // of 8 runs, never read from again by derper.
+    // The sender gets little data: in 2 of 8 runs, derper never again read from a client that got much data
+    // right after its login and did not read it.
     sender.barrier(&mut got, &mut scratch, |_| ())?;
     let mut frames = Vec::new();
     for client in blocked {
-        // A server tells those who got something from a client when that client is gone.
+        // A server notifies every client that got a packet from this client when this client disconnects.
         client.wire.send(&client::packet_frame(&sender.key, GREETING)?, &mut Vec::new())?;
         frames.push(client::packet_frame(&client.key, plan.size)?);
     }

@@ -1,4 +1,4 @@
-//! One DERP client: blocking while it logs in, then one that never blocks.
+//! One DERP client: it blocks during login, and afterwards until its load makes the socket non-blocking.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -21,18 +21,18 @@ use super::scan::{STAMP_LEN, Scanner, Stamp};
 use super::tls::{self, Tls};
 use crate::client::nonce;
 
-/// A server that says nothing for this long has failed.
+/// A server that sends nothing for this long has failed.
 const SILENCE: Duration = Duration::from_secs(15);
-/// Bytes read at once.
+/// Maximum bytes of one read.
 pub(super) const SCRATCH_BYTES: usize = 256 * 1024;
-/// Most bytes of one record.
+/// Maximum bytes of one record.
 const RECORD_BYTES: usize = 16 * 1024;
-/// What a barrier's Ping holds.
+/// The payload of a barrier's Ping.
 const BARRIER: [u8; PING_LEN] = *b"barrier.";
-/// Where a SendPacket frame's payload begins.
+/// Offset of a SendPacket frame's payload.
 const PAYLOAD_AT: usize = HEADER_LEN + KEY_LEN;
 
-/// How clients connect: to whom, and with which TLS configuration.
+/// How clients connect: the server and the TLS configuration.
 pub(super) struct Dialer {
     plan: Plan,
     tls: Option<Arc<ClientConfig>>,
@@ -44,7 +44,7 @@ impl Dialer {
         Ok(Dialer { plan: plan.clone(), tls })
     }
 
-    /// A client that is logged in.
+    /// Connects a client and logs it in.
     pub(super) fn dial(&self) -> anyhow::Result<Client> {
         let tcp = TcpStream::connect_timeout(&self.plan.addr, SILENCE).context("connecting")?;
         tcp.set_nodelay(true)?;
@@ -73,18 +73,18 @@ pub(super) struct Client {
     scanner: Scanner,
 }
 
-/// The connection below the frames.
+/// The connection that carries the frames.
 pub(super) struct Wire {
     pub(super) tcp: TcpStream,
     tls: Option<Tls>,
-    /// Ciphertext of a record that has not arrived whole.
+    /// Ciphertext of a record that has not arrived completely.
     tail: Vec<u8>,
-    /// Bytes that the kernel had no room for.
+    /// Bytes that the kernel could not take yet.
     unsent: Vec<u8>,
 }
 
 impl Client {
-    /// The HTTP upgrade and DERP's greeting, as a client that does not know the server's key yet.
+    /// The HTTP upgrade and DERP's greeting of a client that does not know the server's key yet.
     fn log_in(&mut self, key: &NodePrivate, host: String) -> anyhow::Result<()> {
         let mut scratch = vec![0; 16 * 1024];
         self.wire.handshake(&mut scratch).context("TLS handshake")?;
@@ -114,7 +114,7 @@ impl Client {
         self.scanner.take(&got, |_| ())
     }
 
-    /// The next frame, of the bytes in `got` and of what is read behind them.
+    /// The next frame, from the bytes in `got` and further reads.
     pub(super) fn frame(
         &mut self,
         got: &mut Vec<u8>,
@@ -144,8 +144,8 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until the server has handled everything that was sent before: asks it for a Pong, and reads up
-    /// to it. `seen` gets the frames before that; `got` is what was read and is not a whole frame yet.
+    /// Waits until the server has handled everything sent before: sends a Ping and reads up to its Pong.
+    /// `seen` gets the frames before it; `got` holds bytes that were read and are not a whole frame yet.
     pub(super) fn barrier(
         &mut self,
         got: &mut Vec<u8>,
@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    /// Reads once; `found` gets the stamps. Whether the kernel may hold more, or nothing was there to read.
+    /// Reads once; `found` gets the stamps. Returns whether the kernel may hold more data.
     pub(super) fn receive(
         &mut self,
         scratch: &mut [u8],
@@ -187,14 +187,14 @@ impl Wire {
         Ok(())
     }
 
-    /// Seals `plain`, as one record if it fits one, and writes it; `out` is empty room.
+    /// Seals `plain`, as one record if it fits, and writes it; `out` is an empty buffer.
     pub(super) fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
         out.clear();
         self.seal(plain, out)?;
         self.write(out)
     }
 
-    /// Appends `plain`, as one record if it fits one.
+    /// Appends `plain`, as one record if it fits.
     pub(super) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
         match &mut self.tls {
             Some(tls) => plain.chunks(RECORD_BYTES).try_for_each(|part| tls.seal(part, out)),
@@ -205,7 +205,7 @@ impl Wire {
         }
     }
 
-    /// Writes bytes, behind those that still wait.
+    /// Writes bytes after those that still wait.
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> anyhow::Result<()> {
         if self.unsent.is_empty() {
             bytes = &bytes[write_some(&self.tcp, bytes)?..];
@@ -214,7 +214,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Writes what waits; whether nothing waits any more.
+    /// Writes the waiting bytes; returns whether none wait any more.
     pub(super) fn flush(&mut self) -> anyhow::Result<bool> {
         if !self.unsent.is_empty() {
             let written = write_some(&self.tcp, &self.unsent)?;
@@ -223,12 +223,12 @@ impl Wire {
         Ok(self.unsent.is_empty())
     }
 
-    /// Whether the kernel takes more now, as far as is known.
+    /// Whether the kernel probably takes more bytes now.
     pub(super) fn has_room(&self) -> bool {
         self.unsent.is_empty()
     }
 
-    /// Reads once and opens what came; whether the read filled the room there was.
+    /// Reads once and opens the records; returns whether the read filled its buffer.
     fn receive(
         &mut self,
         scratch: &mut [u8],
@@ -238,7 +238,7 @@ impl Wire {
         Ok(self.receive_some(room, scratch, sink)? == room)
     }
 
-    /// Reads at most `most` bytes once and opens what came; returns how many bytes that was.
+    /// Reads once, at most `most` bytes, and opens the records; returns how many bytes it read.
     pub(super) fn receive_some(
         &mut self,
         most: usize,
@@ -269,7 +269,8 @@ impl Wire {
         Ok(read)
     }
 
-    /// Whether a read may find nothing. While this still blocks it may not: that means silence.
+    /// Whether a read may find nothing. While the socket has a read timeout, that means that the server was
+    /// silent.
     fn may_wait(&self) -> io::Result<bool> {
         Ok(self.tcp.read_timeout()?.is_none())
     }
@@ -288,7 +289,7 @@ fn write_some(mut tcp: &TcpStream, bytes: &[u8]) -> anyhow::Result<usize> {
     Ok(written)
 }
 
-/// A SendPacket frame whose stamp is yet to be set.
+/// A SendPacket frame whose stamp is not set yet.
 pub(super) fn packet_frame(to: &NodePublic, size: usize) -> anyhow::Result<Vec<u8>> {
     if !(STAMP_LEN..=MAX_PACKET).contains(&size) {
         bail!("packets of {size} bytes: from {STAMP_LEN} to {MAX_PACKET}");

@@ -1,19 +1,19 @@
-//! One sender's packets to one receiver: what is on its way, what is lost.
+//! One sender's packets to one receiver: which are on their way and which are lost.
 
 use super::scan::Stamp;
 
-/// Nothing arriving for this long means that what was on its way is lost, in nanoseconds.
+/// If nothing arrives for this many nanoseconds, all packets on their way are lost.
 const STALL_NS: u64 = 300_000_000;
 
 /// Packets from one client to another.
 #[derive(Debug)]
 pub(super) struct Flow {
-    /// The sender's place among a thread's clients.
+    /// Index of the sender among a thread's clients.
     pub(super) from: usize,
-    /// The SendPacket frame that is stamped anew for each packet.
+    /// The SendPacket frame; each packet gets a new stamp in it.
     pub(super) frame: Vec<u8>,
     sent: u64,
-    /// One more than the highest number that arrived or is given up.
+    /// One more than the highest number that arrived or was given up.
     settled: u64,
     lost: u64,
     heard_ns: u64,
@@ -24,7 +24,7 @@ impl Flow {
         Flow { from, frame, sent: 0, settled: 0, lost: 0, heard_ns: 0 }
     }
 
-    /// How many packets may leave for `window` to be on their way.
+    /// How many more packets may leave until `window` are on their way.
     pub(super) fn credit(&self, window: u64) -> u64 {
         window.saturating_sub(self.sent - self.settled)
     }
@@ -35,7 +35,7 @@ impl Flow {
         self.sent - 1
     }
 
-    /// Notes an arrival. The relay keeps order, so a gap is a loss.
+    /// Counts an arrival. The relay keeps the order, so a gap is a loss.
     pub(super) fn arrived(&mut self, stamp: Stamp, now_ns: u64) {
         self.heard_ns = now_ns;
         if stamp.number >= self.settled {
@@ -44,7 +44,7 @@ impl Flow {
         }
     }
 
-    /// Gives up on what should have arrived long ago.
+    /// Gives up packets that should have arrived long ago.
     pub(super) fn settle(&mut self, now_ns: u64) {
         if self.sent == self.settled {
             self.heard_ns = now_ns;
@@ -55,7 +55,7 @@ impl Flow {
         }
     }
 
-    /// Packets known to be lost.
+    /// Packets that are known to be lost.
     pub(super) fn lost(&self) -> u64 {
         self.lost
     }

@@ -1,4 +1,4 @@
-//! Loads that are about clients, not packets: many that stay, and many that come and go.
+//! Loads about clients, not packets: many clients that stay, and many that connect and leave.
 
 use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,11 +12,11 @@ use super::scan::Stamp;
 use super::{Outcome, Plan};
 use crate::bench::usage;
 
-/// Clients that come and go before memory is looked at for the first time, so that what a first client costs
-/// once is not counted for each.
+/// Clients that connect and leave before the first reading of memory, so that one-time costs of a first
+/// client are not counted.
 const FIRST: usize = 16;
 
-/// Logs in all clients of a plan on several threads, in pairs: `made` is called for each pair.
+/// Logs in all clients of a plan on several threads, in pairs, and calls `made` for each pair.
 pub(super) fn all(
     plan: &Plan,
     clients: usize,
@@ -47,7 +47,7 @@ pub(super) fn all(
     })
 }
 
-/// Clients that each sent and received one packet; the server's memory before them and with them.
+/// Clients that each sent and received one packet; reads the server's memory before and after.
 pub(super) fn idle(plan: &Plan) -> anyhow::Result<Outcome> {
     first(plan)?;
     let resident_before = usage::resident_bytes(plan.pid)?;
@@ -66,16 +66,16 @@ pub(super) fn idle(plan: &Plan) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Some clients come, exchange packets and go, and the server settles.
+/// Connects some clients, exchanges packets, disconnects them, and waits until the server has settled.
 pub(super) fn first(plan: &Plan) -> anyhow::Result<()> {
     drop(all(plan, FIRST, |pair| exchange(pair, plan.size))?);
     thread::sleep(Duration::from_millis(plan.warm_ms));
     Ok(())
 }
 
-/// One packet each way.
+/// Sends one packet each way.
 fn exchange(pair: &mut [Client; 2], size: usize) -> anyhow::Result<()> {
-    // Small on purpose: thousands of threads' worth of scratch would be no load but a burden.
+    // The buffer is small on purpose, because there may be thousands of them.
     let mut scratch = vec![0; SCRATCH_BYTES / 8];
     for (from, to) in [(0, 1), (1, 0)] {
         let mut frame = client::packet_frame(&pair[to].key, size)?;
@@ -89,7 +89,7 @@ fn exchange(pair: &mut [Client; 2], size: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Clients that come and go, one after another on each thread.
+/// Clients that connect and leave, one after another on each thread.
 pub(super) fn logins(plan: &Plan) -> anyhow::Result<Outcome> {
     let dialer = Dialer::new(plan)?;
     let (count, stop) = (AtomicU64::new(0), AtomicBool::new(false));

@@ -1,20 +1,20 @@
-//! How much a client that reads slowly may read now, so that it reads steadily.
+//! How much a slow reader may read now, so that its rate is steady.
 
-/// What a reader that came late may catch up on, in seconds; what it is later than that is forgiven.
+/// Seconds of delay that a late reader may catch up; a longer delay is forgotten.
 const BURST: f64 = 0.05;
 
 /// A steady rate of reading.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_per_ns: f64,
-    /// Most bytes that may be read at once.
+    /// Maximum bytes of one read.
     burst: f64,
     room: f64,
     last_ns: u64,
 }
 
 impl Pace {
-    /// So many bytes a second from now on.
+    /// A rate in bytes per second that starts now.
     pub(super) fn new(bytes_per_second: f64, now_ns: u64) -> Pace {
         let burst = bytes_per_second * BURST;
         Pace { bytes_per_ns: bytes_per_second / 1e9, burst, room: 0.0, last_ns: now_ns }
@@ -28,7 +28,7 @@ impl Pace {
         self.room as usize
     }
 
-    /// So many were read.
+    /// Counts bytes that were read.
     pub(super) fn took(&mut self, bytes: usize) {
         self.room -= bytes as f64;
     }
@@ -49,7 +49,7 @@ mod tests {
             pace.took(room);
             read += room;
         }
-        // Three seconds; the last byte may be due a nanosecond later.
+        // Three seconds; the last byte may become due a nanosecond later.
         assert!((239_999..=240_000).contains(&read), "{read}");
     }
 

@@ -1,4 +1,4 @@
-//! Finds the stamps of packets in a stream of frames, however it is cut, without keeping payloads.
+//! Finds the stamps of packets in a stream of frames, however it is cut, and keeps no payloads.
 
 use anyhow::bail;
 use relay_common::derp::{
@@ -6,7 +6,7 @@ use relay_common::derp::{
     frame::{FrameType, Header},
 };
 
-/// Bytes of a stamp at the head of every packet: its number, then when it was to be sent, both little-endian.
+/// Bytes of the stamp at the head of every packet: its number, then its planned time, both little-endian.
 pub(super) const STAMP_LEN: usize = 16;
 const HEAD_LEN: usize = HEADER_LEN + KEY_LEN + STAMP_LEN;
 
@@ -15,7 +15,7 @@ const HEAD_LEN: usize = HEADER_LEN + KEY_LEN + STAMP_LEN;
 pub(super) struct Stamp {
     /// Counts a sender's packets from 0.
     pub(super) number: u64,
-    /// Nanoseconds of the load's own clock.
+    /// Planned time, in nanoseconds of the load's own clock.
     pub(super) time_ns: u64,
 }
 
@@ -30,10 +30,10 @@ impl Stamp {
     }
 }
 
-/// Where in a frame the stream stands.
+/// A scanner's position in a frame.
 #[derive(Debug)]
 pub(super) struct Scanner {
-    /// Bytes that every packet has.
+    /// Bytes of every packet.
     packet: usize,
     head: [u8; HEAD_LEN],
     filled: usize,
@@ -45,7 +45,7 @@ impl Scanner {
         Scanner { packet, head: [0; HEAD_LEN], filled: 0, skip: 0 }
     }
 
-    /// Takes the next bytes of the stream; `found` gets the stamp of every packet whose head ends in them.
+    /// Reads the next bytes of the stream; `found` gets the stamp of every packet whose stamp ends in them.
     pub(super) fn take(&mut self, mut bytes: &[u8], mut found: impl FnMut(Stamp)) -> anyhow::Result<()> {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
@@ -71,7 +71,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// How many bytes of the current frame are looked at.
+    /// How many bytes of the current frame must be kept.
     fn wanted(&self) -> anyhow::Result<usize> {
         if self.filled < HEADER_LEN {
             return Ok(HEADER_LEN);

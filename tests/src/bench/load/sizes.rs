@@ -1,8 +1,8 @@
-//! Packets of every size, to a client that reads nothing and to nobody: what does keeping one cost the
-//! server?
+//! Packets of every size, to a client that reads nothing and to an unknown key: what does it cost the server
+//! to keep a packet?
 //!
-//! What is for nobody is read, opened and looked up like any other packet, and then it is gone. The bytes are
-//! sealed before the clock starts, so that the server never waits for them.
+//! The server reads, opens and looks up a packet for an unknown key like any other, and then drops it. The
+//! bytes are sealed before the clock starts, so that the server never waits for the load.
 
 use std::thread;
 use std::time::Duration;
@@ -15,34 +15,36 @@ use super::client::{self, Client, Dialer, SCRATCH_BYTES};
 use super::{Outcome, Plan};
 use crate::bench::usage;
 
-/// Bytes of a packet: usual ones, and such as once made a lane move all it held with every packet.
+/// Sizes of packets in bytes: usual sizes, and sizes with which a lane once moved all of its data for every
+/// packet.
 pub const SIZES: [usize; 13] =
     [64, 256, 1000, 1200, 2000, 3740, 4096, 5720, 8000, 8600, 16_000, 32_000, 60_000];
 
-/// Bytes sent before the measuring, so that every buffer and every queue is full ...
+/// Bytes sent before the measurement, so that every buffer and every queue is full ...
 const FILL_BYTES: usize = 8 << 20;
-/// ... and packets at least.
+/// ... and the minimum number of packets for that.
 const FILL_PACKETS: usize = 600;
-/// Packets in one measuring at most.
+/// Maximum packets of one measurement.
 const MOST_PACKETS: usize = 50_000;
-/// Bytes of them at most.
+/// Maximum bytes of one measurement.
 const MOST_BYTES: usize = 64 << 20;
-/// To the one who reads nothing (0) and to nobody (1), in both orders: what comes second must not gain by it.
+/// 0: the client that reads nothing, 1: the unknown key. Both orders are used, so that neither gains by its
+/// place.
 const TURNS: [usize; 4] = [0, 1, 1, 0];
 
-/// CPU of the server for packets of one size.
+/// CPU time of the server for packets of one size.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Cost {
     /// Bytes of a packet.
     pub size: usize,
-    /// Microseconds a packet to a client that reads nothing.
+    /// Microseconds per packet to a client that reads nothing.
     pub blocked_us: f64,
-    /// Microseconds a packet to a key that nobody has.
+    /// Microseconds per packet to an unknown key.
     pub nobody_us: f64,
 }
 
 impl Cost {
-    /// How many times as much it costs to keep a packet as to drop it at once.
+    /// How many times as much it costs to keep a packet as to drop it.
     pub fn times(&self) -> f64 {
         self.blocked_us / self.nobody_us
     }
@@ -53,17 +55,17 @@ pub(super) fn bytes(plan: &Plan) -> usize {
     SIZES.iter().map(|size| size * (fill(*size) + TURNS.len() * count(plan, *size))).sum()
 }
 
-/// Packets before the measuring.
+/// Packets before the measurement.
 fn fill(size: usize) -> usize {
     FILL_PACKETS.max(FILL_BYTES / size)
 }
 
-/// Packets in one measuring.
+/// Packets of one measurement.
 fn count(plan: &Plan, size: usize) -> usize {
     plan.packets.min(MOST_PACKETS).min(MOST_BYTES / size)
 }
 
-/// Measures every size with clients of its own.
+/// Measures every size with new clients.
 pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let dialer = Dialer::new(plan)?;
     let costs = SIZES
@@ -86,7 +88,7 @@ fn measure(plan: &Plan, dialer: &Dialer, size: usize) -> anyhow::Result<Cost> {
     Ok(Cost { size, blocked_us: us[0], nobody_us: us[1] })
 }
 
-/// Sends packets, all sealed before the first is written; returns microseconds of server CPU for each.
+/// Sends packets, all sealed before the first write; returns microseconds of server CPU time per packet.
 fn send(
     plan: &Plan,
     sender: &mut Client,

@@ -1,7 +1,7 @@
-//! A client that reads slowly and steadily while another floods it: how old is what it reads?
+//! A client reads slowly and steadily while another floods it: how old are the frames that it reads?
 //!
-//! A socket's buffer ages what lies in it, and that is the same with every server; what a server has sealed
-//! and keeps behind it comes on top, and so does its queue.
+//! Frames wait in the socket's buffers, which is the same for every server. The server's own queue and the
+//! data that it has sealed already add to that.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -23,49 +23,48 @@ use super::steady::{Schedule, histogram};
 use super::{Outcome, Plan};
 use crate::bench::usage;
 
-/// Receive buffer that the slow client asks for, in bytes; the kernel takes twice that, half of it for
-/// itself.
+/// Receive buffer that the slow client requests, in bytes; the kernel doubles it and uses half for itself.
 const RECEIVE_BUFFER: usize = 16 * 1024;
-/// Between two looks at the clock, for reader and sender.
+/// Time between two readings of the clock, for reader and sender.
 const TICK: Duration = Duration::from_millis(2);
 /// Pings per second of the slow client.
 const PINGS: f64 = 5.0;
-/// Disco packets per second that the sender sends beside its flood.
+/// Disco packets per second that the sender adds to its flood.
 const DISCOS: f64 = 10.0;
-/// Bytes of a disco packet, as long as a usual ping between clients.
+/// Bytes of a disco packet, the size of a usual ping between clients.
 const DISCO_BYTES: usize = 130;
-/// Where a disco packet holds its time: behind what makes it one.
+/// Offset of the time in a disco packet, after its header.
 const DISCO_TIME_AT: usize = 64;
 /// Bytes of a time.
 const TIME_LEN: usize = 8;
 
-/// Ages of frames of one kind, from when they were sent until they were read whole.
+/// Ages of frames of one kind, from sending until the whole frame was read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Age {
     /// Median, in milliseconds.
     pub p50_ms: f64,
-    /// At 99 of 100.
+    /// 99th percentile, in milliseconds.
     pub p99_ms: f64,
     /// How many were read.
     pub read: u64,
-    /// How many were sent (of pongs: asked for) while these were read.
+    /// How many were sent (for pongs: requested) while these were read.
     pub sent: u64,
 }
 
 /// What a slow client read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ages {
-    /// Answers of the server itself; sent when the Ping was.
+    /// Pongs of the server; the age starts when the Ping was sent.
     pub pong: Age,
     /// Disco packets.
     pub disco: Age,
     /// Packets of the flood.
     pub data: Age,
-    /// Bytes per second that it read.
+    /// Bytes per second that the client read.
     pub drained: f64,
 }
 
-/// Kinds of frames whose age is looked at.
+/// Kinds of frames whose age is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Pong,
@@ -73,12 +72,12 @@ enum Kind {
     Data,
 }
 
-/// What both clients share.
+/// State that both clients share.
 struct Shared {
     start: Instant,
     stop: AtomicBool,
     measuring: AtomicBool,
-    /// By kind, while measuring.
+    /// Frames by kind, during the measurement.
     sent: [AtomicU64; 3],
 }
 
@@ -112,7 +111,7 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     thread::scope(|scope| {
         let flood = scope.spawn(|| {
             let flooded = flood(plan, sender, &to, &shared);
-            // A failure must end the measuring at once, not at its end.
+            // A failure must end the measurement at once.
             shared.stop.store(true, Ordering::Relaxed);
             flooded
         });
@@ -143,7 +142,7 @@ fn flood(plan: &Plan, mut sender: Client, to: &NodePublic, shared: &Shared) -> a
     Ok(())
 }
 
-/// Reads at the plan's pace, and asks for Pongs.
+/// Reads at the plan's pace, and sends Pings.
 fn read(plan: &Plan, mut receiver: Client, shared: &Shared) -> anyhow::Result<Outcome> {
     let (warm_ns, end_ns) = (plan.warm_ms * 1_000_000, (plan.warm_ms + plan.measure_ms) * 1_000_000);
     let mut ages = [histogram()?, histogram()?, histogram()?];
@@ -202,7 +201,7 @@ fn read(plan: &Plan, mut receiver: Client, shared: &Shared) -> anyhow::Result<Ou
     })
 }
 
-/// Takes the whole frames from the head of `got`: their kinds, and when they were sent.
+/// Takes the whole frames from the head of `got`; `found` gets their kinds and sending times.
 fn take_frames(got: &mut Vec<u8>, mut found: impl FnMut(Kind, u64)) -> anyhow::Result<()> {
     let mut used = 0;
     while let Some(head) = got[used..].first_chunk::<HEADER_LEN>() {
@@ -228,7 +227,7 @@ fn take_frames(got: &mut Vec<u8>, mut found: impl FnMut(Kind, u64)) -> anyhow::R
     Ok(())
 }
 
-/// A packet that relays take for disco.
+/// A packet that relays accept as disco.
 fn disco_packet() -> Vec<u8> {
     let mut packet = vec![0x5a; DISCO_BYTES];
     packet[..disco::MAGIC.len()].copy_from_slice(&disco::MAGIC);

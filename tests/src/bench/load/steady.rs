@@ -1,4 +1,4 @@
-//! Loads of packets: closed windows, and fixed rates. Each thread's epoll loop owns both ends of its pairs.
+//! Loads of packets with closed windows or fixed rates. Each thread's epoll loop owns both ends of its pairs.
 
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,14 +18,14 @@ use super::scan::Stamp;
 use super::{Outcome, Plan, Shape, login};
 use crate::bench::usage;
 
-/// The clock of a fixed rate ticks at most this often; packets due between two ticks leave at the second.
+/// Minimum time between ticks of a fixed rate; packets that become due between two ticks leave at the second.
 const TICK_NS: f64 = 100_000.0;
-/// The timer's place among the events.
+/// The timer's token among the events.
 const TIMER: u64 = u64::MAX;
-/// Milliseconds after which a loop looks around though nothing happened.
+/// Milliseconds after which a loop wakes up without an event.
 const LOOK_AROUND_MS: u16 = 50;
 
-/// What the threads share with the one that measures.
+/// State that the load threads share with the measuring thread.
 struct Shared {
     start: Instant,
     stop: AtomicBool,
@@ -66,7 +66,7 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         let start = |part| {
             scope.spawn(move || {
                 let result = Lane::new(plan, part, plan.rate / threads).and_then(|lane| lane.run(shared));
-                // A failure must end the measuring at once, not at its end.
+                // A failure must end the measurement at once.
                 if result.is_err() {
                     shared.stop.store(true, Ordering::Relaxed);
                 }
@@ -93,7 +93,7 @@ pub(super) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Waits, and looks at all clocks and counters twice.
+/// Waits for the measured time, and reads all clocks and counters before and after it.
 fn measure(plan: &Plan, shared: &Shared) -> anyhow::Result<Outcome> {
     let wait = |ms| {
         let end = Instant::now() + Duration::from_millis(ms);
@@ -123,7 +123,7 @@ fn measure(plan: &Plan, shared: &Shared) -> anyhow::Result<Outcome> {
     })
 }
 
-/// What one thread timed.
+/// The times that one thread measured.
 struct Times {
     latency: Histogram<u64>,
     lateness: Histogram<u64>,
@@ -138,7 +138,7 @@ struct Lane<'p> {
     flow_to: Vec<Option<usize>>,
     /// By sender: the flow that begins there.
     flow_from: Vec<Option<usize>>,
-    /// Packets per second; of a closed window, nothing.
+    /// Packets per second; `None` for a closed window.
     rate: Option<f64>,
     epoll: Epoll,
     timer: TimerFd,
@@ -234,7 +234,7 @@ impl<'p> Lane<'p> {
         let mut flow = self.flow_to[index].and_then(|flow| self.flows.get_mut(flow));
         let latency = &mut self.times.latency;
         while more {
-            // One look at the clock for what one read brought.
+            // One reading of the clock for all packets of one read.
             let now_ns = shared.now_ns();
             more = self.clients[index].receive(scratch, |stamp| {
                 arrived += 1;
@@ -290,7 +290,7 @@ impl<'p> Lane<'p> {
     }
 }
 
-/// When the packets of a fixed rate leave.
+/// The times at which the packets of a fixed rate leave.
 #[derive(Debug)]
 pub(super) struct Schedule {
     start_ns: u64,
@@ -305,7 +305,7 @@ impl Schedule {
         Schedule { start_ns, gap_ns, tick_ns: gap_ns.max(TICK_NS), next: 0 }
     }
 
-    /// The next packet that should have left by now: which one, and at which tick that was to be.
+    /// The next packet that is due: its number and the time of its tick.
     pub(super) fn due(&mut self, now_ns: u64) -> Option<(u64, u64)> {
         let tick = (self.next as f64 * self.gap_ns / self.tick_ns).ceil();
         let time_ns = self.start_ns + (tick * self.tick_ns) as u64;
@@ -316,9 +316,9 @@ impl Schedule {
     }
 }
 
-/// For times in nanoseconds.
+/// A histogram of times in nanoseconds.
 pub(super) fn histogram() -> anyhow::Result<Histogram<u64>> {
-    // A minute in nanoseconds, to three digits.
+    // One minute in nanoseconds, to three digits.
     Ok(Histogram::new_with_max(60_000_000_000, 3)?)
 }
 

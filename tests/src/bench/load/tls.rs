@@ -1,5 +1,5 @@
-//! A client's side of TLS 1.3 with AES-128-GCM, by rustls' unbuffered API: records are opened where they were
-//! read and sealed where they are written from.
+//! The client's side of TLS 1.3 with AES-128-GCM, with rustls' unbuffered API: records are opened in the read
+//! buffer and sealed in the write buffer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Bytes that sealing adds to one record: header, content type, tag.
+/// Bytes that sealing adds to a record: header, content type, tag.
 const RECORD_OVERHEAD: usize = 5 + 1 + 16;
-/// Turns of the state machine for one read: more than records fit into one.
+/// Maximum turns of the state machine per read: more than there are records in a read.
 const MAX_TURNS: usize = 64 * 1024;
 
 /// One connection's keys and state.
@@ -25,7 +25,8 @@ impl Tls {
         Ok(Tls(UnbufferedClientConnection::new(config, ServerName::from(server))?))
     }
 
-    /// Opens what is in `data`; returns how much is used up. What has to be sent is appended to `out`.
+    /// Opens the records in `data`; returns how many bytes are used up. Bytes to be sent are appended to
+    /// `out`.
     pub(super) fn open(
         &mut self,
         data: &mut [u8],
@@ -84,7 +85,7 @@ impl Tls {
     }
 }
 
-/// Stock clients' first key exchange, and the cipher that both servers choose for them.
+/// The first key exchange of stock clients, and the cipher that both servers choose for them.
 pub(super) fn config() -> anyhow::Result<Arc<ClientConfig>> {
     let provider = CryptoProvider {
         cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
@@ -101,7 +102,7 @@ pub(super) fn config() -> anyhow::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Takes every certificate: who the server is was settled by starting it.
+/// Accepts every certificate, because the load started the server itself.
 #[derive(Debug)]
 struct Trusting;
 

@@ -1,4 +1,4 @@
-//! Clients to be found: logged into a router, and into the one map behind one mutex that upstream once had.
+//! The clients to find: they are in a router, and in one map behind one mutex, as upstream once had it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,16 +15,16 @@ use relay_user::route::vocabulary::ConnId;
 
 use super::random::{Random, mix};
 
-/// Which keys there are.
+/// The keys to look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// Upstream's four keys, looked up in turn.
     FourHot,
-    /// Keys looked up in random order, while clients leave and come back.
+    /// Many keys, looked up in random order while clients leave and come back.
     Many {
-        /// Keys logged in.
+        /// Keys that are logged in.
         clients: u64,
-        /// Clients that leave each second, and as many that come back a millisecond later.
+        /// Clients that leave per second; as many come back, a millisecond later.
         churn: u64,
     },
 }
@@ -37,7 +37,7 @@ impl Load {
         }
     }
 
-    /// The nth key. Computed, so that only the look-up touches memory; the Go side does the same.
+    /// The nth key. It is computed, so that only the look-up reads memory; the Go side does the same.
     pub(super) fn key(self, n: u64) -> NodePublic {
         match self {
             Self::FourHot => NodePublic::from_bytes([n as u8 + 2; 32]),
@@ -52,7 +52,7 @@ impl Load {
     }
 }
 
-/// Those who can be found.
+/// The clients that can be found.
 pub(super) struct Clients {
     pub(super) router: Router,
     locked: Mutex<HashMap<NodePublic, Arc<Peer>>>,
@@ -68,12 +68,12 @@ impl Clients {
         clients
     }
 
-    /// The look-up of old: one mutex for everybody.
+    /// Upstream's old look-up: one mutex for all connections.
     pub(super) fn locked(&self, key: &NodePublic) -> Option<Arc<Peer>> {
         self.locked.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(Arc::clone)
     }
 
-    /// Starts the thread that lets clients leave and come back until told to stop, where the load has that.
+    /// If the load has churn, starts the thread that lets clients leave and come back until `stop` is set.
     pub(super) fn come_and_go(self: &Arc<Self>, stop: &Arc<AtomicBool>) -> Option<thread::JoinHandle<()>> {
         let Load::Many { clients, churn } = self.load else { return None };
         let (table, stop) = (Arc::clone(self), Arc::clone(stop));
@@ -86,7 +86,7 @@ impl Clients {
                 let due = (start.elapsed().as_secs_f64() * churn as f64) as u64;
                 away.extend((gone..due).map(|_| random.below(clients)));
                 gone = due;
-                // A client drawn twice in one millisecond leaves once and comes back once.
+                // A client drawn twice in one millisecond leaves only once and comes back only once.
                 away.sort_unstable();
                 away.dedup();
                 away.iter().for_each(|n| table.leave(*n));

@@ -1,7 +1,7 @@
-//! Look-ups by all cores at once, timed, and their allocations counted.
+//! Times look-ups on all cores at once, and counts their allocations.
 //!
-//! The convention is Go's `RunParallel`: wall-clock time over the operations of all threads together, all
-//! threads busy. Where Go starts 32 goroutines for each core, one thread for each core does the same work.
+//! The convention is that of Go's `RunParallel`: wall-clock time divided by the operations of all threads,
+//! while all threads are busy. Go starts 32 goroutines per core; here one thread per core does the same work.
 
 use std::hint::black_box;
 use std::iter;
@@ -18,39 +18,39 @@ use relay_user::route::peer::Peer;
 use super::clients::{Clients, Load};
 use super::random::{Random, mix};
 
-/// Look-ups between two glances at the clock.
+/// Look-ups between two readings of the clock.
 const ROUND: usize = 4096;
 
 /// How a connection finds the receiver of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// One mutex around one map: how upstream did it before its hash trie.
+    /// One mutex around one map, as upstream had before its hash trie.
     Mutex,
-    /// The in-process mirror of the table, asked for every packet.
+    /// The mirror of the table, read for every packet.
     Mirror,
-    /// The connection's own cache in front of the mirror: what relayd does.
+    /// The connection's own cache in front of the mirror, as in relayd.
     Cache,
 }
 
 /// One measured run.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Wall-clock nanoseconds over the look-ups of all threads.
+    /// Wall-clock nanoseconds divided by the look-ups of all threads.
     pub ns: f64,
-    /// Processor nanoseconds of one look-up, which other work on the machine disturbs less.
+    /// CPU nanoseconds of one look-up; other work on the machine disturbs them less.
     pub cpu_ns: f64,
-    /// Look-ups, over all threads.
+    /// Look-ups of all threads.
     pub ops: usize,
-    /// Share of them that found their connection.
+    /// Share of the look-ups that found their connection.
     pub found: f64,
-    /// Allocations in the timed part, by the threads that look up.
+    /// Allocations of the look-up threads in the timed part.
     pub allocations: u64,
 }
 
 /// Looks up for `time` on every core.
 ///
 /// # Panics
-/// If a thread panics, or hardly any look-up finds anything.
+/// If a thread panics, or if hardly any look-up finds a connection.
 pub fn measure(way: Way, load: Load, time: Duration) -> Sample {
     let clients = Arc::new(Clients::new(load));
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -106,7 +106,7 @@ impl<'a> Worker<'a> {
     fn new(way: Way, load: Load, clients: &'a Clients, seed: u64) -> Self {
         let mut cache = Cache::default();
         if way == Way::Cache {
-            // The state of a connection that has sent to everybody.
+            // The state of a connection that has sent to every key.
             for n in 0..load.clients() {
                 cache.lookup(&load.key(n), &clients.router);
             }
@@ -134,7 +134,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Each combination of load and way has a loop of its own, so that no choice is made within it.
+    /// Each combination of load and way has its own loop, so that no branch for them runs inside it.
     fn round(&mut self) -> usize {
         let Self { way, load, clients, cache, random } = self;
         let (router, load) = (&clients.router, *load);
@@ -158,13 +158,13 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The check upstream's benchmark makes, that the right client was found; it reads what the packet would read
-/// next.
+/// Checks that the right client was found, as upstream's benchmark does; it reads the memory that a packet
+/// would read next.
 fn is_hit(found: Option<&Arc<Peer>>, key: &NodePublic) -> bool {
     black_box(found).is_some_and(|peer| peer.key == *key)
 }
 
-/// Processor time of the calling thread so far.
+/// CPU time of the calling thread so far.
 fn thread_cpu() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

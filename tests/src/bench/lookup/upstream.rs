@@ -1,4 +1,4 @@
-//! The rival: upstream's own look-up benchmark, and its map with as many keys as ours.
+//! The rival: upstream's own look-up benchmark, and upstream's map with as many keys as ours.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::interop;
 
-/// A benchmark of Go's, compiled.
+/// A compiled Go benchmark.
 #[derive(Debug)]
 pub struct Benchmark {
     program: PathBuf,
@@ -15,17 +15,17 @@ pub struct Benchmark {
     args: Vec<String>,
 }
 
-/// What one run of it printed.
+/// The output of one benchmark run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Printed {
     /// Wall-clock nanoseconds over all operations.
     pub ns: f64,
-    /// Allocations of an operation.
+    /// Allocations per operation.
     pub allocations: u64,
 }
 
 impl Benchmark {
-    /// Upstream's `BenchmarkLookupDestHashTrie`, out of its published module.
+    /// Upstream's `BenchmarkLookupDestHashTrie`, from its published module.
     ///
     /// # Errors
     /// Go is missing, or cannot build it.
@@ -34,7 +34,7 @@ impl Benchmark {
         Ok(Self { program, name: "BenchmarkLookupDestHashTrie", args: Vec::new() })
     }
 
-    /// Upstream's map with many keys and churn, see `tests/interop/lookup`.
+    /// Upstream's map with many keys and churn; see `tests/interop/lookup`.
     ///
     /// # Errors
     /// Go is missing, or cannot build it.
@@ -44,10 +44,10 @@ impl Benchmark {
         Ok(Self { program, name: "BenchmarkLookupMany", args })
     }
 
-    /// Runs it once, for about `ms` milliseconds.
+    /// Runs the benchmark once, for about `ms` milliseconds.
     ///
     /// # Errors
-    /// It failed, or printed something else than a benchmark prints.
+    /// The run failed, or its output is not that of a benchmark.
     pub fn run(&self, ms: u64) -> anyhow::Result<Printed> {
         let output = Command::new(&self.program)
             .args([

@@ -1,4 +1,4 @@
-//! The sweep of the threshold as a picture: what is copied against what is held.
+//! Plots the sweep of the threshold: bytes copied against bytes held.
 
 use plotters::prelude::*;
 

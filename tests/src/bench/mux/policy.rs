@@ -1,8 +1,8 @@
-//! Ways to queue a frame for a slow receiver, and what each of them costs.
+//! Ways to queue a frame for a slow receiver, and the cost of each.
 //!
-//! Frames are cut from reads of 64 KiB into `BytesMut`, as bytes' users do. A frame is shared (a slice of the
-//! read buffer, which stays alive for it) or copied (an allocation of its own); or it goes through relayd's
-//! own mailbox.
+//! Frames are cut from reads of 64 KiB into `BytesMut`, as users of the crate bytes do. A frame is shared (a
+//! slice of the read buffer, which stays alive for it) or copied (its own allocation), or it goes through
+//! relayd's mailbox.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,38 +13,38 @@ use relay_user::mailbox::{Lane, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES
 
 use super::traffic::{HEAD, READ, RECEIVERS, Traffic};
 
-/// A read into less room than this is not worth its call.
+/// Minimum room for a read; a system call for less does not pay.
 const LEAST_READ: usize = 4 * 1024;
 
 /// Whether to share or to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Share payloads of at least so many bytes: 0 always shares, `usize::MAX` always copies.
+    /// Share payloads of at least this many bytes: 0 always shares, `usize::MAX` always copies.
     From(usize),
-    /// Share payloads of at least half of the read buffer that they would keep alive.
+    /// Share payloads that are at least half of the read buffer that they would keep alive.
     Half,
     /// relayd: copy into the receiver's mailbox, which is one buffer.
     Mailbox,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {
-    /// Payload bytes copied after the read, partial frames moved to the front of a new buffer included.
+    /// Payload bytes copied after the read, including partial frames moved to the front of a new buffer.
     pub copied: usize,
     /// All payload bytes.
     pub payload: usize,
-    /// The largest amount of memory alive for the queues after a read.
+    /// The largest number of bytes that the queues kept alive after a read.
     pub peak_held: usize,
-    /// Payload that was queued then.
+    /// Payload bytes that were queued at that time.
     pub queued_at_peak: usize,
-    /// The worst ratio of the two after any read that left at least 64 KiB queued.
+    /// The worst ratio of these two after any read that left at least 64 KiB queued.
     pub worst_ratio: f64,
-    /// Frames that full queues lost.
+    /// Frames that full queues dropped.
     pub dropped: usize,
 }
 
-/// Carries all traffic. With `track`, memory held is followed, which takes time of its own.
+/// Carries all traffic. With `track`, it follows the memory held, which takes extra time.
 pub fn carry(policy: Policy, traffic: &Traffic, track: bool) -> Outcome {
     match policy {
         Policy::Mailbox => through_mailboxes(traffic, track),
@@ -52,7 +52,7 @@ pub fn carry(policy: Policy, traffic: &Traffic, track: bool) -> Outcome {
     }
 }
 
-/// Memory that queued handles keep alive: read buffers by their number, and copies.
+/// Memory that queued handles keep alive: read buffers by number, and copies.
 #[derive(Default)]
 struct Held {
     blocks: HashMap<u64, (usize, usize)>,
@@ -82,7 +82,7 @@ impl Held {
     }
 }
 
-/// A queued payload and the allocation behind it.
+/// A queued payload and its allocation.
 struct Item {
     payload: Bytes,
     block: u64,
@@ -145,7 +145,7 @@ fn through_handles(policy: Policy, traffic: &Traffic, track: bool) -> Outcome {
 }
 
 impl Queue {
-    /// Bounded as relayd's lanes are, and dropped from the head as they are.
+    /// The queue has the limits of relayd's lanes and drops from the head like them.
     fn push(&mut self, item: Item, mut dropped: impl FnMut(&Item)) {
         let length = item.payload.len();
         let blocked = self.blocked;
@@ -160,8 +160,8 @@ impl Queue {
     }
 }
 
-/// The read buffer. No larger than [`READ`], or than the one frame that is: what is shared keeps all of it
-/// alive.
+/// The read buffer. It is no larger than [`READ`] or than one longer frame, because a shared slice keeps all
+/// of it alive.
 #[derive(Default)]
 struct Input {
     buffer: BytesMut,
@@ -172,8 +172,7 @@ struct Input {
 }
 
 impl Input {
-    /// Makes room for the rest of a frame that has begun, or for a read worth its call; returns the bytes
-    /// moved.
+    /// Makes room for the rest of a frame that has begun, or for a read; returns the bytes moved.
     fn make_room(&mut self) -> usize {
         let tail = self.buffer.len();
         let rest = header(&self.buffer).map_or(0, |(_, length)| HEAD + length - tail);
@@ -195,7 +194,7 @@ impl Input {
         tail
     }
 
-    /// Takes what there is room for; returns the rest.
+    /// Takes as many bytes as there is room for; returns the rest.
     fn fill<'a>(&mut self, read: &'a [u8]) -> &'a [u8] {
         let room = self.buffer.capacity() - self.buffer.len();
         let (now, later) = read.split_at(room.min(read.len()));
@@ -224,7 +223,8 @@ fn through_mailboxes(traffic: &Traffic, track: bool) -> Outcome {
     for (turn, read) in traffic.reads().enumerate() {
         let mut input = read;
         loop {
-            // As the deframer does: whole frames where they lie, straddling ones put together first.
+            // Like the deframer: whole frames stay where they are, and frames that span reads are collected
+            // first.
             let whole = |bytes: &[u8]| header(bytes).filter(|(_, length)| bytes.len() >= HEAD + length);
             let (frame, rest) = if carry.is_empty() {
                 let Some((_, length)) = whole(input) else { break };
@@ -257,7 +257,7 @@ fn through_mailboxes(traffic: &Traffic, track: bool) -> Outcome {
         for receiver in traffic.drained(turn) {
             while !mailboxes[receiver].take().is_empty() {}
         }
-        // The others' connections have been woken, and found their sockets full.
+        // The other receivers' connections were woken and found their sockets full.
         traffic.slow(turn).for_each(|receiver| mailboxes[receiver].settle());
         if track {
             let held = mailboxes.iter().map(Mailbox::held_bytes).sum();
@@ -267,7 +267,7 @@ fn through_mailboxes(traffic: &Traffic, track: bool) -> Outcome {
     outcome
 }
 
-/// The receiver and the length of the payload that the frame at the start of `bytes` has.
+/// The receiver and the payload length of the frame at the start of `bytes`.
 fn header(bytes: &[u8]) -> Option<(usize, usize)> {
     let [to, a, b, c, d, ..] = bytes else { return None };
     Some((usize::from(*to), u32::from_be_bytes([*a, *b, *c, *d]) as usize))
@@ -278,7 +278,7 @@ impl Outcome {
         if held > self.peak_held {
             (self.peak_held, self.queued_at_peak) = (held, queued);
         }
-        // Below that, one partial buffer decides the ratio, and nobody's memory is at stake.
+        // With less, one partial buffer decides the ratio, and little memory is involved.
         if queued >= READ {
             self.worst_ratio = self.worst_ratio.max(held as f64 / queued as f64);
         }

@@ -1,4 +1,4 @@
-//! What comes in, and how slowly it is taken: the same for every policy.
+//! The incoming frames and how slowly receivers take them: the same for every policy.
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use crate::bench::lookup::random::{Random, mix};
 /// Room for each read.
 pub(super) const READ: usize = 64 * 1024;
 
-/// Bytes in front of a payload on our wire: its length, and who it is for.
+/// Bytes in front of a payload in this traffic: its length and its receiver.
 pub(super) const HEAD: usize = 5;
 
-/// Receivers; one byte names one.
+/// Number of receivers; one byte identifies a receiver.
 pub(super) const RECEIVERS: usize = 64;
 
 /// Frames of mixed lengths for many receivers, as reads of up to 64 KiB.
@@ -21,7 +21,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// `frames` frames with payloads whose lengths `length` draws.
+    /// Makes `frames` frames; `length` draws the lengths of their payloads.
     pub fn new(frames: usize, seed: u64, mut length: impl FnMut(&mut Random) -> usize) -> Self {
         let mut random = Random(mix(seed));
         let (mut stream, mut reads) = (Vec::new(), Vec::new());
@@ -33,7 +33,7 @@ impl Traffic {
         }
         let mut at = 0;
         while at < stream.len() {
-            // Under load a read is full; else it is what had come.
+            // Under load a read is full; otherwise it returns the bytes that have arrived.
             let full = random.below(2) == 0;
             let read = if full { READ } else { 1 + random.below(READ as u64) as usize };
             let end = stream.len().min(at + read);
@@ -43,7 +43,7 @@ impl Traffic {
         Self { stream, reads, frames }
     }
 
-    /// Mostly packets of a tunnel, and every other length up to the longest: 40 bytes to 64 KiB.
+    /// Mostly packets of a tunnel, and also every other length: 40 bytes to 64 KiB.
     pub fn mixed(frames: usize, seed: u64) -> Self {
         Self::new(frames, seed, |random| {
             let (low, high) = match random.below(100) {
@@ -65,13 +65,13 @@ impl Traffic {
         self.reads.iter().map(|range| &self.stream[range.clone()])
     }
 
-    /// Who takes all that waits for it after this read: half of the receivers always, a quarter every eighth
-    /// time, and a quarter hardly ever.
+    /// The receivers that take all waiting frames after this read: half of the receivers always, a quarter
+    /// every eighth time, and a quarter rarely.
     pub(super) fn drained(&self, turn: usize) -> impl Iterator<Item = usize> + use<> {
         (0..RECEIVERS).filter(move |receiver| drains(*receiver, turn))
     }
 
-    /// Who does not.
+    /// The receivers that take nothing after this read.
     pub(super) fn slow(&self, turn: usize) -> impl Iterator<Item = usize> + use<> {
         (0..RECEIVERS).filter(move |receiver| !drains(*receiver, turn))
     }

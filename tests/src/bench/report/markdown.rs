@@ -1,10 +1,10 @@
-//! The report as a Markdown page: facts, one table for all rows, and below it what was counted in each.
+//! The report as a Markdown page: facts, one table for all rows, then further figures of each row.
 
 use std::fmt::Write as _;
 
 use super::{Report, Row, Spread, number, ratio_text};
 
-/// The page; `plots` are file names beside it.
+/// The page; `plots` are the names of files in the same directory.
 pub(super) fn page(report: &Report, facts: &[(&'static str, String)], plots: &[String]) -> String {
     let mut page = String::from("# Benchmark\n\n");
     if !report.date.is_empty() {

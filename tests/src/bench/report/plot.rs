@@ -1,4 +1,4 @@
-//! The report as pictures: how many times less than the rival each row costs.
+//! The report as plots: how many times less than the rival each row costs.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const ROW_HEIGHT: u32 = 34;
 const OURS: RGBColor = RGBColor(31, 119, 180);
 const GOAL: RGBColor = RGBColor(214, 39, 40);
 
-/// Draws what there is to draw and returns the file names.
+/// Draws the plots and returns the file names.
 pub(super) fn draw(rows: &[Row], dir: &Path, name: &str) -> anyhow::Result<Vec<String>> {
     let compared: Vec<(&Row, Spread)> = rows.iter().filter_map(|row| Some((row, row.ratio()?))).collect();
     if compared.is_empty() {
@@ -26,7 +26,7 @@ pub(super) fn draw(rows: &[Row], dir: &Path, name: &str) -> anyhow::Result<Vec<S
     Ok(vec![file])
 }
 
-/// One bar a row: the rival's cost by ours, so that longer is better, with its range and the goal.
+/// One bar per row: the rival's cost divided by ours (longer is better), with its range and the goal.
 fn ratios(rows: &[(&Row, Spread)], path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let times = |ratio: f64| if ratio > 0.0 { 1.0 / ratio } else { 0.0 };
     let goals = rows.iter().filter_map(|(row, _)| row.at_most.map(times));

@@ -1,5 +1,5 @@
-//! One receiver that reads 80 kB a second while it is flooded: how old are its pongs, the disco packets and
-//! the data that it reads?
+//! One receiver reads 80 kB per second while it is flooded: how old are the pongs, the disco packets and the
+//! data that it reads?
 
 use super::{FIELD, pairs};
 use crate::bench::load::{Outcome, Plan, Shape};
@@ -7,10 +7,10 @@ use crate::bench::report::{Row, number};
 use crate::bench::rivals::{DERPER, Samples, Sides, alternate_fresh};
 use crate::bench::{Settings, keep};
 
-/// A judged figure: the row's name, and what it is.
+/// A judged figure: the row's name and the figure.
 type Figure = (&'static str, fn(&Outcome) -> f64);
 
-/// Their rows.
+/// The figures of the rows.
 pub(super) const FIGURES: [Figure; 6] = [
     ("slow-pong-p50", |seen| seen.ages.pong.p50_ms),
     ("slow-pong-p99", |seen| seen.ages.pong.p99_ms),
@@ -20,7 +20,7 @@ pub(super) const FIGURES: [Figure; 6] = [
     ("slow-data-p99", |seen| seen.ages.data.p99_ms),
 ];
 
-/// All of them, of the same samples.
+/// Adds all rows of this file, from the same samples.
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<()> {
     if !FIGURES.iter().any(|figure| settings.wants(figure.0)) {
         return Ok(());
@@ -69,7 +69,7 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<(
     Ok(())
 }
 
-/// What else was seen of the same samples.
+/// Adds further figures of the same samples.
 fn traffic(row: &mut Row, samples: &Samples) {
     samples.add(row, "bytes read per second", |seen| seen.ages.drained);
     samples.add(row, "pongs read", |seen| seen.ages.pong.read as f64);
@@ -82,7 +82,7 @@ fn traffic(row: &mut Row, samples: &Samples) {
     cut(row, samples);
 }
 
-/// Says whether a server cut clients: then its figures are of a shorter time, or of fewer clients.
+/// Notes if a server disconnected clients: its figures then cover less time or fewer clients.
 pub(super) fn cut(row: &mut Row, samples: &Samples) {
     for (name, cut) in ["relayd", DERPER].iter().zip(samples.each(|seen| seen.cut as f64)) {
         let cut: f64 = cut.iter().sum();

@@ -1,5 +1,5 @@
-//! What a packet to a receiver that reads nothing costs the server, by size: no size may cost out of
-//! proportion.
+//! The server's cost of a packet to a receiver that reads nothing, by size: no size may cost much more than
+//! the others.
 
 use super::{FIELD, ages, pairs};
 use crate::bench::load::{Cost, Outcome, Plan, SIZES, Shape};
@@ -7,12 +7,12 @@ use crate::bench::report::{Row, Spread, number};
 use crate::bench::rivals::{DERPER, Samples, Sides, alternate_fresh};
 use crate::bench::{Settings, keep};
 
-/// The row.
+/// The row's name.
 pub(super) const NAME: &str = "slow-cost";
-/// How many times the median size's figure the worst size's may be.
+/// The worst size's figure may be this many times that of the median size.
 const MOST: f64 = 2.0;
 
-/// The row, if it is asked for.
+/// Adds the row, if it is selected.
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<()> {
     if !settings.wants(NAME) {
         return Ok(());
@@ -59,11 +59,11 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<(
     Ok(())
 }
 
-/// The size that costs most, by what it costs to nobody.
+/// The size with the highest cost relative to the cost of a packet to an unknown key.
 #[derive(Clone, Copy, Debug)]
 struct Worst {
     cost: Cost,
-    /// How many times the median size's figure.
+    /// The ratio to the median size's figure.
     by_median: f64,
 }
 
@@ -73,7 +73,7 @@ fn worst(costs: &[Cost]) -> Option<Worst> {
     Some(Worst { cost, by_median: cost.times() / median })
 }
 
-/// The medians over all samples, by size: ours, derper's.
+/// The medians of all samples, by size: ours, derper's.
 fn medians(samples: &Samples) -> [Vec<Cost>; 2] {
     let of = |index: usize, figure: fn(&Cost) -> f64| {
         samples.medians(|seen: &Outcome| seen.costs.get(index).map_or(f64::NAN, figure))
@@ -86,7 +86,7 @@ fn medians(samples: &Samples) -> [Vec<Cost>; 2] {
     [ours, theirs]
 }
 
-/// Every size as a further column.
+/// Adds a further column for every size.
 fn table(row: &mut Row, samples: &Samples) {
     let [ours, theirs] = medians(samples);
     let text = |cost: &Cost| {

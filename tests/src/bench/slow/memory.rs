@@ -1,4 +1,4 @@
-//! What a server keeps in memory for a receiver that reads nothing.
+//! The memory that a server uses for a receiver that reads nothing.
 
 use super::{FIELD, ages, pairs};
 use crate::bench::load::{Outcome, Plan, Shape};
@@ -6,9 +6,9 @@ use crate::bench::report::Row;
 use crate::bench::rivals::{Sides, alternate_fresh};
 use crate::bench::{Settings, keep};
 
-/// Receivers of a sample.
+/// Receivers per sample.
 const RECEIVERS: usize = 200;
-/// Milliseconds between the last packet and the look at memory.
+/// Milliseconds between the last packet and the reading of the memory.
 const SETTLE_MS: u64 = 2000;
 
 /// One length of packets.
@@ -20,11 +20,11 @@ pub(super) struct Case {
     packets: usize,
     goal: &'static str,
     at_most: Option<f64>,
-    /// In KB.
+    /// The goal in KB.
     ours_at_most: Option<f64>,
 }
 
-/// All of them.
+/// All cases.
 pub(super) const CASES: [Case; 2] = [
     Case {
         name: "slow-memory-2k",
@@ -44,9 +44,9 @@ pub(super) const CASES: [Case; 2] = [
     },
 ];
 
-/// The rows that are asked for.
+/// Adds the selected rows.
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<()> {
-    // Nobody may be cut for reading nothing: not by the server, and not by its kernel.
+    // Neither the server nor its kernel may disconnect a receiver because it reads nothing.
     let both_args = ["-tcp-write-timeout=0s", "-tcp-user-timeout=0s"].map(str::to_owned).into();
     let sides = Sides { both_args, ..Sides::default() };
     for case in CASES {

@@ -1,4 +1,4 @@
-//! What a push into the mailbox of a blocked receiver costs, by size, with no socket and no TLS about it.
+//! The cost of a push into the mailbox of a blocked receiver, by size, without a socket and without TLS.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -12,32 +12,33 @@ use crate::bench::report::{Row, Spread, number};
 use crate::bench::{Settings, keep};
 
 const NAME: &str = "slow-push";
-/// How many times what is to be expected of it a size may cost.
+/// A size may cost this many times its expected cost.
 const MOST: f64 = 2.0;
-/// Sizes of the sweep beside the usual ones: from the first, each a 16th longer than the one before, to the
-/// last.
+/// Sizes of the sweep in addition to the usual ones: first and last size; each is 1/16 longer than the one
+/// before.
 const SWEEP: (usize, usize) = (64, 65_536);
-/// Sizes on either side of a size that it is compared with.
+/// Number of sizes on either side with which a size is compared.
 const NEIGHBOURS: usize = 8;
-/// Bytes of payload pushed in one measuring; at most so many pushes.
+/// Bytes of payload pushed in one measurement, and below it the maximum number of pushes.
 const BYTES: usize = 16 << 20;
 const MOST_PUSHES: usize = 20_000;
-/// Measurings of a size in a sample, of which the shortest counts: others on the machine only make it longer.
+/// Measurements of a size per sample. The shortest counts, because other work on the machine only makes them
+/// longer.
 const TRIES: usize = 3;
-/// Bytes and frames pushed before the measuring: the mailbox is full then.
+/// Bytes and frames pushed before the measurement, so that the mailbox is full.
 const FILL: (usize, usize) = (4 << 20, 600);
 
-/// One size, in nanoseconds.
+/// The costs of one size, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Push {
     size: usize,
     /// A push into a full mailbox.
     push_ns: f64,
-    /// A copy of the same bytes into a ring as large as what the mailbox holds.
+    /// A copy of the same bytes into a ring of the mailbox's size.
     copy_ns: f64,
 }
 
-/// The row, if it is asked for.
+/// Adds the row, if it is selected.
 pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) {
     if !settings.wants(NAME) {
         return;
@@ -82,7 +83,7 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) {
     keep(rows, settings, row);
 }
 
-/// The usual sizes and a sweep, in order, each once.
+/// The usual sizes and the sweep, sorted and without duplicates.
 fn sizes() -> Vec<usize> {
     let sweep = std::iter::successors(Some(SWEEP.0), |size| Some(size + size / 16));
     let mut sizes: Vec<usize> =
@@ -92,11 +93,12 @@ fn sizes() -> Vec<usize> {
     sizes
 }
 
-/// Of the size with the most, its figures and how many times what is to be expected of it a push costs.
+/// The size whose push costs the most relative to its expected cost, and that ratio.
 fn worst(all: &[Push]) -> Option<(Push, f64)> {
     let beyond = Spread::of(all.iter().map(|push| push.push_ns - push.copy_ns))?.median.max(0.0);
     let times = |index: usize, push: &Push| {
-        // Neighbours show a peak, however much a push costs; the copy shows a plateau, however wide it is.
+        // The comparison with neighbours finds a peak, and the comparison with the copy finds a plateau of
+        // any width.
         let (before, after) = (&all[..index], &all[index + 1..]);
         let near = before.iter().rev().take(NEIGHBOURS).chain(after.iter().take(NEIGHBOURS));
         let near = Spread::of(near.map(|push| push.push_ns)).map_or(f64::INFINITY, |near| near.median);
@@ -106,7 +108,7 @@ fn worst(all: &[Push]) -> Option<(Push, f64)> {
     all.max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// One size's medians over all samples.
+/// One size's medians of all samples.
 fn median(samples: &[Vec<Push>], index: usize) -> Option<Push> {
     let of = |figure: fn(&Push) -> f64| {
         Spread::of(samples.iter().filter_map(|sample| sample.get(index)).map(figure))
@@ -120,10 +122,10 @@ fn measure(size: usize) -> Push {
     let head = recv_packet_header(NodePublic::from_ref(&[7; 32]), size);
     let body = vec![0x5a; size];
     let mailbox = Mailbox::default();
-    // What makes it a blocked receiver's.
+    // After this, the mailbox is that of a blocked receiver.
     mailbox.settle();
     let push = || {
-        // Nobody closes it.
+        // The mailbox is never closed.
         let _ = black_box(mailbox.push(Lane::Data, &head, black_box(&body), false));
     };
     (0..FILL.1.max(FILL.0 / size)).for_each(|_| push());
@@ -144,7 +146,7 @@ fn measure(size: usize) -> Push {
     Push { size, push_ns: least_ns(pushes, push), copy_ns: least_ns(pushes, copy) }
 }
 
-/// Nanoseconds a call, of the fastest of some rounds.
+/// Nanoseconds per call in the fastest of some rounds.
 fn least_ns(calls: usize, mut call: impl FnMut()) -> f64 {
     let round = |_| {
         let start = Instant::now();
@@ -158,7 +160,7 @@ fn least_ns(calls: usize, mut call: impl FnMut()) -> f64 {
 mod tests {
     use super::*;
 
-    /// As many sizes as the sweep has, each push 25 ns beyond its copy.
+    /// As many sizes as the sweep has; each push costs 25 ns more than its copy.
     fn even() -> Vec<Push> {
         let push = |size| Push { size, push_ns: 25.0 + size as f64 / 20.0, copy_ns: size as f64 / 20.0 };
         sizes().into_iter().map(push).collect()

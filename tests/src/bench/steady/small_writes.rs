@@ -1,10 +1,10 @@
-//! A socket that writes in pieces which end anywhere in a frame and in a record, so that the relay's reads
-//! do.
+//! A socket that writes pieces that end anywhere in a frame and in a record, so that the relay's reads end
+//! there too.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-/// Bytes of a piece: a prime, so that the pieces' ends wander through the frames.
+/// Bytes of a piece. It is a prime, so that pieces end at ever different places of a frame.
 const MOST_BYTES: usize = 3_001;
 
 pub(super) struct SmallWrites(pub(super) TcpStream);
