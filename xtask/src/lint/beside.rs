@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-//! What clippy does not look at: the documents in the code, the fuzz targets, and the Go modules.
-=======
-//! Checks that clippy does not make: the documentation in the code, the fuzz targets, the Go modules, and the
-//! licences of the dependencies.
->>>>>>> words-rest
+//! Checks that clippy does not make: the documentation in the code, the fuzz targets, and the Go modules.
 
 use std::path::Path;
 use std::process::Command;
@@ -58,14 +53,3 @@ fn is_formatted(module: &Path) -> Result<bool> {
     print!("{listed}");
     Ok(listed.is_empty())
 }
-<<<<<<< HEAD
-=======
-
-/// Checks that every licence fits ours and that every crate comes from the registry. Advisories are not
-/// checked, because their list is not in the registry.
-fn licences() -> Result<bool> {
-    let mut deny = Command::new(tools::DENY.installed()?);
-    deny.current_dir(host::workspace()).args(["--offline", "--all-features", "check"]);
-    Ok(process::status(deny.args(["licenses", "bans", "sources"]))?.success())
-}
->>>>>>> words-rest
