@@ -19,9 +19,10 @@ use relay_tests::{
 };
 use relay_user::{
     clock,
-    fastpath::{
-        audit, inspect,
-        sessions::{MapError, SessionMap as _},
+    fastpath::inspect,
+    route::{
+        audit::audit,
+        session_map::{MapError, SessionMap as _},
     },
 };
 
@@ -102,7 +103,8 @@ fn inspect_shows_sessions_and_the_kill_switch_of_a_running_daemon() {
         fast_path.heartbeat(clock::monotonic_ns()).expect("written");
         assert!(dumped(dir).contains("(forwarding)"));
 
-        let only = |vni, verbose| inspect::Options { only: inspect::Only::Vni(vni), limit: 0, verbose };
+        let only =
+            |vni, verbose| inspect::InspectOptions { only: inspect::Only::Vni(vni), limit: 0, verbose };
         let mut out = Vec::new();
         inspect::dump(&dir.0, &only(7, true), &mut out).expect("it is there");
         let text = String::from_utf8(out).expect("text");
@@ -186,7 +188,7 @@ fn a_map_of_another_size_is_refused_unread() {
         let other = HashMap::<MapData, u32, [u8; 64]>::create(4, 0).expect("a map");
         other.pin(dir.0.join(map::SESSIONS)).expect("pinned");
         let error =
-            inspect::dump(&dir.0, &inspect::Options::default(), &mut Vec::new()).expect_err("refused");
+            inspect::dump(&dir.0, &inspect::InspectOptions::default(), &mut Vec::new()).expect_err("refused");
         let sentence = error.to_string();
         assert!(matches!(error, inspect::InspectError::Layout { .. }), "{sentence}");
         assert!(sentence.contains("64 bytes") && sentence.contains("136 bytes"), "{sentence}");

@@ -115,7 +115,7 @@ impl JudgedRelay {
     fn try_start(server: &Server, judge: &Judge) -> anyhow::Result<JudgedRelay> {
         let ports = Ports::free()?;
         let dir = new_dir()?;
-        let socket = dir.join("admin.sock");
+        let socket = dir.path().join("admin.sock");
         let flags = [
             ("-url", format!("https://127.0.0.1:{}/derp", ports.tls)),
             ("-plain-url", format!("http://127.0.0.1:{}/derp", ports.plain)),
@@ -191,7 +191,11 @@ impl JudgedRelay {
             "-hostname",
             "127.0.0.1",
         ]);
-        command.arg("-certdir").arg(self.dir.path().join("certs")).arg("-c").arg(self.dir.path().join("tls.key"));
+        command
+            .arg("-certdir")
+            .arg(self.dir.path().join("certs"))
+            .arg("-c")
+            .arg(self.dir.path().join("tls.key"));
         command.args(["-http-port", &ports.http.to_string(), "-stun-port", &ports.stun.to_string()]);
         command
     }

@@ -19,7 +19,8 @@ pub(super) fn checks() -> Result<Vec<(&'static str, bool)>> {
     } else {
         for module in GO_MODULES {
             checks.push(("gofmt", is_formatted(&root.join(module))?));
-            checks.push(("go vet", process::status(go(&root.join(module)).args(["vet", "./..."]))?.success()));
+            checks
+                .push(("go vet", process::status(go(&root.join(module)).args(["vet", "./..."]))?.success()));
         }
     }
     Ok(checks)
