@@ -34,18 +34,33 @@ pub enum MapError {
 /// The session map and the counters of its sessions.
 pub trait SessionMap: Send {
     /// Writes a session; an existing entry for the VNI is replaced.
+    ///
+    /// # Errors
+    /// The map is full, or the kernel refuses.
     fn install(&mut self, vni: u32, entry: &SessionEntry) -> Result<(), MapError>;
 
     /// Removes a session; returns `false` if it was not in the map.
+    ///
+    /// # Errors
+    /// The kernel refuses.
     fn remove(&mut self, vni: u32) -> Result<bool, MapError>;
 
     /// Zeroes the counters of a slot. Call it before a session with this slot is installed: after that, the
     /// program is the only writer of the counters.
+    ///
+    /// # Errors
+    /// There is no such slot, or the kernel refuses.
     fn zero_stats(&mut self, slot: u32) -> Result<(), MapError>;
 
     /// Reads the counters of a slot.
+    ///
+    /// # Errors
+    /// There is no such slot, or the kernel refuses.
     fn stats(&self, slot: u32) -> Result<SessionStats, MapError>;
 
     /// Lists every session in the map, in no order.
+    ///
+    /// # Errors
+    /// The kernel refuses.
     fn entries(&self) -> Result<Vec<(u32, SessionEntry)>, MapError>;
 }
