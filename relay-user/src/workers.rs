@@ -5,8 +5,8 @@
 //!   upkeep ─► spread: how many are used ─────────────────► └─ moves, when that changes
 //! ```
 //! A second worker makes each packet dearer: there are more wake-ups, and fewer packets in each. So only as
-//! many are used as the load needs. What is not about packets runs elsewhere: nothing long ever stands before
-//! a packet.
+//! many are used as the load needs. The first one also accepts. What is not about packets and may take long
+//! runs elsewhere: nothing long ever stands before a packet.
 
 pub mod spread;
 pub mod task;
