@@ -1,5 +1,5 @@
 //! More connections than the daemon may have files: it logs the limit, serves its clients, still answers the
-//! operator, and recovers.
+//! operator, and recovers. Fewer threads than it needs: it says so, and ends.
 
 use std::{fs, net::TcpStream, os::unix::process::CommandExt as _, process::Command};
 

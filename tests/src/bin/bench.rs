@@ -129,8 +129,9 @@ fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::R
     if let Some(row) = &how.row {
         command.push_str(&format!(" --row {row}"));
     }
-    if !how.relayd_arg.is_empty() {
-        let args: Vec<String> = how.relayd_arg.iter().map(|arg| format!("--relayd-arg={arg}")).collect();
+    let mut args: Vec<String> = how.relayd_arg.iter().map(|arg| format!("--relayd-arg={arg}")).collect();
+    args.extend(how.against.iter().map(|_| "--against OTHER-RELAYD".to_owned()));
+    if !args.is_empty() {
         command.push_str(&format!(" -- {}", args.join(" ")));
     }
     let report = Report { command, date: how.commit_report.clone().unwrap_or_default(), facts, rows };
