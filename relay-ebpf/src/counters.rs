@@ -2,10 +2,10 @@
 //! volume.
 
 use relay_common::{
-    fastpath::{LegStats, ReasonCount, reason::XdpReason},
+    fastpath::{ReasonCount, reason::XdpReason},
     forward::Decision,
 };
-use relay_ebpf::values::{change_own, change_shared};
+use relay_ebpf::values::change_own;
 
 use crate::maps::{LEG_STATS, REASONS};
 
@@ -24,13 +24,8 @@ pub(crate) fn count(reason: XdpReason, length: usize) -> u64 {
 /// one CPU writes a slot at a time.
 #[inline(always)]
 pub(crate) fn note_leg(decision: &Decision) {
-    let note = |leg: &mut LegStats| {
-        leg.last_seen_ns = decision.now_ns;
-        leg.packets += 1;
-        leg.bytes += u64::from(decision.payload_length);
-    };
-    change_shared(&LEG_STATS, decision.stats_slot, |stats| {
-        let [first, second] = &mut stats.legs;
-        note(if decision.from_leg == 0 { first } else { second });
-    });
+    let Some(stats) = LEG_STATS.get(decision.stats_slot) else { return };
+    let [first, second] = &stats.legs;
+    let leg = if decision.from_leg == 0 { first } else { second };
+    leg.note(decision.now_ns, decision.payload_length.into());
 }

@@ -31,7 +31,7 @@ mod program {
             None => XdpReason::Disabled,
             Some(config) => {
                 let ingress = ctx.ingress_ifindex() as u32;
-                match forward::apply(&mut frame, config, ingress, now_ns, maps::session) {
+                match forward::apply(&mut frame, &config, ingress, now_ns, maps::session) {
                     Ok(decision) => {
                         counters::note_leg(&decision);
                         XdpReason::Forwarded

@@ -1,12 +1,11 @@
 //! Access to map values: only this module turns the kernel's pointers into references.
 //!
-//! Slots of array maps are never freed, so only other writers matter: a per-CPU slot belongs to the running
-//! program; a shared slot is written without a lock, and two CPUs that write the same slot may lose an
-//! addition.
+//! Slots of arrays are never freed, so only other writers matter. A per-CPU slot belongs to the running
+//! program. A slot that others write too is a value of [`crate::shared`] and needs nothing from here.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray},
+    btf_maps::{HashMap, PerCpuArray},
 };
 
 /// Flag of a hash map whose elements are allocated one by one.
@@ -37,20 +36,7 @@ pub fn change_own<T, R, const N: usize>(
 ) -> Option<R> {
     let slot = map.get_ptr_mut(index)?;
     // SAFETY: the kernel returned a slot of this map, whose value type is T. XDP programs are neither
-    // preempted nor nested on a CPU, so nothing else uses this CPU's value at the same time.
-    Some(change(unsafe { &mut *slot }))
-}
-
-/// Changes the shared value at `index`; if the map has no such slot, it does nothing and returns `None`.
-#[inline(always)]
-pub fn change_shared<T, R, const N: usize>(
-    map: &Array<T, N>,
-    index: u32,
-    change: impl FnOnce(&mut T) -> R,
-) -> Option<R> {
-    let slot = map.get_ptr_mut(index)?;
-    // SAFETY: the kernel returned a slot of this map, whose value type is T. Another CPU may write it at the
-    // same time, but the values are aligned integers, which are stored whole, so at worst an addition is
-    // lost.
+    // preempted nor nested on a CPU, so no other program uses this CPU's value at the same time; the daemon
+    // only reads it, through a system call that copies.
     Some(change(unsafe { &mut *slot }))
 }

@@ -6,31 +6,26 @@
 use std::{
     env,
     ffi::OsString,
-    fs::{self, File},
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus},
     sync::atomic::{AtomicU8, Ordering},
-    thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     admin::Admin,
     client::{Dial, Start, Transport, tls::Pinned},
+    flags::Flags,
+    process::{PATIENCE, Process, inside, until},
 };
 
-/// Maximum time from start to the first answer, and from SIGTERM to the end.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Time between two polls.
-const POLL: Duration = Duration::from_millis(5);
 /// TCP port of DERP.
-const DERP_PORT: u16 = 8443;
+pub const DERP_PORT: u16 = 8443;
 /// TCP port of the plain companion.
 pub const COMPANION_PORT: u16 = 8080;
 /// UDP port of STUN.
@@ -60,10 +55,11 @@ pub struct Setup {
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
+    // Dropped before the directory of its files.
+    process: Process,
     setup: Setup,
     dir: TempDir,
     bpf_dir: PathBuf,
-    child: Child,
     admin: Admin,
 }
 
@@ -132,16 +128,16 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
         let bpf_dir = Path::new(BPF_ROOT).join(dir.path().file_name().unwrap_or_default());
         let admin = Admin::new(dir.path().join("admin.sock"));
-        let child = spawn(&setup, dir.path(), &bpf_dir, &admin)?;
-        let mut daemon = Self { setup, dir, bpf_dir, child, admin };
+        let process = start(&setup, dir.path(), &bpf_dir, &admin)?;
+        let mut daemon = Self { process, setup, dir, bpf_dir, admin };
         daemon.wait_until_ready()?;
         Ok(daemon)
     }
 
     /// Starts the daemon again with the same files, after [`Self::kill`] or [`Self::stop`].
     pub fn restart(&mut self) -> Result<()> {
-        ensure!(self.child.try_wait()?.is_some(), "the daemon still runs");
-        self.child = spawn(&self.setup, self.dir.path(), &self.bpf_dir, &self.admin)?;
+        ensure!(self.process.ended()?.is_some(), "the daemon still runs");
+        self.process = start(&self.setup, self.dir.path(), &self.bpf_dir, &self.admin)?;
         self.wait_until_ready()
     }
 
@@ -157,7 +153,7 @@ impl Daemon {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// The address on which it was told to listen.
@@ -238,76 +234,36 @@ impl Daemon {
 
     /// The daemon's log.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_else(|error| error.to_string())
+        self.process.log()
     }
 
     /// Asks the daemon to stop, waits, and returns its exit status.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        let done = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
-        ensure!(done.success(), "cannot signal the daemon");
-        self.wait_for_end()
+        self.process.stop()
     }
 
     /// Kills the daemon, as `kill -9` does.
     pub fn kill(&mut self) -> Result<()> {
-        self.child.kill()?;
-        let status = self.wait_for_end()?;
-        ensure!(status.signal() == Some(9), "it ended by itself: {status}");
-        Ok(())
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.dir.path().join("log")
+        self.process.kill()
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("relayd ended at start, {status}:\n{}", self.log());
-            }
-            let Err(error) = self.admin.status() else { return Ok(()) };
-            if Instant::now() > end {
-                bail!("relayd does not answer: {error:#}\n{}", self.log());
-            }
-            thread::sleep(POLL);
-        }
-    }
-
-    fn wait_for_end(&mut self) -> Result<ExitStatus> {
-        let mut ended = None;
-        until("the daemon's end", || {
-            ended = self.child.try_wait()?;
-            Ok(ended.is_some())
-        })?;
-        ended.context("it ended")
+        let admin = &self.admin;
+        let ready = self.process.wait("relayd to answer", PATIENCE, |_| Ok(admin.status().ok()));
+        ready.map(drop).with_context(|| self.log())
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // The daemon is asked first, so that it removes its pins itself; it is killed if it does not stop.
-        if matches!(self.child.try_wait(), Ok(None)) && self.stop().is_err() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-        if thread::panicking() {
-            eprintln!("--- log of relayd on {}\n{}", self.setup.ip, self.log());
+        // The daemon is asked first, so that it removes its pins itself.
+        if matches!(self.process.ended(), Ok(None)) && self.stop().is_err() {
+            let _ = self.process.kill();
         }
         let pins = fs::read_dir(&self.bpf_dir).into_iter().flatten().flatten();
         pins.for_each(|pin| drop(fs::remove_file(pin.path())));
         let _ = fs::remove_dir(&self.bpf_dir);
     }
-}
-
-/// Polls until `done` returns true, with a deadline.
-pub fn until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
-    while !done()? {
-        ensure!(Instant::now() < end, "waited in vain for {what}");
-        thread::sleep(POLL);
-    }
-    Ok(())
 }
 
 /// Runs `relayd` with `args` to its end; returns its standard output.
@@ -335,34 +291,27 @@ pub fn binary() -> Result<PathBuf> {
     near.context("no relayd beside this program: build it with `cargo build`, or set RELAYD_BIN")
 }
 
-fn spawn(setup: &Setup, dir: &Path, bpf_dir: &Path, admin: &Admin) -> Result<Child> {
-    let relayd = binary()?;
-    let mut words = Vec::new();
-    if let Some(name) = &setup.netns {
-        // `ip netns exec` is not used, because it hides the BPF file system behind a new /sys.
-        words.extend(["nsenter".into(), format!("--net=/run/netns/{name}").into()]);
-    }
-    words.extend(setup.under.iter().cloned());
-    words.push(relayd.clone().into_os_string());
-    let mut command = Command::new(&words[0]);
+/// The arguments of a daemon with these shared flags and its admin socket in `dir`.
+pub(crate) fn arguments(flags: &Flags, admin: &Path) -> Vec<OsString> {
+    [flags.words(), vec!["--admin-socket".into(), admin.into()]].concat()
+}
+
+fn start(setup: &Setup, dir: &Path, bpf_dir: &Path, admin: &Admin) -> Result<Process> {
+    let words = [setup.under.as_slice(), &[binary()?.into_os_string()]].concat();
+    let mut command = match &setup.netns {
+        Some(name) => inside(name, Path::new(&words[0])),
+        None => Command::new(&words[0]),
+    };
     command.args(&words[1..]);
-    let path = |name: &str| dir.join(name).into_os_string();
-    command.args([OsString::from("-a"), SocketAddr::new(setup.ip, DERP_PORT).to_string().into()]);
-    if setup.plain {
-        command.arg("-dev");
-    } else {
-        command.args(["-certmode".into(), "manual".into(), "-hostname".into(), setup.ip.to_string().into()]
-            as [OsString; 4]);
-        command.args(["-certdir".into(), dir.as_os_str().to_owned()]);
-    }
-    command.args(["-http-port".into(), COMPANION_PORT.to_string()]);
-    command.args(["-stun-port".into(), STUN_PORT.to_string()]);
-    command.args(["-c".into(), path("derper.key")]).arg("--admin-socket").arg(admin.path());
+    let addr = SocketAddr::new(setup.ip, DERP_PORT).to_string();
+    let flags = match setup.plain {
+        true => Flags::plain(addr, dir),
+        false => Flags::tls(addr, dir, &setup.ip.to_string()),
+    };
+    command.args(arguments(&flags.http(COMPANION_PORT).stun(STUN_PORT), admin.path()));
     if let Some(interface) = &setup.xdp {
         command.args(["--xdp", interface, "--bpf-dir"]).arg(bpf_dir);
     }
     command.args(&setup.args);
-    let log = File::options().create(true).append(true).open(dir.join("log"))?;
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    command.spawn().with_context(|| format!("cannot start {}", relayd.display()))
+    Process::start(command, &dir.join("log"))
 }

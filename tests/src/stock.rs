@@ -8,7 +8,6 @@
 mod certificate;
 mod place;
 mod probe;
-mod process;
 mod programs;
 mod relay;
 mod tailnet;

@@ -22,7 +22,7 @@ use relay_ebpf::lab::{Checked, LabConfig};
 use crate::{
     bpf::{LabPrograms, Objects},
     client::{Client, Dial},
-    daemon::{Daemon, Setup, run_relayd, until},
+    daemon::{Daemon, Setup, run_relayd}, process::until,
     lab::{End, Netns, veth},
     raw::RawSender,
     skip,

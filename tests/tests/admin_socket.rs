@@ -72,9 +72,7 @@ fn the_socket_is_its_owners_and_a_second_daemon_does_not_take_it() -> Result<()>
     assert_eq!(fs::metadata(path)?.permissions().mode() & 0o777, 0o600);
     let mut second = Command::new(binary()?);
     second.args(["-dev", "-a", "127.0.0.1:0", "-stun=false", "--admin-socket"]).arg(path);
-    let output = second.output()?;
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = refused_command(second)?;
     assert!(said.contains("another relayd serves") && said.contains("--admin-socket"), "{said}");
     daemon.admin().status().context("the first still answers")?;
     Ok(())

@@ -4,11 +4,12 @@
 use std::{fs, net::TcpStream, os::unix::process::CommandExt as _, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use procfs::process::LimitValue;
 use relay_tests::{
     admin::Admin,
     bare,
     client::{Client, Dial, Start},
-    daemon::{Daemon, Setup, binary, until},
+    daemon::{Daemon, Setup, binary}, process::{Process, until},
     skip,
 };
 
@@ -45,10 +46,9 @@ fn the_limit_of_files_is_raised_as_far_as_it_goes() -> Result<()> {
     let test = "the_limit_of_files_is_raised_as_far_as_it_goes";
     let Some(setup) = limited(test, &["prlimit", "--nofile=64:1000"], &[]) else { return Ok(()) };
     let daemon = Daemon::start(setup)?;
-    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid()))?;
-    let files = limits.lines().find(|line| line.starts_with("Max open files")).context("a limit of files")?;
-    let soft = files.split_whitespace().nth(3);
-    assert_eq!(soft, Some("1000"), "{files}");
+    let limits = procfs::process::Process::new(daemon.pid().cast_signed())?.limits()?;
+    let files = limits.max_open_files;
+    assert_eq!(files.soft_limit, LimitValue::Value(1000), "{files:?}");
     assert_eq!(daemon.log().matches("open files").count(), 1, "said once: {}", daemon.log());
     // A daemon that had not raised its limit would run out of files at 64.
     let dial = daemon.dial(Start::Normal)?;
@@ -66,23 +66,18 @@ fn a_daemon_without_threads_says_so_and_one_with_enough_serves() -> Result<()> {
     let user = 61_000 + std::process::id() % 4_000;
     let dir = tempfile::tempdir()?;
     std::os::unix::fs::chown(dir.path(), Some(user), Some(user))?;
-    let args = [bare::plain(dir.path(), bare::address()), vec!["--workers=4".to_owned()]].concat();
+    let args = [bare::plain(dir.path(), bare::address()), vec!["--workers=4".into()]].concat();
     // Other users may not be allowed into the build directory.
     let program = dir.path().join("relayd");
     fs::copy(binary()?, &program)?;
-    let (log, admin) = (dir.path().join("log"), Admin::new(dir.path().join("admin.sock")));
+    let admin = Admin::new(dir.path().join("admin.sock"));
     for threads in 1..=MOST {
         let mut command = Command::new("prlimit");
         command.arg(format!("--nproc={threads}")).arg(&program).args(&args).uid(user).gid(user);
-        let mut relayd = command.stderr(fs::File::create(&log)?).spawn()?;
-        let ended =
-            until("it to serve or to end", || Ok(relayd.try_wait()?.is_some() || admin.status().is_ok()));
-        let refused = relayd.try_wait()?.map(|status| !status.success());
-        // The daemon may have ended already.
-        let _ = relayd.kill();
-        relayd.wait()?;
-        ended?;
-        let said = fs::read_to_string(&log)?;
+        let mut relayd = Process::start(command, &dir.path().join(format!("log-{threads}")))?;
+        until("it to serve or to end", || Ok(relayd.ended()?.is_some() || admin.status().is_ok()))?;
+        let refused = relayd.ended()?.map(|status| !status.success());
+        let said = relayd.log();
         match refused {
             Some(refused) => ensure!(refused && said.contains("ulimit -u"), "{threads}: {said}"),
             None => {
@@ -92,7 +87,7 @@ fn a_daemon_without_threads_says_so_and_one_with_enough_serves() -> Result<()> {
         }
         ensure!(!said.contains("panicked"), "{threads}: {said}");
     }
-    bail!("{MOST} threads are not enough for it: {}", fs::read_to_string(&log)?)
+    bail!("{MOST} threads are not enough for it")
 }
 
 #[test]

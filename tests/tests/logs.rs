@@ -18,7 +18,7 @@ use relay_common::{
 use relay_tests::{
     bare::{Bare, DERP_PORT, address, dial, plain, refused, tls},
     client::{Client, Start, nonce, request, wire::Wire},
-    daemon::until,
+    process::until,
 };
 use tempfile::tempdir;
 

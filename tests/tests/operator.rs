@@ -20,7 +20,7 @@ use relay_common::{
 use relay_tests::{
     admin::Refused,
     client::{Client, Greeted, Start, nonce},
-    daemon::{Daemon, Setup, binary, run_relayd, until},
+    daemon::{Daemon, Setup, binary, run_relayd}, process::until,
     topology::{CLIENT_PORTS, Lab},
 };
 
@@ -135,10 +135,8 @@ fn who_asks_nothing_is_cut_and_holds_nobody_up() -> Result<()> {
 #[test]
 fn the_socket_has_a_thread_of_its_own() -> Result<()> {
     let daemon = Daemon::start(Setup::loopback())?;
-    let mut names = Vec::new();
-    for task in std::fs::read_dir(format!("/proc/{}/task", daemon.pid()))? {
-        names.push(std::fs::read_to_string(task?.path().join("comm"))?.trim().to_owned());
-    }
+    let process = procfs::process::Process::new(daemon.pid().cast_signed())?;
+    let names = process.tasks()?.map(|task| Ok(task?.stat()?.comm)).collect::<Result<Vec<_>>>()?;
     assert!(names.iter().any(|name| name == "relayd-admin"), "{names:?}");
     Ok(())
 }

@@ -1,61 +1,37 @@
 //! relayd in place of derper: as a service without a directory for an admin socket, under `nohup`, and after
 //! an interrupted start.
 
-use std::{
-    fs,
-    process::{Child, Command, Stdio},
-};
+use std::{fs, process::Command};
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use relay_tests::{
     bare::{Bare, address, dial, plain, tls},
     client::Client,
-    daemon::{binary, until},
+    daemon::binary,
+    process::{PATIENCE, Process},
 };
 use tempfile::tempdir;
-
-/// A daemon that is killed when the test ends.
-struct Service(Child);
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // The daemon may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Service {
-    fn signal(&self, name: &str) -> Result<()> {
-        ensure!(Command::new("kill").args([name, &self.0.id().to_string()]).status()?.success());
-        Ok(())
-    }
-}
 
 #[test]
 fn a_service_without_a_runtime_directory_serves_and_ignores_what_it_was_told_to() -> Result<()> {
     let (dir, ip) = (tempdir()?, address());
-    let log = dir.path().join("log");
     let mut args = plain(dir.path(), ip);
     // The last two arguments set the path of the admin socket.
     args.truncate(args.len() - 2);
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(binary()?).args(&args);
     // A path under which nobody can make a directory.
-    command.env("RUNTIME_DIRECTORY", "/proc/none").stdin(Stdio::null()).stderr(fs::File::create(&log)?);
-    let mut service = Service(command.spawn()?);
-    until("the relay to serve", || {
-        ensure!(service.0.try_wait()?.is_none(), "ended: {}", fs::read_to_string(&log)?);
-        Ok(Client::connect(&dial(ip)).is_ok())
-    })?;
-    for signal in ["-HUP", "-USR1", "-USR2"] {
+    command.env("RUNTIME_DIRECTORY", "/proc/none");
+    let mut service = Process::start(command, &dir.path().join("log"))?;
+    service.wait("the relay to serve", PATIENCE, |_| Ok(Client::connect(&dial(ip)).ok()))?;
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
         service.signal(signal)?;
         Client::pair(&dial(ip))?;
-        ensure!(service.0.try_wait()?.is_none(), "{signal} ended it");
+        ensure!(service.ended()?.is_none(), "{signal} ended it");
     }
-    service.signal("-TERM")?;
-    until("it to end", || Ok(service.0.try_wait()?.is_some_and(|status| status.success())))?;
-    let log = fs::read_to_string(&log)?;
+    ensure!(service.stop()?.success());
+    let log = service.log();
     ensure!(log.contains("no admin socket") && log.contains("RuntimeDirectory=relayd"), "{log}");
     Ok(())
 }

@@ -97,17 +97,9 @@ fn a_second_relay_on_the_same_udp_port_is_refused() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut second = Command::new(binary()?);
     second.args(["-dev", "-a", "127.0.0.1:0", "-stun=false", "--relay-server-port", &port, "--admin-socket"]);
-    // A relay that does not refuse would serve until it is killed.
-    let mut second =
-        second.arg(dir.path().join("admin.sock")).stderr(std::process::Stdio::piped()).spawn()?;
-    let ended = relay_tests::daemon::until("the second relay to end", || Ok(second.try_wait()?.is_some()));
-    if ended.is_err() {
-        second.kill()?;
-    }
-    let output = second.wait_with_output()?;
-    ended?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(!output.status.success() && said.contains("--relay-server-port"), "{said}");
+    second.arg(dir.path().join("admin.sock"));
+    let said = refused_command(second)?;
+    ensure!(said.contains("--relay-server-port"), "{said}");
     ensure!(said.contains(&port), "{said}");
     Ok(())
 }
@@ -185,7 +177,6 @@ fn derp(asked: IpAddr) -> Result<()> {
 
 /// User and system time of a process, in ticks of 10 ms.
 fn cpu_ticks(pid: u32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<_> = stat.rsplit(')').next().context("fields")?.split_whitespace().collect();
-    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+    let stat = procfs::process::Process::new(pid.cast_signed())?.stat()?;
+    Ok(stat.utime + stat.stime)
 }

@@ -6,6 +6,8 @@
 
 use std::io;
 
+use hyper::Method;
+
 /// Longest request head; clients send about 200 bytes.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 
@@ -15,8 +17,8 @@ const MAX_HEADERS: usize = 64;
 /// The parts of a request that decide its answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
-    /// The method, such as `GET`.
-    pub method: String,
+    /// The method.
+    pub method: Method,
     /// Path without the query.
     pub path: String,
     /// The request target as received.
@@ -61,7 +63,7 @@ pub enum HeadError {
 impl Head {
     /// Whether the answer must have no body.
     pub fn is_head(&self) -> bool {
-        self.method == "HEAD"
+        self.method == Method::HEAD
     }
 }
 
@@ -78,8 +80,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
         return if bytes.len() >= MAX_HEAD_BYTES { Err(HeadError::TooLong) } else { Ok(None) };
     };
     let is_11 = request.version == Some(1);
-    let method = request.method.unwrap_or_default().to_owned();
-    let host = host(&request, is_11 && method != "CONNECT")?;
+    let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes());
+    let method = method.map_err(|_| HeadError::Invalid("malformed method"))?;
+    let host = host(&request, is_11 && method != Method::CONNECT)?;
     refuse_body(&request, is_11)?;
     let first = |name| String::from_utf8_lossy(all(&request, name).next().unwrap_or_default()).into_owned();
     let target = request.path.unwrap_or_default().to_owned();

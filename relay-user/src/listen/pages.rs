@@ -5,6 +5,7 @@ mod home;
 
 use std::time::SystemTime;
 
+use hyper::{Method, StatusCode};
 use relay_common::derp::PROTOCOL_VERSION;
 use relay_common::key::NodePublic;
 
@@ -28,8 +29,8 @@ pub enum PageRoute {
 /// An HTTP answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageAnswer {
-    status: u16,
-    reason: &'static str,
+    status: StatusCode,
+    // Names as Go's server writes them; the `http` crate's are in lower case.
     headers: Vec<(&'static str, String)>,
     body: &'static str,
     /// Whether the connection ends after this answer.
@@ -37,26 +38,26 @@ pub struct PageAnswer {
 }
 
 impl PageAnswer {
-    fn new(status: u16, reason: &'static str) -> Self {
-        Self { status, reason, ..Self::default() }
+    fn new(status: StatusCode) -> Self {
+        Self { status, ..Self::default() }
     }
 
-    fn text(status: u16, reason: &'static str, body: &'static str) -> Self {
+    fn text(status: StatusCode, body: &'static str) -> Self {
         let headers = vec![
             ("Content-Type", "text/plain; charset=utf-8".to_owned()),
             ("X-Content-Type-Options", "nosniff".to_owned()),
         ];
-        Self { headers, body, ..Self::new(status, reason) }
+        Self { headers, body, ..Self::new(status) }
     }
 
     /// The bytes to send at `now`; `keep`: another request may follow; `head`: the body is left out.
     pub fn encode(&self, keep: bool, head: bool, now: SystemTime) -> Vec<u8> {
         let date = httpdate::fmt_http_date(now);
-        let mut text = format!("HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, self.reason);
+        let mut text = format!("HTTP/1.1 {}\r\nDate: {date}\r\n", self.status);
         for (name, value) in &self.headers {
             text += &format!("{name}: {value}\r\n");
         }
-        if self.status != 204 {
+        if self.status != StatusCode::NO_CONTENT {
             text += &format!("Content-Length: {}\r\n", self.body.len());
         }
         if !keep {
@@ -72,8 +73,8 @@ impl PageAnswer {
 
 /// The answer on a DERP listener.
 pub fn route(head: &Head) -> PageRoute {
-    if head.method == "CONNECT" {
-        return PageRoute::Page(PageAnswer::text(403, "Forbidden", "CONNECT not enabled\n"));
+    if head.method == Method::CONNECT {
+        return PageRoute::Page(PageAnswer::text(StatusCode::FORBIDDEN, "CONNECT not enabled\n"));
     }
     match head.path.as_str() {
         "/derp" => derp(head),
@@ -83,7 +84,7 @@ pub fn route(head: &Head) -> PageRoute {
         "/bootstrap-dns" => PageRoute::Page(home::bootstrap_dns()),
         // derper refuses strangers here. Any other page here would look like metrics that cannot be read.
         path if path == "/debug" || path.starts_with("/debug/") => {
-            PageRoute::Page(PageAnswer::text(404, "Not Found", "ask `relayd status` on the relay's host\n"))
+            PageRoute::Page(PageAnswer::text(StatusCode::NOT_FOUND, "ask `relayd status` on the relay's host\n"))
         }
         _ => PageRoute::Page(home::page()),
     }
@@ -93,9 +94,9 @@ pub fn route(head: &Head) -> PageRoute {
 pub fn companion_route(head: &Head) -> PageRoute {
     PageRoute::Page(match head.path.as_str() {
         "/generate_204" => generate_204(head),
-        _ if head.method != "GET" && !head.is_head() => PageAnswer::text(400, "Bad Request", "Use HTTPS\n"),
+        _ if head.method != Method::GET && !head.is_head() => PageAnswer::text(StatusCode::BAD_REQUEST, "Use HTTPS\n"),
         _ => {
-            let mut answer = PageAnswer::new(302, "Found");
+            let mut answer = PageAnswer::new(StatusCode::FOUND);
             answer.headers.push(("Location", format!("https://{}{}", head.host, head.target)));
             answer
         }
@@ -106,15 +107,15 @@ pub fn companion_route(head: &Head) -> PageRoute {
 pub fn refusal(error: &HeadError) -> Option<PageAnswer> {
     let answer = match error {
         HeadError::Io(_) => return None,
-        HeadError::Malformed(_) => PageAnswer::text(400, "Bad Request", "not an HTTP/1 request\n"),
-        HeadError::Invalid(why) => PageAnswer::text(400, "Bad Request", why),
+        HeadError::Malformed(_) => PageAnswer::text(StatusCode::BAD_REQUEST, "not an HTTP/1 request\n"),
+        HeadError::Invalid(why) => PageAnswer::text(StatusCode::BAD_REQUEST, why),
         HeadError::TransferEncoding => {
-            PageAnswer::text(501, "Not Implemented", "unsupported transfer encoding\n")
+            PageAnswer::text(StatusCode::NOT_IMPLEMENTED, "unsupported transfer encoding\n")
         }
         HeadError::TooLong => {
-            PageAnswer::text(431, "Request Header Fields Too Large", "the request head is too long\n")
+            PageAnswer::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too long\n")
         }
-        HeadError::Body => PageAnswer::text(413, "Content Too Large", "no page here takes a request body\n"),
+        HeadError::Body => PageAnswer::text(StatusCode::PAYLOAD_TOO_LARGE, "no page here takes a request body\n"),
     };
     Some(PageAnswer { close: true, ..answer })
 }
@@ -130,7 +131,7 @@ pub fn switching(key: &NodePublic) -> Vec<u8> {
 }
 
 fn derp(head: &Head) -> PageRoute {
-    let refused = |why| PageRoute::Page(PageAnswer::text(426, "Upgrade Required", why));
+    let refused = |why| PageRoute::Page(PageAnswer::text(StatusCode::UPGRADE_REQUIRED, why));
     match head.upgrade.as_str() {
         "derp" => PageRoute::Derp { fast_start: head.fast_start },
         // Real WebSocket clients name a subprotocol; very old clients named WebSocket but spoke DERP.
@@ -143,16 +144,16 @@ fn derp(head: &Head) -> PageRoute {
 }
 
 fn probe(head: &Head) -> PageAnswer {
-    if head.method != "GET" && !head.is_head() {
-        return PageAnswer::text(405, "Method Not Allowed", "bogus probe method\n");
+    if head.method != Method::GET && !head.is_head() {
+        return PageAnswer::text(StatusCode::METHOD_NOT_ALLOWED, "bogus probe method\n");
     }
-    let mut answer = PageAnswer::new(200, "OK");
+    let mut answer = PageAnswer::new(StatusCode::OK);
     answer.headers.push(("Access-Control-Allow-Origin", "*".to_owned()));
     answer
 }
 
 fn generate_204(head: &Head) -> PageAnswer {
-    let mut answer = PageAnswer::new(204, "No Content");
+    let mut answer = PageAnswer::new(StatusCode::NO_CONTENT);
     let uncached = "no-cache, no-store, must-revalidate, no-transform, max-age=0";
     answer.headers.push(("Cache-Control", uncached.to_owned()));
     if is_challenge(&head.challenge) {
@@ -172,7 +173,7 @@ mod tests {
 
     fn head(method: &str, path: &str) -> Head {
         Head {
-            method: method.into(),
+            method: method.parse().expect("a method"),
             path: path.into(),
             target: path.into(),
             host: "h".into(),

@@ -1,17 +1,21 @@
 //! Facts about the machine, which a reader needs to judge a figure.
 
-use std::fs;
 use std::process::Command;
 use std::thread;
+
+use procfs::{CpuInfo, Current as _, LoadAverage, Meminfo};
 
 /// The report's facts about the machine: name and value.
 pub fn facts() -> Vec<(&'static str, String)> {
     let cores = thread::available_parallelism().map_or(0, usize::from);
+    let processor = CpuInfo::current().ok();
+    let processor = processor.and_then(|info| info.model_name(0).map(str::to_owned)).unwrap_or_default();
+    let memory = Meminfo::current().map(|memory| format!("{} kB", memory.mem_total / 1024));
     let mut facts = vec![
-        ("processor", field("/proc/cpuinfo", "model name")),
+        ("processor", processor),
         ("cores", cores.to_string()),
-        ("memory", field("/proc/meminfo", "MemTotal")),
-        ("kernel", line("/proc/sys/kernel/osrelease")),
+        ("memory", memory.unwrap_or_default()),
+        ("kernel", procfs::sys::kernel::osrelease().unwrap_or_default()),
         ("rustc", output("rustc", &["--version"])),
         ("go", output("go", &["version"])),
     ];
@@ -21,17 +25,7 @@ pub fn facts() -> Vec<(&'static str, String)> {
 
 /// Load average of the last minute at the start of the run; it shows other work on the machine.
 pub fn load_average() -> Option<f64> {
-    line("/proc/loadavg").split(' ').next()?.parse().ok()
-}
-
-fn line(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
-
-fn field(path: &str, name: &str) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let value = text.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_once(':'));
-    value.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    LoadAverage::current().ok().map(|load| load.one.into())
 }
 
 fn output(program: &str, args: &[&str]) -> String {

@@ -1,11 +1,11 @@
 //! Resource use of a process: CPU time to the nanosecond, time in the run queue, and memory.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::time::ClockId;
 use nix::unistd::Pid;
+use procfs::process::Process;
 
 /// User and system time of a process so far, including threads that have ended.
 ///
@@ -29,14 +29,10 @@ pub(super) fn own_cpu() -> anyhow::Result<Duration> {
 /// # Errors
 /// There is no such process, or the kernel does not measure this.
 pub(super) fn queued(pid: u32) -> anyhow::Result<Duration> {
-    let mut total = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")? {
-        // A thread may end during this loop.
-        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        let waited = text.split(' ').nth(1).context("schedstat has no second figure")?;
-        total += waited.parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(total))
+    let tasks = process(pid)?.tasks().context("the process is gone")?;
+    // A thread may end during this loop.
+    let waited = tasks.filter_map(|task| task.ok()?.schedstat().ok()).map(|times| times.run_delay);
+    Ok(Duration::from_nanos(waited.sum()))
 }
 
 /// Resident memory of a process in bytes, summed over its mappings, because the kernel's quick counter may be
@@ -45,10 +41,12 @@ pub(super) fn queued(pid: u32) -> anyhow::Result<Duration> {
 /// # Errors
 /// There is no such process, or this process may not read it.
 pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
-    let text =
-        fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("reading a process's memory")?;
-    let kilobytes = text.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB"));
-    Ok(kilobytes.context("smaps_rollup has no Rss")?.trim().parse::<u64>()? * 1024)
+    let maps = process(pid)?.smaps_rollup().context("reading a process's memory")?.memory_map_rollup;
+    maps.iter().find_map(|map| map.extension.map.get("Rss").copied()).context("smaps_rollup has no Rss")
+}
+
+fn process(pid: u32) -> anyhow::Result<Process> {
+    Process::new(pid.cast_signed()).context("the process is gone")
 }
 
 #[cfg(test)]

@@ -50,12 +50,11 @@ impl Judge {
         Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
     }
 
-    /// Starts a process that exits with success once every service of the site answers, or fails after 20
-    /// seconds.
-    pub(super) fn awaiting(&self, flags: &[String]) -> anyhow::Result<Child> {
+    /// A command that exits with success once every service of the site answers, or fails after 15 seconds.
+    pub(super) fn awaiting(&self, flags: &[String]) -> Command {
         let mut command = self.command();
-        command.args(flags).args(["-await", "20s"]).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.spawn().context("running the judge")
+        command.args(flags).args(["-await", "15s"]);
+        command
     }
 
     /// Runs one case against the relay that `flags` name. With `must_fail`, the case shows that it can fail.

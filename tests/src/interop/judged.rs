@@ -4,18 +4,19 @@
 //! All running cases share one site. Only the cases hold it (a `static` would never be dropped), so the last
 //! case that ends removes the processes and their files.
 
-use std::fs::{self, File};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 
-use super::go::{build_package, text};
+use super::go::build_package;
 use super::judge::Judge;
+use crate::daemon::binary;
+use crate::flags::Flags;
+use crate::process::{Process, until};
 
 /// Cases that upstream fails because relayd is stricter on purpose; see the case's own comment.
 const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];
@@ -24,8 +25,6 @@ const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];
 /// it.
 const START_ATTEMPTS: usize = 3;
 
-/// Time between two polls of a starting relay; the ends of two children cannot be waited for at once.
-const POLL: Duration = Duration::from_millis(10);
 
 /// Which relay is judged.
 #[derive(Clone, Debug)]
@@ -47,24 +46,18 @@ impl Server {
             Ok("relayd") | Err(_) => {}
             Ok(other) => bail!("JUDGE_SERVER={other}: want relayd or upstream"),
         }
-        if let Some(path) = std::env::var_os("RELAYD_BIN").map(PathBuf::from) {
-            if !path.is_file() {
-                bail!("RELAYD_BIN: there is no {}", path.display());
-            }
-            return Ok(Ok(Server::Relayd(path)));
+        match binary() {
+            Ok(path) if path.is_file() => Ok(Ok(Server::Relayd(path))),
+            Ok(path) => bail!("RELAYD_BIN: there is no {}", path.display()),
+            Err(reason) => Ok(Err(format!("{reason:#}"))),
         }
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/relayd");
-        if !path.is_file() {
-            return Ok(Err("no relayd built: `cargo build`, or name one in RELAYD_BIN".to_owned()));
-        }
-        Ok(Ok(Server::Relayd(path)))
     }
 }
 
 /// A running relay; dropping it ends the processes and removes the files.
 #[derive(Debug)]
 pub struct JudgedRelay {
-    children: Vec<Child>,
+    processes: Vec<Process>,
     dir: TempDir,
     flags: Vec<String>,
     must_fail: &'static [&'static str],
@@ -114,7 +107,8 @@ impl JudgedRelay {
 
     fn try_start(server: &Server, judge: &Judge) -> anyhow::Result<JudgedRelay> {
         let ports = Ports::free()?;
-        let dir = new_dir()?;
+        // The path is short, as a socket's path must be.
+        let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
         let socket = dir.path().join("admin.sock");
         let flags = [
             ("-url", format!("https://127.0.0.1:{}/derp", ports.tls)),
@@ -129,7 +123,7 @@ impl JudgedRelay {
             Server::Upstream => STRICTER_THAN_UPSTREAM,
         };
         // From here on, dropping the site cleans up everything that was started.
-        let mut site = JudgedRelay { children: Vec::new(), dir, flags, must_fail };
+        let mut site = JudgedRelay { processes: Vec::new(), dir, flags, must_fail };
         match server {
             Server::Relayd(program) => {
                 let mut relayd = site.tls(program, &ports);
@@ -160,58 +154,45 @@ impl JudgedRelay {
 
     /// Returns once every service answers; fails at once if a process of the site has ended.
     fn await_services(&mut self, judge: &Judge) -> anyhow::Result<()> {
-        let mut awaiting = judge.awaiting(&self.flags)?;
-        loop {
-            if awaiting.try_wait()?.is_some() {
-                let output = awaiting.wait_with_output()?;
-                if !output.status.success() {
-                    bail!("{}", text(&output));
-                }
-                return Ok(());
+        let mut awaiting = Process::start(judge.awaiting(&self.flags), &self.dir.path().join("await.log"))?;
+        let mut all_answer = false;
+        until("every service to answer", || {
+            if let Some(status) = awaiting.ended()? {
+                all_answer = status.success();
+                return Ok(true);
             }
-            for child in &mut self.children {
-                if let Some(status) = child.try_wait()? {
-                    awaiting.kill()?;
-                    awaiting.wait()?;
+            for process in &mut self.processes {
+                if let Some(status) = process.ended()? {
                     bail!("a process of the relay ended as it started: {status}");
                 }
             }
-            std::thread::sleep(POLL);
-        }
+            Ok(false)
+        })?;
+        ensure!(all_answer, "{}", awaiting.log());
+        Ok(())
     }
 
     /// The relay with TLS and a self-signed certificate.
     fn tls(&self, program: &Path, ports: &Ports) -> Command {
-        let mut command = Command::new(program);
-        command.args([
-            "-a",
-            &format!("127.0.0.1:{}", ports.tls),
-            "-certmode",
-            "manual",
-            "-hostname",
-            "127.0.0.1",
-        ]);
-        command
-            .arg("-certdir")
-            .arg(self.dir.path().join("certs"))
-            .arg("-c")
-            .arg(self.dir.path().join("tls.key"));
-        command.args(["-http-port", &ports.http.to_string(), "-stun-port", &ports.stun.to_string()]);
-        command
+        let flags = Flags::tls(format!("127.0.0.1:{}", ports.tls), self.dir.path(), "127.0.0.1");
+        Self::relay(program, &flags.http(ports.http).stun(ports.stun))
     }
 
     /// The relay without TLS: derper uses no TLS on another port than 443 without manual certificates.
     fn plain(&self, program: &Path, ports: &Ports) -> Command {
+        let key = self.dir.path().join("plain.key");
+        let flags = Flags { key, ..Flags::plain(format!("127.0.0.1:{}", ports.plain), self.dir.path()) };
+        Self::relay(program, &flags)
+    }
+
+    fn relay(program: &Path, flags: &Flags) -> Command {
         let mut command = Command::new(program);
-        command.args(["-a", &format!("127.0.0.1:{}", ports.plain), "-http-port", "-1", "-stun=false"]);
-        command.arg("-c").arg(self.dir.path().join("plain.key"));
+        command.args(flags.words());
         command
     }
 
-    fn run(&mut self, mut command: Command) -> anyhow::Result<()> {
-        let log = File::options().create(true).append(true).open(self.dir.path().join("log"))?;
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
-        self.children.push(child.with_context(|| format!("starting {command:?}"))?);
+    fn run(&mut self, command: Command) -> anyhow::Result<()> {
+        self.processes.push(Process::start(command, &self.dir.path().join("log"))?);
         Ok(())
     }
 
@@ -225,22 +206,9 @@ impl JudgedRelay {
         self.must_fail.contains(&case)
     }
 
-    /// The last log lines of the site's processes.
+    /// The last log lines of the site's processes, which share one file.
     pub(super) fn log_tail(&self) -> String {
-        let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log).into_owned();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
-    }
-}
-
-impl Drop for JudgedRelay {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            // Both calls fail only if the child has ended already.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.processes.first().map(Process::log_tail).unwrap_or_default()
     }
 }
 
@@ -277,11 +245,4 @@ impl Ports {
         let port = self.relay;
         if self.has_ipv6 { format!("127.0.0.1:{port},[::1]:{port}") } else { format!("127.0.0.1:{port}") }
     }
-}
-
-/// A new directory with a short path, as a socket's path must be short.
-fn new_dir() -> anyhow::Result<TempDir> {
-    let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
-    fs::create_dir(dir.path().join("certs"))?;
-    Ok(dir)
 }

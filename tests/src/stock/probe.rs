@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::certificate::{AUTHORITY, Certificate};
 use super::place::Host;
-use super::process::{Process, inside, run};
 use super::relay::Relay;
+use crate::process::{Process, inside, run};
 
 /// Runs a command with the file in the first argument as `/etc/hosts`, in a new mount namespace.
 const WITH_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
@@ -62,7 +62,7 @@ pub fn queuing_delay(derpprobe: &Path, relay: &Relay<'_>, host: Host, packets: f
     let mut command = command(derpprobe, relay, host, 3)?;
     command.args(["-spread=false", "-listen", &format!("{}:{}", METRICS.0, METRICS.1)]);
     command.args(["-qd-packets-per-second", "50", "-qd-packet-timeout", "2s"]);
-    let mut process = Process::start(command, relay.place().dir().join("derpprobe.log"))?;
+    let mut process = Process::start(command, &relay.place().dir().join("derpprobe.log"))?;
     let netns = relay.place().host(host);
     process.wait("packets of the probe of queueing delay", QUEUING, |_| {
         let Ok(metrics) = netns.enter(metrics)? else { return Ok(None) };
@@ -76,7 +76,7 @@ fn command(derpprobe: &Path, relay: &Relay<'_>, host: Host, names: usize) -> Res
     let dir = relay.place().dir();
     let map = dir.join("map.json");
     fs::write(&map, relay.derp_map(&host.relay(), names).to_string())?;
-    let mut command = inside(relay.place().host(host), Path::new("unshare"));
+    let mut command = inside(relay.place().host(host).name(), Path::new("unshare"));
     command.args(["--mount", "sh", "-c", WITH_HOSTS]).arg(write_hosts(dir, host)?).arg(derpprobe);
     command.env("SSL_CERT_FILE", dir.join(AUTHORITY)).env("HOME", dir);
     command.arg("-derp-map").arg(format!("file://{}", map.display()));

@@ -2,22 +2,20 @@
 //! so it listens on every address of the host.
 
 use std::net::{IpAddr, TcpStream};
-use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::certificate::Certificate;
 use super::place::Place;
-use super::process::{Process, inside};
 use super::programs::DERPER;
 use crate::admin::Admin;
+use crate::flags::Flags;
 use crate::interop::Server;
+use crate::process::{PATIENCE, Process, inside};
 
 /// Number of the only region in the DERP map.
 pub const REGION: u16 = 900;
-/// Maximum time until a relay listens.
-const START: Duration = Duration::from_secs(20);
 /// File of relayd's admin socket.
 const ADMIN_SOCKET: &str = "admin.sock";
 /// The text before the pin in the relay's log.
@@ -52,21 +50,21 @@ impl<'p> Relay<'p> {
         };
         let dir = place.dir();
         certificate.write(dir)?;
-        let mut command = inside(place.relay(), &program);
-        command.args(["-certmode", "manual", "-hostname", &certificate.hostname(), "-certdir"]).arg(dir);
-        command.args(["-a", ":443", "-c"]).arg(dir.join("derper.key"));
+        let mut command = inside(place.relay().name(), &program);
+        let flags = Flags::tls(":443".to_owned(), dir, &certificate.hostname());
+        command.args(flags.default_ports().words());
         if is_relayd {
             command.arg("--admin-socket").arg(dir.join(ADMIN_SOCKET));
         }
-        let mut process = Process::start(command, dir.join("relay.log"))?;
-        process.wait("the relay to listen", START, |_| {
+        let mut process = Process::start(command, &dir.join("relay.log"))?;
+        process.wait("the relay to listen", PATIENCE, |_| {
             let connected = |address| place.relay().enter(move || TcpStream::connect((address, 443)).is_ok());
             Ok(connected(IpAddr::from([127, 0, 0, 1]))?.then_some(()))
         })?;
         let pin = match certificate {
             Certificate::Signed => None,
             Certificate::Pinned => {
-                Some(process.wait("the certificate's pin in the log", START, |it| Ok(pin(&it.log())))?)
+                Some(process.wait("the certificate's pin in the log", PATIENCE, |it| Ok(pin(&it.log())))?)
             }
         };
         Ok(Ok(Self { place, certificate, pin, process }))

@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::place::Host;
-use super::process::{Process, inside, stdout};
 use super::programs::{CONTROL, TAILSCALED};
 use super::relay::{REGION, Relay};
+use crate::process::{Process, inside, stdout};
 
 /// TCP port of the control server, on the relay's host.
 const CONTROL_PORT: u16 = 3000;
@@ -50,10 +50,10 @@ impl<'p> Tailnet<'p> {
         let place = relay.place();
         let map = place.dir().join("map.json");
         fs::write(&map, relay.derp_map(&Host::Dual.relay(), 1).to_string())?;
-        let mut command = inside(place.relay(), &control);
+        let mut command = inside(place.relay().name(), &control);
         command.args(["-listen", &format!(":{CONTROL_PORT}"), "-url", &url(Host::Dual)]);
         command.arg("-derp-map").arg(map);
-        let mut control = Process::start(command, place.dir().join("control.log"))?;
+        let mut control = Process::start(command, &place.dir().join("control.log"))?;
         let address = SocketAddr::from(([127, 0, 0, 1], CONTROL_PORT));
         control.wait("the control server to listen", START, |_| {
             Ok(place.relay().enter(|| TcpStream::connect(address).is_ok())?.then_some(()))
@@ -71,11 +71,11 @@ impl<'p> Tailnet<'p> {
         let home = place.dir().join(&name);
         fs::create_dir(&home)?;
         let socket = home.join("sock");
-        let mut command = inside(place.host(host), &self.tailscaled);
+        let mut command = inside(place.host(host).name(), &self.tailscaled);
         command.args(["--tun=userspace-networking", "--port=0", "--no-logs-no-support", "--state=mem:"]);
         command.arg("--statedir").arg(&home).arg("--socket").arg(&socket);
         command.env("HOME", &home);
-        let mut process = Process::start(command, home.join("log"))?;
+        let mut process = Process::start(command, &home.join("log"))?;
         process.wait("tailscaled's socket", START, |_| Ok(socket.exists().then_some(())))?;
         let node =
             Node { relay: self.relay, host, tailscaled: self.tailscaled.clone(), socket, _process: process };
@@ -135,7 +135,7 @@ impl Node<'_> {
     }
 
     fn command(&self, host: Host, args: &[&str]) -> Command {
-        let mut command = inside(self.relay.place().host(host), Path::new(&self.tailscaled));
+        let mut command = inside(self.relay.place().host(host).name(), Path::new(&self.tailscaled));
         command.arg("--socket").arg(&self.socket).args(args);
         // One program is both node and command line; this variable selects the command line.
         command.env("TS_BE_CLI", "1");

@@ -13,17 +13,17 @@ use relay_common::net::{
 use relay_ebpf::{
     lab::{Checked, MAX_CHECKED, VNI_SLOTS},
     packet::XdpFrame,
-    values::{change_own, change_shared},
+    values::change_own,
 };
 
-use crate::maps::{LAB_CHECKED, LAB_CONFIG, LAB_VNIS};
+use crate::maps::{self, LAB_CHECKED, LAB_VNIS};
 
 /// Counts `frame`; returns the action to leave the program with.
 #[inline(always)]
 pub(crate) fn check(frame: &XdpFrame) -> u32 {
     let checked = judge(frame);
     change_own(&LAB_CHECKED, checked as u32, |frames| *frames += 1);
-    let drop = change_shared(&LAB_CONFIG, 0, |config| config.drop == 1).unwrap_or(false);
+    let drop = maps::config().is_some_and(|config| config.drop == 1);
     if drop && checked != Checked::Other { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }
 

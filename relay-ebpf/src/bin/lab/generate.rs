@@ -11,23 +11,20 @@ use relay_common::net::{
 use relay_ebpf::{
     lab::{SEQUENCE_OFFSET, TEMPLATE_LEN},
     packet::{XdpFrame, redirect},
-    values::change_shared,
+    shared::add,
 };
 
-use crate::maps::{LAB_CONFIG, LAB_GENERATED, LAB_TEMPLATES};
+use crate::maps::{self, LAB_GENERATED, LAB_TEMPLATES};
 
 /// Makes the next frame of the series; returns the action to leave the program with.
 #[inline(always)]
 pub(crate) fn generate(frame: &mut XdpFrame) -> Option<u32> {
     let bytes = frame.get_mut::<TEMPLATE_LEN>(0)?;
-    let (egress, mask) = change_shared(&LAB_CONFIG, 0, |config| (config.egress, config.template_mask))?;
-    let sequence = change_shared(&LAB_GENERATED, 0, |generated| {
-        *generated += 1;
-        *generated - 1
-    })?;
-    change_shared(&LAB_TEMPLATES, sequence as u32 & mask & 1, |template| *bytes = template.bytes)?;
+    let config = maps::config()?;
+    let sequence = add(LAB_GENERATED.get(0)?, 1);
+    *bytes = LAB_TEMPLATES.get(sequence as u32 & config.template_mask & 1)?.bytes;
     number(bytes, sequence)?;
-    Some(redirect(egress))
+    Some(redirect(config.egress))
 }
 
 /// Writes the sequence number and the matching UDP checksum.

@@ -1,5 +1,7 @@
 //! The pages for people and robots that visit a relay with a browser, with derper's paths and headers.
 
+use hyper::StatusCode;
+
 use super::PageAnswer;
 
 /// The page shown on every path that has no page of its own.
@@ -43,5 +45,5 @@ fn browsed(kind: &str, body: &'static str) -> PageAnswer {
         ("X-Content-Type-Options", "nosniff"),
     ];
     let headers = headers.map(|(name, value)| (name, value.to_owned())).into();
-    PageAnswer { headers, body, ..PageAnswer::new(200, "OK") }
+    PageAnswer { headers, body, ..PageAnswer::new(StatusCode::OK) }
 }
