@@ -98,8 +98,7 @@ pub fn refused<A: AsRef<OsStr>>(args: &[A], log: Option<&str>) -> Result<String>
 /// As [`refused`], for a whole command.
 pub fn refused_command(command: Command) -> Result<String> {
     let said = tempfile::NamedTempFile::new()?;
-    let mut process =
-        Process::start_with(command, Stdio::null(), said.reopen()?.into(), said.path())?;
+    let mut process = Process::start_with(command, Stdio::null(), said.reopen()?.into(), said.path())?;
     let ended = process.wait_for_end().with_context(|| process.log())?;
     let said = process.log();
     ensure!(!ended.success(), "not refused: {said}");

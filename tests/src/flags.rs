@@ -8,7 +8,7 @@ use std::{
 /// The flags. A relay with them has no plain companion and no STUN unless it is given their ports or has
 /// derper's.
 #[derive(Clone, Debug)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// `-a`: where DERP listens.
     pub addr: String,
     /// `-c`: the file of the relay's key.
@@ -25,37 +25,38 @@ pub struct Flags {
 
 impl Flags {
     /// Without TLS, with the key in `dir`.
-    pub fn plain(addr: String, dir: &Path) -> Self {
+    pub(crate) fn plain(addr: String, dir: &Path) -> Self {
         let key = dir.join("derper.key");
         Self { addr, key, tls: None, http_port: None, stun_port: None, default_ports: false }
     }
 
     /// With TLS for `hostname`, with the key and the certificates in `dir`.
-    pub fn tls(addr: String, dir: &Path, hostname: &str) -> Self {
+    pub(crate) fn tls(addr: String, dir: &Path, hostname: &str) -> Self {
         Self { tls: Some((hostname.to_owned(), dir.to_owned())), ..Self::plain(addr, dir) }
     }
 
     /// With the plain companion on this port.
     #[must_use]
-    pub fn http(self, port: u16) -> Self {
+    pub(crate) fn http(self, port: u16) -> Self {
         Self { http_port: Some(port), ..self }
     }
 
     /// With STUN on this port.
     #[must_use]
-    pub fn stun(self, port: u16) -> Self {
+    pub(crate) fn stun(self, port: u16) -> Self {
         Self { stun_port: Some(port), ..self }
     }
 
     /// With derper's ports for the companion and STUN.
     #[must_use]
-    pub fn default_ports(self) -> Self {
+    pub(crate) fn default_ports(self) -> Self {
         Self { default_ports: true, ..self }
     }
 
     /// The arguments.
-    pub fn words(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec!["-a".into(), (&self.addr).into(), "-c".into(), (&self.key).into()];
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> =
+            vec!["-a".into(), (&self.addr).into(), "-c".into(), (&self.key).into()];
         if let Some((hostname, dir)) = &self.tls {
             words.extend(["-certmode".into(), "manual".into(), "-hostname".into(), hostname.into()]);
             words.extend(["-certdir".into(), dir.into()]);

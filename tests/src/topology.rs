@@ -22,8 +22,9 @@ use relay_ebpf::lab::{Checked, LabConfig};
 use crate::{
     bpf::{LabPrograms, Objects},
     client::{Client, Dial},
-    daemon::{Daemon, Setup, run_relayd}, process::until,
+    daemon::{Daemon, Setup, run_relayd},
     lab::{End, Netns, veth},
+    process::until,
     raw::RawSender,
     skip,
     udp_client::UdpClient,

@@ -22,7 +22,7 @@ use relay_common::{
     key::{DiscoPrivate, DiscoPublic, DiscoShared, NONCE_LEN},
 };
 
-use crate::{admin::Admin, daemon::until};
+use crate::{admin::Admin, process::until};
 
 /// Maximum time of a wait.
 pub const DEADLINE: Duration = Duration::from_secs(5);

@@ -8,6 +8,7 @@ use rand_core::OsRng;
 use relay_common::key::{DiscoPrivate, DiscoPublic};
 use relay_tests::{
     admin::Refused,
+    bare::refused_command,
     daemon::{Daemon, Setup, binary},
 };
 

@@ -98,7 +98,7 @@ fn the_node_for_the_derp_map_is_told_at_each_start_and_by_status() -> Result<()>
     let (dir, ip) = (tempdir()?, address());
     let hostname = ip.to_string();
     let mut args = tls(dir.path(), ip, &hostname);
-    args.push("-stun-port=3479".to_owned());
+    args.extend(["-stun=true", "-stun-port=3479"].map(Into::into));
     for start in 1..=2 {
         let daemon = Bare::logging(dir.path(), &args, "")?;
         let certificate = &daemon.admin().status()?["certificate"];

@@ -46,7 +46,7 @@ const IDLE: &[&str] = &[
 fn flags_at_the_value_at_which_they_do_nothing_are_taken() -> Result<()> {
     let (dir, ip) = (tempdir()?, address());
     let mut args = plain(dir.path(), ip);
-    args.extend(IDLE.iter().map(|arg| arg.to_string()));
+    args.extend(IDLE.iter().map(Into::into));
     let _daemon = Bare::logging(dir.path(), &args, "info")?;
     Client::pair(&dial(ip))?;
     Ok(())
@@ -71,7 +71,7 @@ fn gos_spellings_are_taken_and_the_last_of_a_flag_counts() -> Result<()> {
         "2000ms",
         "-certdir=",
     ];
-    args.extend(more.map(str::to_owned));
+    args.extend(more.map(Into::into));
     let daemon = Bare::logging(dir.path(), &args, "info")?;
     Client::pair(&dial(ip))?;
     assert!(daemon.stop()?);
@@ -84,7 +84,7 @@ fn gos_spellings_are_taken_and_the_last_of_a_flag_counts() -> Result<()> {
 fn the_listen_address_may_be_a_name() -> Result<()> {
     let dir = tempdir()?;
     let mut args = plain(dir.path(), address());
-    args.push("-a=localhost:0".to_owned());
+    args.push("-a=localhost:0".into());
     assert!(Bare::logging(dir.path(), &args, "info")?.stop()?);
     let log = fs::read_to_string(dir.path().join("log"))?;
     assert!(log.contains("listening addr=127.0.0.1:"), "{log}");
@@ -96,7 +96,7 @@ fn every_keepalive_time_of_derpers_is_taken() -> Result<()> {
     for time in ["0", "-1s", "1ms", "24h", "32767s"] {
         let (dir, ip) = (tempdir()?, address());
         let mut args = plain(dir.path(), ip);
-        args.extend(["-tcp-keepalive-time".to_owned(), time.to_owned()]);
+        args.extend(["-tcp-keepalive-time", time].map(Into::into));
         let _daemon = Bare::logging(dir.path(), &args, "info").with_context(|| time.to_owned())?;
         Client::pair(&dial(ip)).with_context(|| time.to_owned())?;
     }

@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::loaded_programs;
 use relay_tests::{
-    daemon::{Daemon, run_relayd}, process::until,
+    daemon::{Daemon, run_relayd},
+    process::until,
     topology::{CLIENT_PORTS, Lab},
     udp_client::{DEADLINE, UdpClient},
 };

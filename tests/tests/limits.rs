@@ -9,7 +9,8 @@ use relay_tests::{
     admin::Admin,
     bare,
     client::{Client, Dial, Start},
-    daemon::{Daemon, Setup, binary}, process::{Process, until},
+    daemon::{Daemon, Setup, binary},
+    process::{Process, until},
     skip,
 };
 
@@ -48,7 +49,7 @@ fn the_limit_of_files_is_raised_as_far_as_it_goes() -> Result<()> {
     let daemon = Daemon::start(setup)?;
     let limits = procfs::process::Process::new(daemon.pid().cast_signed())?.limits()?;
     let files = limits.max_open_files;
-    assert_eq!(files.soft_limit, LimitValue::Value(1000), "{files:?}");
+    assert!(matches!(files.soft_limit, LimitValue::Value(1000)), "{files:?}");
     assert_eq!(daemon.log().matches("open files").count(), 1, "said once: {}", daemon.log());
     // A daemon that had not raised its limit would run out of files at 64.
     let dial = daemon.dial(Start::Normal)?;

@@ -16,8 +16,9 @@ use relay_common::{
     key::NodePrivate,
 };
 use relay_tests::{
-    bare::{Bare, DERP_PORT, address, dial, plain, refused, tls},
+    bare::{Bare, address, dial, plain, refused, tls},
     client::{Client, Start, nonce, request, wire::Wire},
+    daemon::DERP_PORT,
     process::until,
 };
 use tempfile::tempdir;
@@ -27,7 +28,7 @@ const LOGINS: usize = 60;
 /// Maximum length of a log line with a client's text.
 const LONGEST_LINE: usize = 400;
 /// Bytes of a long text that still fits into a login, and that the log should not repeat in full.
-const LONG_NAME: usize = 200 * 1024;
+const LONG_TEXT: usize = 200 * 1024;
 
 /// Checks that the daemon still serves logins and ends with success.
 fn serves(mut daemon: Bare, ip: IpAddr) -> Result<()> {
@@ -72,7 +73,7 @@ fn a_log_that_nobody_reads_costs_nothing() -> Result<()> {
 fn the_first_line_names_version_commit_and_flags_and_nothing_is_coloured_or_quoted() -> Result<()> {
     let (dir, ip) = (tempdir()?, address());
     let mut args = plain(dir.path(), ip);
-    args.push("-http-port=80".to_owned());
+    args.extend(["-dev", "-http-port=80", "-stun=true", "-stun-port=0"].map(Into::into));
     let daemon = Bare::logging(dir.path(), &args, "")?;
     assert!(daemon.stop()?);
     let log = fs::read_to_string(dir.path().join("log"))?;
@@ -140,7 +141,7 @@ fn what_a_client_says_is_not_repeated_whole() -> Result<()> {
     let mut wire = Wire::connect(&dial(ip))?;
     wire.write(&request(&dial(ip), dial(ip).start == Start::Fast))?;
     let server = wire.upgrade_answer()?;
-    let json = format!(r#"{{"version":"\u001b[31m\n{}"}}"#, "x".repeat(LONG_NAME));
+    let json = format!(r#"{{"version":"\u001b[31m\n{}"}}"#, "x".repeat(LONG_TEXT));
     let sealed = key.seal_to(&server, nonce(), json.as_bytes()).context("a secret")?;
     let len = key.public().as_bytes().len() + sealed.len();
     let header = Header::new(FrameType::ClientInfo, u32::try_from(len)?).encode();

@@ -8,7 +8,8 @@ use relay_common::net::{
 };
 use relay_ebpf::lab::Checked;
 use relay_tests::{
-    daemon::Daemon, process::until,
+    daemon::Daemon,
+    process::until,
     raw::RawSender,
     topology::{CLIENT_PORTS, Lab, client_frame},
     udp_client::{DEADLINE, UdpClient},

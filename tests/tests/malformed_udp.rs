@@ -14,7 +14,8 @@ use relay_common::{
     key::{DiscoPrivate, DiscoPublic},
 };
 use relay_tests::{
-    daemon::{Daemon, Setup}, process::until,
+    daemon::{Daemon, Setup},
+    process::until,
     topology::two_keys,
     udp_client::{DEADLINE, UdpClient},
 };

@@ -20,7 +20,8 @@ use relay_common::{
 use relay_tests::{
     admin::Refused,
     client::{Client, Greeted, Start, nonce},
-    daemon::{Daemon, Setup, binary, run_relayd}, process::until,
+    daemon::{Daemon, Setup, binary, run_relayd},
+    process::until,
     topology::{CLIENT_PORTS, Lab},
 };
 

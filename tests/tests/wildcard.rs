@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 use relay_common::stun::{TxId, binding_request, parse_binding_response};
 use relay_tests::{
+    bare::refused_command,
     client::{Client, Dial, Start, Transport},
     daemon::{COMPANION_PORT, Daemon, STUN_PORT, Setup, binary},
     lab::Netns,

@@ -83,9 +83,10 @@ pub fn route(head: &Head) -> PageRoute {
         "/robots.txt" => PageRoute::Page(home::robots()),
         "/bootstrap-dns" => PageRoute::Page(home::bootstrap_dns()),
         // derper refuses strangers here. Any other page here would look like metrics that cannot be read.
-        path if path == "/debug" || path.starts_with("/debug/") => {
-            PageRoute::Page(PageAnswer::text(StatusCode::NOT_FOUND, "ask `relayd status` on the relay's host\n"))
-        }
+        path if path == "/debug" || path.starts_with("/debug/") => PageRoute::Page(PageAnswer::text(
+            StatusCode::NOT_FOUND,
+            "ask `relayd status` on the relay's host\n",
+        )),
         _ => PageRoute::Page(home::page()),
     }
 }
@@ -94,7 +95,9 @@ pub fn route(head: &Head) -> PageRoute {
 pub fn companion_route(head: &Head) -> PageRoute {
     PageRoute::Page(match head.path.as_str() {
         "/generate_204" => generate_204(head),
-        _ if head.method != Method::GET && !head.is_head() => PageAnswer::text(StatusCode::BAD_REQUEST, "Use HTTPS\n"),
+        _ if head.method != Method::GET && !head.is_head() => {
+            PageAnswer::text(StatusCode::BAD_REQUEST, "Use HTTPS\n")
+        }
         _ => {
             let mut answer = PageAnswer::new(StatusCode::FOUND);
             answer.headers.push(("Location", format!("https://{}{}", head.host, head.target)));
@@ -115,7 +118,9 @@ pub fn refusal(error: &HeadError) -> Option<PageAnswer> {
         HeadError::TooLong => {
             PageAnswer::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too long\n")
         }
-        HeadError::Body => PageAnswer::text(StatusCode::PAYLOAD_TOO_LARGE, "no page here takes a request body\n"),
+        HeadError::Body => {
+            PageAnswer::text(StatusCode::PAYLOAD_TOO_LARGE, "no page here takes a request body\n")
+        }
     };
     Some(PageAnswer { close: true, ..answer })
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::thread;
 
-use procfs::{CpuInfo, Current as _, LoadAverage, Meminfo};
+use procfs::{CpuInfo, Current as _, LoadAverage, Meminfo, sys::kernel::Version as KernelVersion};
 
 /// The report's facts about the machine: name and value.
 pub fn facts() -> Vec<(&'static str, String)> {
@@ -15,7 +15,12 @@ pub fn facts() -> Vec<(&'static str, String)> {
         ("processor", processor),
         ("cores", cores.to_string()),
         ("memory", memory.unwrap_or_default()),
-        ("kernel", procfs::sys::kernel::osrelease().unwrap_or_default()),
+        (
+            "kernel",
+            KernelVersion::current()
+                .map(|it| format!("{}.{}.{}", it.major, it.minor, it.patch))
+                .unwrap_or_default(),
+        ),
         ("rustc", output("rustc", &["--version"])),
         ("go", output("go", &["version"])),
     ];

@@ -1,7 +1,7 @@
 //! The Go program that judges: builds it once, and runs single cases.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail};

@@ -25,7 +25,6 @@ const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];
 /// it.
 const START_ATTEMPTS: usize = 3;
 
-
 /// Which relay is judged.
 #[derive(Clone, Debug)]
 pub enum Server {
