@@ -1,13 +1,22 @@
 //! What the program counts: one reason per frame, and for a forwarded frame the leg's last activity and
 //! volume.
 
+use core::mem::offset_of;
+
 use relay_common::{
-    fastpath::{ReasonCount, reason::XdpReason},
+    fastpath::{LegStats, ReasonCount, SessionStats, reason::XdpReason},
     forward::Decision,
 };
-use relay_ebpf::values::change_own;
+use relay_ebpf::values::{change_own, words};
 
 use crate::maps::{LEG_STATS, REASONS};
+
+/// Places in the stats of a session, in words.
+const STATS_WORDS: usize = size_of::<SessionStats>() / size_of::<u64>();
+const LEG_WORDS: usize = size_of::<LegStats>() / size_of::<u64>();
+const LAST_SEEN: usize = offset_of!(LegStats, last_seen_ns) / size_of::<u64>();
+const PACKETS: usize = offset_of!(LegStats, packets) / size_of::<u64>();
+const BYTES: usize = offset_of!(LegStats, bytes) / size_of::<u64>();
 
 /// Counts a frame of `length` bytes; returns how many this CPU has now counted under that reason.
 #[inline(always)]
@@ -24,8 +33,15 @@ pub(crate) fn count(reason: XdpReason, length: usize) -> u64 {
 /// one CPU writes a slot at a time.
 #[inline(always)]
 pub(crate) fn note_leg(decision: &Decision) {
-    let Some(stats) = LEG_STATS.get(decision.stats_slot) else { return };
-    let [first, second] = &stats.legs;
-    let leg = if decision.from_leg == 0 { first } else { second };
-    leg.note(decision.now_ns, decision.payload_length.into());
+    let Some(stats) = words::<_, STATS_WORDS, _>(&LEG_STATS, decision.stats_slot) else { return };
+    let bytes = decision.payload_length.into();
+    if decision.from_leg == 0 {
+        stats.set::<LAST_SEEN>(decision.now_ns);
+        stats.add::<PACKETS>(1);
+        stats.add::<BYTES>(bytes);
+    } else {
+        stats.set::<{ LEG_WORDS + LAST_SEEN }>(decision.now_ns);
+        stats.add::<{ LEG_WORDS + PACKETS }>(1);
+        stats.add::<{ LEG_WORDS + BYTES }>(bytes);
+    }
 }

@@ -1,11 +1,10 @@
-//! What the programs of this crate share: the two modules that access kernel memory by pointer, the map values
-//! that several writers share, and the definitions of the lab's maps.
+//! What the programs of this crate share: the two modules that access kernel memory by pointer, and the
+//! definitions of the lab's maps.
 #![no_std]
 
 pub mod lab;
 #[cfg(target_arch = "bpf")]
 pub mod packet;
-pub mod shared;
 #[cfg(target_arch = "bpf")]
 pub mod values;
 

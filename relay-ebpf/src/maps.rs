@@ -4,11 +4,8 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray},
     macros::btf_map,
 };
-use relay_common::fastpath::{Config, DEFAULT_MAX_SESSIONS, ReasonCount, SessionEntry, reason};
-use relay_ebpf::{
-    shared::{SharedConfig, SharedSessionStats},
-    values::{NO_PREALLOC, find},
-};
+use relay_common::fastpath::{Config, DEFAULT_MAX_SESSIONS, ReasonCount, SessionEntry, SessionStats, reason};
+use relay_ebpf::values::{NO_PREALLOC, find, read};
 
 const SESSION_COUNT: usize = DEFAULT_MAX_SESSIONS as usize;
 const REASON_COUNT: usize = reason::COUNT as usize;
@@ -17,18 +14,18 @@ const REASON_COUNT: usize = reason::COUNT as usize;
 static SESSIONS: HashMap<u32, SessionEntry, SESSION_COUNT, NO_PREALLOC> = HashMap::new();
 
 #[btf_map]
-pub(crate) static LEG_STATS: Array<SharedSessionStats, SESSION_COUNT> = Array::new();
+pub(crate) static LEG_STATS: Array<SessionStats, SESSION_COUNT> = Array::new();
 
 #[btf_map]
 pub(crate) static REASONS: PerCpuArray<ReasonCount, REASON_COUNT> = PerCpuArray::new();
 
 #[btf_map]
-static CONFIG: Array<SharedConfig, 1> = Array::new();
+static CONFIG: Array<Config, 1> = Array::new();
 
 /// The configuration that the daemon has set. Until then the map holds zeros, which mean disabled.
 #[inline(always)]
 pub(crate) fn config() -> Option<Config> {
-    CONFIG.get(0).map(SharedConfig::read)
+    read(&CONFIG, 0)
 }
 
 /// The session with that VNI.

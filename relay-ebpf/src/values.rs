@@ -1,12 +1,13 @@
 //! Access to map values: only this module turns the kernel's pointers into references.
 //!
-//! Slots of arrays are never freed, so only other writers matter. A per-CPU slot belongs to the running
-//! program. A slot that others write too is a value of [`crate::shared`] and needs nothing from here.
+//! Slots of arrays are never freed, so only other writers matter: a per-CPU slot belongs to the running
+//! program; a slot that others write too is only accessed as [`Words`].
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray},
 };
+use bytemuck::Pod;
 
 /// Flag of a hash map whose elements are allocated one by one.
 ///
@@ -39,4 +40,55 @@ pub fn change_own<T, R, const N: usize>(
     // preempted nor nested on a CPU, so no other program uses this CPU's value at the same time; the daemon
     // only reads it, through a system call that copies.
     Some(change(unsafe { &mut *slot }))
+}
+
+/// A slot that others write too, as words of eight bytes: each is read and written whole, without any order
+/// between them.
+pub struct Words<const WORDS: usize>(*mut [u64; WORDS]);
+
+/// The slot at `index` as its words; `None` if the map has no such slot.
+#[inline(always)]
+pub fn words<T: Pod, const WORDS: usize, const N: usize>(
+    map: &Array<T, N>,
+    index: u32,
+) -> Option<Words<WORDS>> {
+    const { assert!(size_of::<T>() == size_of::<[u64; WORDS]>()) };
+    Some(Words(map.get_ptr_mut(index)?.cast()))
+}
+
+impl<const WORDS: usize> Words<WORDS> {
+    /// The word at `AT`.
+    #[inline(always)]
+    pub fn get<const AT: usize>(&self) -> u64 {
+        const { assert!(AT < WORDS) };
+        // SAFETY: `words` got the slot from the kernel: it is never freed, is aligned to eight bytes, and holds
+        // `WORDS` words, of which this is one; any bits are a `u64`. Others may write it at the same time: the
+        // slot is no memory of Rust's, and a volatile access to a word is one instruction. (Relaxed atomics
+        // would say the same, but LLVM's BPF back end cannot compile an atomic load.)
+        unsafe { self.0.cast::<u64>().add(AT).read_volatile() }
+    }
+
+    /// Sets the word at `AT`.
+    #[inline(always)]
+    pub fn set<const AT: usize>(&self, word: u64) {
+        const { assert!(AT < WORDS) };
+        // SAFETY: as in `get`; the map is not read-only, as it gave a pointer for writing.
+        unsafe { self.0.cast::<u64>().add(AT).write_volatile(word) }
+    }
+
+    /// Adds to the word at `AT`; returns what it was before. If two CPUs add to one word at once, one addition
+    /// may be lost; that costs less than a locked one for each packet.
+    #[inline(always)]
+    pub fn add<const AT: usize>(&self, more: u64) -> u64 {
+        let before = self.get::<AT>();
+        self.set::<AT>(before.wrapping_add(more));
+        before
+    }
+}
+
+/// A copy of a slot of two words. They may be of two writes; each is one that was written.
+#[inline(always)]
+pub fn read<T: Pod, const N: usize>(map: &Array<T, N>, index: u32) -> Option<T> {
+    let words = words::<T, 2, N>(map, index)?;
+    Some(bytemuck::must_cast([words.get::<0>(), words.get::<1>()]))
 }

@@ -11,7 +11,7 @@ use relay_common::net::{
 use relay_ebpf::{
     lab::{SEQUENCE_OFFSET, TEMPLATE_LEN},
     packet::{XdpFrame, redirect},
-    shared::add,
+    values::words,
 };
 
 use crate::maps::{self, LAB_GENERATED, LAB_TEMPLATES};
@@ -21,7 +21,7 @@ use crate::maps::{self, LAB_GENERATED, LAB_TEMPLATES};
 pub(crate) fn generate(frame: &mut XdpFrame) -> Option<u32> {
     let bytes = frame.get_mut::<TEMPLATE_LEN>(0)?;
     let config = maps::config()?;
-    let sequence = add(LAB_GENERATED.get(0)?, 1);
+    let sequence = words::<_, 1, 1>(&LAB_GENERATED, 0)?.add::<0>(1);
     *bytes = LAB_TEMPLATES.get(sequence as u32 & config.template_mask & 1)?.bytes;
     number(bytes, sequence)?;
     Some(redirect(config.egress))

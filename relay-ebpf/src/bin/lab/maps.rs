@@ -1,18 +1,16 @@
 //! Every map of the lab's programs. Names, values and meaning are in `relay_ebpf::lab`.
 
-use core::sync::atomic::AtomicU64;
-
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
 };
 use relay_ebpf::{
     lab::{Checked, LabConfig, Template, VNI_SLOTS, VniCount},
-    shared::SharedLabConfig,
+    values::read,
 };
 
 #[btf_map]
-static LAB_CONFIG: Array<SharedLabConfig, 1> = Array::new();
+static LAB_CONFIG: Array<LabConfig, 1> = Array::new();
 
 #[btf_map]
 pub(crate) static LAB_CHECKED: PerCpuArray<u64, { Checked::COUNT as usize }> = PerCpuArray::new();
@@ -25,10 +23,10 @@ pub(crate) static LAB_VNIS: PerCpuArray<VniCount, { VNI_SLOTS as usize }> = PerC
 pub(crate) static LAB_TEMPLATES: Array<Template, 2> = Array::new();
 
 #[btf_map]
-pub(crate) static LAB_GENERATED: Array<AtomicU64, 1> = Array::new();
+pub(crate) static LAB_GENERATED: Array<u64, 1> = Array::new();
 
 /// What the test has told the programs. Until then it is zero.
 #[inline(always)]
 pub(crate) fn config() -> Option<LabConfig> {
-    LAB_CONFIG.get(0).map(SharedLabConfig::read)
+    read(&LAB_CONFIG, 0)
 }
