@@ -1,10 +1,9 @@
 //! A DERP client for tests: blocking, small, and stricter than stock clients.
 //!
-//! It checks what stock clients do not check: every header of the upgrade answer, that ServerKey comes first
-//! and holds the key that the greeting announced, and that ServerInfo comes second and opens. Every wait ends
-//! after [`DEADLINE`].
+//! Every wait ends after [`DEADLINE`]. What it checks of a login: [`login`].
 
 pub mod forger;
+pub mod login;
 pub mod tls;
 pub mod wire;
 
@@ -13,14 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use rand_core::{OsRng, RngCore as _};
 use relay_common::{
     derp::{
-        NONCE_LEN, PING_LEN, PROTOCOL_VERSION,
+        PING_LEN,
         frame::Header,
-        info::{ClientInfo, ServerInfo},
-        login,
         message::{FromClient, FromServer, PeerGoneReason},
     },
     key::{NodePrivate, NodePublic},
@@ -108,17 +105,15 @@ impl Greeted {
     /// Connects with a normal start, and reads the answer and the ServerKey frame.
     pub fn normal(dial: &Dial) -> Result<Self> {
         let mut wire = Wire::connect(dial)?;
-        wire.write(&request(dial, false))?;
-        let answered = wire.upgrade_answer()?;
-        let server = server_key(&mut wire)?;
-        ensure!(server == answered, "ServerKey is not the key of the upgrade answer");
+        let server = login::greet(&mut wire, dial.addr)?;
         Ok(Self { wire, server })
     }
 
     /// Logs in with `key` and waits for ServerInfo.
-    pub fn login(mut self, key: NodePrivate) -> Result<Client> {
-        self.wire.write(&client_info(&key, &self.server)?)?;
-        Client::expect_info(self.wire, key, self.server)
+    pub fn login(self, key: NodePrivate) -> Result<Client> {
+        let Self { mut wire, server } = self;
+        login::log_in(&mut wire, &key, &server)?;
+        Ok(Client { wire, key, server })
     }
 }
 
@@ -139,14 +134,9 @@ impl Client {
             Start::Normal => Greeted::normal(dial)?.login(key),
             Start::Fast => {
                 let mut wire = Wire::connect(dial)?;
-                let promised =
-                    wire.meta_key().context("fast start needs TLS 1.3 and the meta certificate")?;
-                // Request and ClientInfo are one write: the relay must find the ClientInfo behind the
-                // request.
-                wire.write(&[request(dial, true), client_info(&key, &promised)?].concat())?;
-                let server = server_key(&mut wire)?;
-                ensure!(server == promised, "ServerKey is not the key of the meta certificate");
-                Self::expect_info(wire, key, server)
+                let server = wire.meta_key().context("fast start needs TLS 1.3 and the meta certificate")?;
+                login::log_in_fast(&mut wire, dial.addr, &key, &server)?;
+                Ok(Self { wire, key, server })
             }
         }
     }
@@ -235,42 +225,6 @@ impl Client {
             .map(|(header, payload)| message(header, &payload))
             .collect()
     }
-
-    fn expect_info(mut wire: Wire, key: NodePrivate, server: NodePublic) -> Result<Self> {
-        let (header, payload) = wire.frame().context("no ServerInfo")?;
-        let info = login::parse_server_info(header, &payload, &key, &server)?;
-        ensure!(info == ServerInfo { version: PROTOCOL_VERSION.into(), ..info }, "not our protocol version");
-        Ok(Self { wire, key, server })
-    }
-}
-
-/// The ClientInfo frame of an ordinary client.
-pub fn client_info(key: &NodePrivate, server: &NodePublic) -> Result<Vec<u8>> {
-    login::client_info_frame(key, server, &ClientInfo::stock(), nonce())
-        .context("the server's key makes no secret")
-}
-
-/// Random bytes for a box.
-pub fn nonce() -> [u8; NONCE_LEN] {
-    let mut nonce = [0; NONCE_LEN];
-    OsRng.fill_bytes(&mut nonce);
-    nonce
-}
-
-/// The request of the stock client, with the same headers.
-pub fn request(dial: &Dial, fast: bool) -> Vec<u8> {
-    let fast = if fast { "Derp-Fast-Start: 1\r\n" } else { "" };
-    format!(
-        "GET /derp HTTP/1.1\r\nHost: {}\r\nUser-Agent: Go-http-client/1.1\r\nConnection: Upgrade\r\n{fast}\
-         Upgrade: DERP\r\n\r\n",
-        dial.addr
-    )
-    .into_bytes()
-}
-
-fn server_key(wire: &mut Wire) -> Result<NodePublic> {
-    let (header, payload) = wire.frame().context("no ServerKey")?;
-    Ok(login::parse_server_key(header, &payload)?)
 }
 
 fn message(header: Header, payload: &[u8]) -> Result<Message> {

@@ -36,6 +36,17 @@ impl Netns {
         Ok(netns)
     }
 
+    /// A namespace with IPv6.
+    pub fn dual_stack(label: &str) -> Result<Self> {
+        let netns = Self::new(label)?;
+        netns.enter(|| {
+            ["default", "all"]
+                .iter()
+                .try_for_each(|which| fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "0"))
+        })??;
+        Ok(netns)
+    }
+
     /// A namespace whose TCP sockets have small buffers, 128 KiB to send and 64 KiB to receive, because
     /// loopback's 4 MiB would hide every slow reader.
     pub fn narrow(label: &str) -> Result<Self> {

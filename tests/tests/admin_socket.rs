@@ -34,12 +34,12 @@ fn what_is_no_pair_of_keys_is_refused_with_a_sentence() -> Result<()> {
     let server = daemon.admin().allocate([one, other])?.server_disco;
     for pair in [[one, one], [one, DiscoPublic::default()], [DiscoPublic::default(), one], [server, one]] {
         let refused = refused(daemon.admin().allocate(pair))?;
-        assert_eq!((refused.status, refused.retry_after), (400, None), "{pair:?}: {refused}");
-        assert!(refused.body.contains("ClientDisco must be"), "{refused}");
+        assert_eq!((refused.status.as_u16(), refused.retry_after), (400, None), "{pair:?}: {refused}");
+        assert!(refused.error.contains("ClientDisco must be"), "{refused}");
     }
     let node_key = format!(r#"{{"ClientDisco":["{one}","nodekey:{}"]}}"#, other.hex());
     for body in ["", "{}", r#"{"ClientDisco":[]}"#, r#"{"ClientDisco":["x","y"]}"#, &node_key] {
-        let refused = refused(daemon.admin().call("POST", "/v1/udp/endpoints", body))?;
+        let refused = refused(daemon.admin().post("/v1/udp/endpoints", body.to_owned()))?;
         assert_eq!(refused.status, 400, "{body}: {refused}");
     }
     assert_eq!(daemon.counter("udp_allocations")?, 1);
@@ -52,7 +52,7 @@ fn a_full_table_says_when_to_come_back() -> Result<()> {
     let [one, other, third] = keys();
     let first = daemon.admin().allocate([one, other])?;
     let refused = refused(daemon.admin().allocate([one, third]))?;
-    assert_eq!((refused.status, refused.retry_after), (503, Some(3)), "{refused}");
+    assert_eq!((refused.status.as_u16(), refused.retry_after), (503, Some(3)), "{refused}");
     assert_eq!(daemon.admin().allocate([one, other])?, first, "who has a session keeps it");
     Ok(())
 }

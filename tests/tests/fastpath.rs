@@ -104,7 +104,7 @@ fn a_mode_the_driver_lacks_is_refused_and_generic_mode_works_there() {
 fn a_bridge_has_no_native_mode() {
     lab("a_bridge_has_no_native_mode", |wire, dir| {
         if let Err(reason) = wire.ip('r', &["link", "add", "bridge0", "type", "bridge"]) {
-            return skip("a_bridge_has_no_native_mode", &reason);
+            return skip("a_bridge_has_no_native_mode", &format!("{reason:#}"));
         }
         let error = refused(wire, &XdpOptions { iface: "bridge0".into(), ..options(dir) });
         assert!(matches!(error, StartError::ModeNotSupported { .. }), "{error}");

@@ -17,7 +17,11 @@ use relay_common::{
 };
 use relay_tests::{
     bare::{Bare, address, dial, plain, refused, tls},
-    client::{Client, Start, nonce, request, wire::Wire},
+    client::{
+        Client, Start,
+        login::{nonce, request},
+        wire::Wire,
+    },
     daemon::DERP_PORT,
     process::until,
 };
@@ -139,7 +143,7 @@ fn what_a_client_says_is_not_repeated_whole() -> Result<()> {
     let _daemon = Bare::logging(dir.path(), &plain(dir.path(), ip), "debug")?;
     let key = NodePrivate::generate(&mut OsRng);
     let mut wire = Wire::connect(&dial(ip))?;
-    wire.write(&request(&dial(ip), dial(ip).start == Start::Fast))?;
+    wire.write(&request(dial(ip).addr, dial(ip).start == Start::Fast))?;
     let server = wire.upgrade_answer()?;
     let json = format!(r#"{{"version":"\u001b[31m\n{}"}}"#, "x".repeat(LONG_TEXT));
     let sealed = key.seal_to(&server, nonce(), json.as_bytes()).context("a secret")?;

@@ -11,7 +11,11 @@ use relay_common::{
     key::{NodePrivate, NodePublic},
 };
 use relay_tests::{
-    client::{Client, Dial, Greeted, Start, Transport, client_info, nonce, wire::Wire},
+    client::{
+        Client, Dial, Greeted, Start, Transport,
+        login::{client_info, nonce, request},
+        wire::Wire,
+    },
     daemon::{Daemon, Setup},
 };
 
@@ -54,7 +58,7 @@ fn a_login_that_breaks_the_protocol_is_closed_and_counted_by_what_is_wrong() -> 
     // A fast start has the same login, without a round trip before it.
     let before = site.daemon.counter("login_bad_box")?;
     let mut wire = Wire::connect(&site.dial)?;
-    let fast = relay_tests::client::request(&site.dial, true);
+    let fast = request(site.dial.addr, true);
     wire.write(&[fast, frame(info, &damaged)].concat())?;
     ensure!(wire.frames_until_closed()?.len() == 1, "ServerKey and nothing else");
     site.counts("a damaged box in fast start", "login_bad_box", before)?;

@@ -19,7 +19,7 @@ use relay_common::{
 };
 use relay_tests::{
     admin::Refused,
-    client::{Client, Greeted, Start, nonce},
+    client::{Client, Greeted, Start, login::nonce},
     daemon::{Daemon, Setup, binary, run_relayd},
     process::until,
     topology::{CLIENT_PORTS, Lab},
@@ -80,7 +80,7 @@ fn sessions_fit_a_screen_and_say_what_was_left_out() -> Result<()> {
     assert_eq!(daemon.admin().get(&format!("/v1/sessions?filter={key}"))?[0]["vni"], list[2]["vni"]);
     let refused =
         daemon.admin().get("/v1/sessions?filter=vni:x").expect_err("no VNI").downcast::<Refused>()?;
-    assert!(refused.status == 400 && refused.body.contains("discokey:"), "{refused}");
+    assert!(refused.status.as_u16() == 400 && refused.error.contains("discokey:"), "{refused}");
     Ok(())
 }
 
@@ -104,7 +104,7 @@ fn what_cannot_be_asked_is_said_with_the_remedy() -> Result<()> {
     let off = ask(&daemon, &["xdp", "off"]).expect_err("no XDP").to_string();
     assert!(off.contains("--xdp IFACE") && off.contains("--relay-server-port"), "{off}");
     let refused = daemon.admin().get("/v1/nothing").expect_err("no such path").downcast::<Refused>()?;
-    assert!(refused.body.contains("/v1/sessions"), "{refused}");
+    assert!(refused.error.contains("/v1/sessions"), "{refused}");
     daemon.kill()?;
     let dead = ask(&daemon, &["status"]).expect_err("nobody there").to_string();
     assert!(dead.contains("killed") && dead.contains("start it again"), "{dead}");

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use rand_core::OsRng;
 use relay_common::key::NodePrivate;
 use relay_tests::{
-    client::{Dial, Greeted, Start, Transport, wire::Wire},
+    client::{Dial, Greeted, Start, Transport, login::upgraded, wire::Wire},
     daemon::{COMPANION_PORT, Daemon, Setup},
 };
 
@@ -122,7 +122,7 @@ fn a_request_that_can_be_read_in_two_ways_is_refused() -> Result<()> {
     let upgrade = "Upgrade: DERP\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n";
     let mut wire = Wire::connect(&dial)?;
     wire.write(format!("GET /derp HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n").as_bytes())?;
-    wire.upgrade_answer()?;
+    upgraded(&wire.http_head()?)?;
     Ok(())
 }
 
@@ -132,7 +132,7 @@ fn websocket_without_its_subprotocol_speaks_derp() -> Result<()> {
     let dial = daemon.dial(Start::Normal)?;
     let mut wire = Wire::connect(&dial)?;
     wire.write(b"GET /derp HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n")?;
-    let server = wire.upgrade_answer()?;
+    let server = upgraded(&wire.http_head()?)?;
     wire.frame().context("ServerKey")?;
     Greeted { wire, server }.login(NodePrivate::generate(&mut OsRng))?.ping()?;
     let real = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: derp\r\n";

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::http::request::Builder;
-use hyper::{Request, StatusCode};
+use hyper::header::RETRY_AFTER;
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -27,24 +27,38 @@ pub struct AdminAnswer {
     pub totals: Option<String>,
 }
 
-/// The answer to `GET path`.
-///
-/// # Errors
-/// No daemon serves the socket, or the daemon answers with an error.
-pub async fn get(socket: &Path, path: &str) -> anyhow::Result<AdminAnswer> {
-    ask(socket, Request::get(path), Bytes::new()).await
+/// An answer with another status than 200.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon answers {status}: {error}")]
+pub struct Refused {
+    /// The answer's status.
+    pub status: StatusCode,
+    /// Seconds after which the same request may succeed, if the daemon says so (`Retry-After`).
+    pub retry_after: Option<u64>,
+    /// The fault and the remedy.
+    pub error: String,
 }
 
-/// The answer to `PUT path` with a body of JSON.
+/// The answer to one request, with a body of JSON or none.
 ///
 /// # Errors
-/// No daemon serves the socket, or the daemon answers with an error.
-pub async fn put(socket: &Path, path: &str, json: String) -> anyhow::Result<AdminAnswer> {
-    ask(socket, Request::put(path).header("content-type", "application/json"), json.into()).await
+/// No daemon serves the socket, or the daemon answers with an error, which is [`Refused`].
+pub fn request(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    json: Option<String>,
+) -> anyhow::Result<AdminAnswer> {
+    let mut asked = Request::builder().method(method).uri(path).header("host", "relayd");
+    if json.is_some() {
+        asked = asked.header("content-type", "application/json");
+    }
+    let asked = asked.body(Full::from(json.unwrap_or_default()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start to ask")?.block_on(within_deadline(socket, asked))
 }
 
-async fn ask(socket: &Path, request: Builder, body: Bytes) -> anyhow::Result<AdminAnswer> {
-    let request = request.header("host", "relayd").body(Full::new(body))?;
+async fn within_deadline(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<AdminAnswer> {
     let answer = tokio::time::timeout(DEADLINE, send(socket, request)).await;
     answer.with_context(|| {
         let (socket, seconds) = (socket.display(), DEADLINE.as_secs());
@@ -61,13 +75,15 @@ async fn send(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<Ad
     let driver = tokio::spawn(connection);
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let totals = response.headers().get(TOTALS).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let totals = header(TOTALS);
+    let retry_after = header(RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse().ok());
     let body = response.into_body().collect().await?.to_bytes();
     driver.abort();
     if status != StatusCode::OK {
         let problem = serde_json::from_slice::<Problem>(&body).map(|problem| problem.error);
         let another = || format!("no reason given; is relayd at {} of another version?", socket.display());
-        bail!("the daemon answers {status}: {}", problem.unwrap_or_else(|_| another()));
+        bail!(Refused { status, retry_after, error: problem.unwrap_or_else(|_| another()) });
     }
     Ok(AdminAnswer { body, totals })
 }

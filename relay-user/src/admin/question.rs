@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use hyper::Method;
 use serde::de::DeserializeOwned;
 
+use super::ask::{AdminAnswer, request};
 use super::filter::Filter;
 use super::list::{ClientTotals, SessionTotals};
 use super::view::{ClientView, SessionView, Status, Xdp};
-use super::{ask, list, print, socket};
+use super::{list, print, socket};
 use crate::cli::{Admin, Command, Switch};
 use crate::fastpath::{ROOT, inspect};
 
@@ -83,7 +85,7 @@ fn listed<T: DeserializeOwned, S: DeserializeOwned>(
 fn switch(state: Switch, admin_socket: Option<PathBuf>) -> anyhow::Result<String> {
     let socket = admin_socket.map_or_else(socket::default_path, Ok)?;
     let enabled = state == Switch::On;
-    let answer = block_on(ask::put(&socket, "/v1/xdp", format!("{{\"enabled\":{enabled}}}")))?;
+    let answer = request(&socket, Method::PUT, "/v1/xdp", Some(format!("{{\"enabled\":{enabled}}}")))?;
     Ok(print::switched(&parse::<Xdp>(&answer.body)?))
 }
 
@@ -98,21 +100,16 @@ fn only(filter: Option<&str>) -> anyhow::Result<inspect::Only> {
     }
 }
 
-fn get(admin: &Admin, path: &str) -> anyhow::Result<ask::AdminAnswer> {
+fn get(admin: &Admin, path: &str) -> anyhow::Result<AdminAnswer> {
     let socket = admin.admin_socket.clone().map_or_else(socket::default_path, Ok)?;
-    block_on(ask::get(&socket, path))
+    request(&socket, Method::GET, path, None)
 }
 
-fn raw(answer: &ask::AdminAnswer) -> String {
+fn raw(answer: &AdminAnswer) -> String {
     String::from_utf8_lossy(&answer.body).into_owned() + "\n"
 }
 
 fn parse<T: DeserializeOwned>(json: &[u8]) -> anyhow::Result<T> {
     let remedy = "the daemon's answer is of another version; ask with the relayd it was started from";
     serde_json::from_slice(json).context(remedy)
-}
-
-fn block_on<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start to ask")?.block_on(asked)
 }

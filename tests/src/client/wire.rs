@@ -10,18 +10,20 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use relay_common::{
-    derp::{PROTOCOL_VERSION, deframer::Deframer, frame::Header, limits},
+    derp::{deframer::Deframer, limits},
     key::NodePublic,
 };
 use rustls::{ClientConnection, StreamOwned, pki_types::ServerName, version};
 
-use super::{DEADLINE, Dial, Transport, forger::Forger, tls};
+use super::{
+    DEADLINE, Dial, Transport,
+    forger::Forger,
+    login::{Frame, LoginStream},
+    tls,
+};
 
 /// Longest HTTP head of a relay's answer.
 const MAX_HEAD: usize = 4096;
-
-/// A received frame.
-pub type Frame = (Header, Vec<u8>);
 
 /// A connection to a relay.
 #[derive(Debug)]
@@ -45,6 +47,20 @@ enum Got {
     Bytes(usize),
     Closed,
     Nothing,
+}
+
+impl LoginStream for Wire {
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write(bytes)
+    }
+
+    fn head(&mut self) -> Result<String> {
+        self.http_head()
+    }
+
+    fn frame(&mut self) -> Result<Frame> {
+        Wire::frame(self)
+    }
 }
 
 impl Wire {
@@ -111,19 +127,6 @@ impl Wire {
     pub fn into_forger(self) -> Result<Forger> {
         let Stream::Tls(tls) = self.stream else { bail!("no TLS, no records") };
         Forger::new(tls.sock, tls.conn.dangerous_extract_secrets()?)
-    }
-
-    /// Reads the answer to the upgrade request, which must equal upstream's; returns the key in it.
-    pub fn upgrade_answer(&mut self) -> Result<NodePublic> {
-        let head = self.http_head()?;
-        let digits = head
-            .strip_prefix("HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n")
-            .and_then(|rest| {
-                rest.strip_prefix(&format!("Derp-Version: {PROTOCOL_VERSION}\r\nDerp-Public-Key: "))
-            })
-            .and_then(|rest| rest.strip_suffix("\r\n\r\n"))
-            .with_context(|| format!("not the upgrade answer: {head:?}"))?;
-        Ok(format!("{}{digits}", NodePublic::PREFIX).parse()?)
     }
 
     /// Reads an HTTP head; the bytes behind it remain for the frames or [`Self::http_body`].

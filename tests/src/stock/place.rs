@@ -9,7 +9,6 @@
 //! Isolated ports of a bridge pass frames only to the bridge's own host, so all traffic between two nodes
 //! goes through the relay.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
@@ -85,13 +84,13 @@ impl Place {
     }
 
     fn new() -> Result<Self> {
-        let relay = dual_stack("stock")?;
+        let relay = Netns::dual_stack("stock")?;
         relay.ip(&["link", "add", "br0", "type", "bridge"])?;
         relay.ip(&["link", "set", "br0", "up"])?;
         for address in Host::Dual.relay() {
             add_address(&relay, "br0", address)?;
         }
-        let hosts = [dual_stack("dual")?, dual_stack("ipv4")?, dual_stack("ipv6")?];
+        let hosts = [Netns::dual_stack("dual")?, Netns::dual_stack("ipv4")?, Netns::dual_stack("ipv6")?];
         for ((number, host), netns) in (0..).zip(Host::ALL).zip(&hosts) {
             let port = format!("p{number}");
             let mac = |side| [0x02, 0, 0, 0x77, side, number];
@@ -125,17 +124,6 @@ impl Place {
     pub(super) fn dir(&self) -> &Path {
         self.dir.path()
     }
-}
-
-/// A lab's namespace has no IPv6 by default.
-fn dual_stack(label: &str) -> Result<Netns> {
-    let netns = Netns::new(label)?;
-    netns.enter(|| {
-        ["default", "all"]
-            .iter()
-            .try_for_each(|which| fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "0"))
-    })??;
-    Ok(netns)
 }
 
 fn add_address(netns: &Netns, interface: &str, address: IpAddr) -> Result<()> {

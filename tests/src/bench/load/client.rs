@@ -1,16 +1,15 @@
 //! One DERP client: it blocks during login, and afterwards until its load makes the socket non-blocking.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::mem;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use relay_common::derp::{
-    HEADER_LEN, KEY_LEN, MAX_CLIENT_FRAME, MAX_PACKET, PING_LEN, PROTOCOL_VERSION,
-    frame::{FrameType, Header},
-    info::ClientInfo,
-    login::{client_info_frame, parse_server_key},
+    HEADER_LEN, KEY_LEN, MAX_CLIENT_FRAME, MAX_PACKET, PING_LEN,
+    frame::Header,
     message::{FromClient, FromServer},
 };
 use relay_common::key::{NodePrivate, NodePublic};
@@ -19,7 +18,7 @@ use rustls::ClientConfig;
 use super::Plan;
 use super::scan::{STAMP_LEN, Scanner, Stamp};
 use super::tls::{self, Tls};
-use crate::client::nonce;
+use crate::client::login::{self, Frame, LoginStream};
 
 /// A server that sends nothing for this long has failed.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -61,7 +60,7 @@ impl Dialer {
             wire: Wire { tcp, tls, tail: Vec::new(), unsent: Vec::new() },
             scanner,
         };
-        client.log_in(&key, self.plan.addr.to_string())?;
+        client.log_in(&key, self.plan.addr)?;
         Ok(client)
     }
 }
@@ -71,6 +70,34 @@ pub(super) struct Client {
     pub(super) key: NodePublic,
     pub(super) wire: Wire,
     scanner: Scanner,
+}
+
+/// A client that logs in.
+struct Login<'c> {
+    client: &'c mut Client,
+    /// Bytes that were read and not used yet.
+    got: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl LoginStream for Login<'_> {
+    fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.client.wire.send(bytes, &mut Vec::new())
+    }
+
+    fn head(&mut self) -> anyhow::Result<String> {
+        loop {
+            if let Some(at) = self.got.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                let rest = self.got.split_off(at + 4);
+                return Ok(String::from_utf8(mem::replace(&mut self.got, rest))?);
+            }
+            self.client.read_into(&mut self.got, &mut self.scratch).context("HTTP upgrade")?;
+        }
+    }
+
+    fn frame(&mut self) -> anyhow::Result<Frame> {
+        self.client.frame(&mut self.got, &mut self.scratch)
+    }
 }
 
 /// The connection that carries the frames.
@@ -85,41 +112,18 @@ pub(super) struct Wire {
 
 impl Client {
     /// The HTTP upgrade and DERP's greeting of a client that does not know the server's key yet.
-    fn log_in(&mut self, key: &NodePrivate, host: String) -> anyhow::Result<()> {
+    fn log_in(&mut self, key: &NodePrivate, addr: SocketAddr) -> anyhow::Result<()> {
         let mut scratch = vec![0; 16 * 1024];
         self.wire.handshake(&mut scratch).context("TLS handshake")?;
-        let request =
-            format!("GET /derp HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n");
-        self.wire.send(request.as_bytes(), &mut Vec::new())?;
-        let mut got = Vec::new();
-        let head = loop {
-            if let Some(at) = got.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break at + 4;
-            }
-            self.read_into(&mut got, &mut scratch).context("HTTP upgrade")?;
-        };
-        if !got.starts_with(b"HTTP/1.1 101 ") {
-            bail!("no upgrade: {}", String::from_utf8_lossy(&got[..head]));
-        }
-        got.drain(..head);
-        let (header, payload) = self.frame(&mut got, &mut scratch).context("server key")?;
-        let server = parse_server_key(header, &payload)?;
-        let info = ClientInfo { version: PROTOCOL_VERSION.into(), ..ClientInfo::default() };
-        let frame = client_info_frame(key, &server, &info, nonce()).context("the server's key is no key")?;
-        self.wire.send(&frame, &mut Vec::new())?;
-        let (header, _) = self.frame(&mut got, &mut scratch).context("server info")?;
-        if header.frame_type() != Some(FrameType::ServerInfo) {
-            bail!("frame {:#04x} instead of the server info", header.kind);
-        }
-        self.scanner.take(&got, |_| ())
+        let mut stream = Login { client: self, got: Vec::new(), scratch };
+        let server = login::greet(&mut stream, addr)?;
+        login::log_in(&mut stream, key, &server)?;
+        let Login { client, got, .. } = stream;
+        client.scanner.take(&got, |_| ())
     }
 
     /// The next frame, from the bytes in `got` and further reads.
-    pub(super) fn frame(
-        &mut self,
-        got: &mut Vec<u8>,
-        scratch: &mut [u8],
-    ) -> anyhow::Result<(Header, Vec<u8>)> {
+    pub(super) fn frame(&mut self, got: &mut Vec<u8>, scratch: &mut [u8]) -> anyhow::Result<Frame> {
         loop {
             if let Some(head) = got.first_chunk::<HEADER_LEN>() {
                 let header = Header::decode(head);
