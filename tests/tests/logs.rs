@@ -19,7 +19,7 @@ use relay_tests::{
     bare::{Bare, address, dial, plain, refused, tls},
     client::{
         Client, Start,
-        login::{nonce, request},
+        login::{nonce, request, upgraded},
         wire::Wire,
     },
     daemon::DERP_PORT,
@@ -144,7 +144,7 @@ fn what_a_client_says_is_not_repeated_whole() -> Result<()> {
     let key = NodePrivate::generate(&mut OsRng);
     let mut wire = Wire::connect(&dial(ip))?;
     wire.write(&request(dial(ip).addr, dial(ip).start == Start::Fast))?;
-    let server = wire.upgrade_answer()?;
+    let server = upgraded(&wire.http_head()?)?;
     let json = format!(r#"{{"version":"\u001b[31m\n{}"}}"#, "x".repeat(LONG_TEXT));
     let sealed = key.seal_to(&server, nonce(), json.as_bytes()).context("a secret")?;
     let len = key.public().as_bytes().len() + sealed.len();
