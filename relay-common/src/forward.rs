@@ -1,9 +1,9 @@
 //! The fast path's rules for a frame: classify it and, if it belongs to a bound session, rewrite its headers.
 //!
 //! The XDP program compiles these rules in; tests and fuzzers run them on the host. All checks come before
-//! the first write: [`classify`] only reads, and [`rewrite`] cannot fail. A frame that is not forwarded stays
-//! unchanged; the daemon gets it through its sockets and decides, unless the program drops it because its TTL
-//! would reach zero.
+//! the first write: [`classify()`] only reads, and [`rewrite()`] cannot fail. A frame that is not forwarded
+//! stays unchanged; the daemon gets it through its sockets and decides, unless the program drops it because
+//! its TTL would reach zero.
 //!
 //! The UDP payload with its Geneve header never changes: both legs of a session use the same VNI.
 

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `POST /v1/udp/endpoints` | a session for a pair of clients, as upstream's `ServerEndpoint` |
 //! | `GET /v1/status` | what the daemon is, and all counters |
-//! | `GET /v1/clients` | the connected DERP clients; `?filter=` and `?limit=` choose, see [`list`] |
+//! | `GET /v1/clients` | the connected DERP clients; `?filter=` and `?limit=` choose, see
+//! [`crate::admin::list`] |
 //! | `GET /v1/sessions` | the UDP sessions; likewise |
 //! | `PUT /v1/xdp` | turns the XDP program's forwarding on or off, `{"enabled":false}`; how it is now |
 

@@ -209,7 +209,7 @@ pub struct Serve {
     /// How the XDP program is attached: native, or generic where the driver cannot
     #[arg(long, value_enum, value_name = "MODE", default_value_t = XdpMode::Native, requires = "xdp")]
     pub xdp_mode: XdpMode,
-    /// Where the BPF maps are pinned; default: relayd/v<schema>/<udp port> in the BPF file system
+    /// Where the BPF maps are pinned; default: relayd/vSCHEMA/UDP-PORT in the BPF file system
     #[arg(long, value_name = "DIR", requires = "xdp")]
     pub bpf_dir: Option<PathBuf>,
     /// Connections that have not logged in, at most; 0: no limit; default: a quarter of the open files

@@ -1,8 +1,8 @@
 //! The fast path: the loader of the XDP program, and all data that the daemon exchanges with it.
 //!
 //! aya is named only below this module. The rest of the daemon sees a
-//! [`crate::route::session_map::SessionMap`] to write, counters to read, and [`nexthop`] for the next hops
-//! that a session's entry needs. This module decides nothing about sessions.
+//! [`crate::route::session_map::SessionMap`] to write, counters to read, and [`crate::fastpath::nexthop`] for
+//! the next hops that a session's entry needs. This module decides nothing about sessions.
 //!
 //! ```text
 //! start: object -> rights -> interface -> lock -> pins cleared -> load -> pin -> attach (bpf_link)

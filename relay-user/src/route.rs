@@ -1,7 +1,7 @@
 //! Finds where a packet goes: the client table, its two mirrors, and the look-ups for packets.
 //!
-//! [`Router`] owns the table's one mutex. A thread that changes the table writes the changes to both mirrors
-//! before it releases the mutex. Packets read the mirrors and never take the mutex.
+//! [`crate::route::Router`] owns the table's one mutex. A thread that changes the table writes the changes to
+//! both mirrors before it releases the mutex. Packets read the mirrors and never take the mutex.
 
 pub mod audit;
 pub mod cache;

@@ -5,8 +5,8 @@
 //!   upkeep ─► spread: how many are used ─────────────────► └─ moves, when that changes
 //! ```
 //! Each further worker makes every packet dearer: there are more wake-ups, with fewer packets each. So only
-//! as many workers are used as the load needs. The first worker also accepts. Work other than relaying that may
-//! take long runs on other threads: a packet never waits for a long task.
+//! as many workers are used as the load needs. The first worker also accepts. Work other than relaying that
+//! may take long runs on other threads: a packet never waits for a long task.
 
 pub mod pause;
 pub mod spread;

@@ -38,7 +38,8 @@ enum Verb {
     /// Prints what it installs and why, and does nothing if nothing is missing. On a machine without apt it
     /// lists what to install by hand and fails.
     Setup,
-    /// Build the XDP program, then the daemon with it embedded, into target/debug/relayd or target/release/relayd
+    /// Build the XDP program, then the daemon with it embedded, into target/debug/relayd or
+    /// target/release/relayd
     Build {
         /// Optimise
         #[arg(long)]

@@ -68,6 +68,13 @@ pub(crate) fn mutants(mutants: &Mutants) -> Result<()> {
     run.args(["--signal=INT", &format!("{}m", mutants.minutes)]).arg(program).arg("mutants");
     run.arg("--dir").arg(host::workspace()).arg("--output").arg(&out);
     run.args(["--timeout", &PATIENCE_S.to_string(), "--no-shuffle", "--colors", "never"]);
+    // The crate is compiled again for each mutant, and its unit tests are short.
+    for setting in ["opt-level=0", "debug=0"] {
+        run.args([
+            "--cargo-arg=--config".to_owned(),
+            format!("--cargo-arg=profile.dev.package.relay-user.{setting}"),
+        ]);
+    }
     run.args(files.iter().flat_map(|file| ["--file", file]));
     let status = process::status(run.args(["--", "--lib"]))?;
     let found = out.join("mutants.out");

@@ -1,6 +1,6 @@
 //! `relayd inspect`: prints the pinned maps by field name, without the daemon's help, whether it runs or not.
 //!
-//! This only reads, and only maps whose type and sizes are those compiled in ([`layout`]).
+//! This only reads, and only maps whose type and sizes are those compiled in (`layout`).
 
 mod alive;
 pub(super) mod layout;

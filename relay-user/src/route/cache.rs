@@ -152,4 +152,16 @@ mod tests {
         assert!((0..=255).all(|n| cache.lookup(&NodePublic::from_bytes([n; 32]), &router).is_none()));
         assert_eq!(cache.known.capacity(), 0);
     }
+    #[test]
+    fn those_who_stay_are_looked_through_only_when_their_number_has_doubled() {
+        let router = router();
+        let mut cache = Cache::default();
+        for n in 0..=2 * FIRST_PURGE {
+            let peer = login(&router, n as u64, n as u64);
+            assert!(cache.lookup(&peer.key, &router).is_some());
+            // The next size at which inactive peers are looked for tells when they were last looked for.
+            assert_eq!(cache.purge_at, n / FIRST_PURGE * 2 * FIRST_PURGE, "{n} known before");
+        }
+        assert_eq!(cache.known.len(), 2 * FIRST_PURGE + 1, "all stay");
+    }
 }

@@ -92,4 +92,22 @@ mod tests {
         let told = audiences.leave(key, Audience::default(), true);
         assert_eq!(told.iter().map(|peer| peer.id).collect::<Vec<_>>(), [stays.id]);
     }
+    #[test]
+    fn those_who_stay_are_all_told_and_looked_through_only_when_their_number_has_doubled() {
+        let key = NodePublic::from_bytes([7; 32]);
+        let stay: Vec<_> = (0..2 * FIRST_PURGE as u64).map(peer).collect();
+        let mut audience = Audience::default();
+        for (heard, peer) in (1..).zip(&stay) {
+            audience.add(peer);
+            // The next size at which dead entries are looked for tells when they were last looked for.
+            let at = heard / FIRST_PURGE * 2 * FIRST_PURGE;
+            assert_eq!(audience.purge_at, at, "{heard} receivers");
+        }
+        let mut told = Audiences::default().leave(key, audience, true);
+        told.sort_unstable_by_key(|peer| peer.id);
+        assert_eq!(
+            told.iter().map(|peer| peer.id).collect::<Vec<_>>(),
+            stay.iter().map(|peer| peer.id).collect::<Vec<_>>()
+        );
+    }
 }

@@ -17,7 +17,7 @@ thread_local! {
     static SIZES: RefCell<[Vec<Vec<u8>>; FITTING]> = const { RefCell::new([const { Vec::new() }; FITTING]) };
 }
 
-/// An empty buffer for `bytes` bytes. Its capacity is at most twice that, and at least [`MIN_FITTING`]. It is
+/// An empty buffer for `bytes` bytes. Its capacity is at most twice that, and at least `MIN_FITTING`. It is
 /// for bytes that may be held long, such as half a frame whose other half does not come.
 pub fn take(bytes: usize) -> Vec<u8> {
     let capacity = bytes.max(MIN_FITTING).next_power_of_two();
