@@ -61,10 +61,10 @@ impl<const WORDS: usize> Words<WORDS> {
     #[inline(always)]
     pub fn get<const AT: usize>(&self) -> u64 {
         const { assert!(AT < WORDS) };
-        // SAFETY: `words` got the slot from the kernel: it is never freed, is aligned to eight bytes, and holds
-        // `WORDS` words, of which this is one; any bits are a `u64`. Others may write it at the same time: the
-        // slot is no memory of Rust's, and a volatile access to a word is one instruction. (Relaxed atomics
-        // would say the same, but LLVM's BPF back end cannot compile an atomic load.)
+        // SAFETY: `words` got the slot from the kernel: it is never freed, is aligned to eight bytes, and has
+        // `WORDS` words, of which this is one; any bits are a `u64`. Others may write it meanwhile: the slot
+        // is no memory of Rust's, and a volatile access to a word is one instruction. (Relaxed atomics would say
+        // the same, but LLVM's BPF back end cannot compile an atomic load.)
         unsafe { self.0.cast::<u64>().add(AT).read_volatile() }
     }
 
@@ -76,8 +76,8 @@ impl<const WORDS: usize> Words<WORDS> {
         unsafe { self.0.cast::<u64>().add(AT).write_volatile(word) }
     }
 
-    /// Adds to the word at `AT`; returns what it was before. If two CPUs add to one word at once, one addition
-    /// may be lost; that costs less than a locked one for each packet.
+    /// Adds to the word at `AT`; returns what it was before. If two CPUs add to one word at once, one
+    /// addition may be lost; that costs less than a locked one for each packet.
     #[inline(always)]
     pub fn add<const AT: usize>(&self, more: u64) -> u64 {
         let before = self.get::<AT>();

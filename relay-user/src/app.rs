@@ -56,12 +56,14 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     let started_ns = clock::monotonic_ns();
     Limit::raise().context("cannot read the limit of open files (ulimit -n)")?;
     // The order of the start: first all checks that change nothing, then the sockets, which end with the
-    // process. Files are written and clients let in only when the operator's settings can cause no more
-    // errors.
+    // process. Files are written and clients let in only when no setting can cause an error any more; what
+    // can still fail is the machine: its disk, memory or threads.
     let plan = derp::judge(&serve)?;
     udp::judge(&serve)?;
     let key = ServerKey::judge(&serve)?;
     let count = serve.workers.map_or_else(default_workers, usize::from);
+    // Before anything is opened that a sudden end would leave behind.
+    let stopped = stopped()?;
     let pairs = udp::bind(&serve, count)?;
     let bound = derp::bind(&serve, &plan)?;
     let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
@@ -127,7 +129,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     tracing::info!(workers = pool.count(), key = %relay.public, "ready");
 
     let why = tokio::select! {
-        why = stopped() => why?,
+        why = stopped => why,
         // All these tasks run for ever; if one ended, the daemon would work only in part.
         ended = tasks.join_next() => match ended {
             Some(Err(error)) => bail!("a part of the daemon has failed ({error}); please report it with the log"),
@@ -164,9 +166,10 @@ fn admin_socket(serve: &Serve) -> anyhow::Result<Option<(PathBuf, UnixListener, 
 }
 
 /// SIGTERM and SIGINT end the daemon. derper without `-rate-config` dies of SIGHUP; relayd also ends, but
-/// cleanly, and not under `nohup`. As in Go's programs, SIGUSR1 and SIGUSR2 have no effect.
-async fn stopped() -> anyhow::Result<&'static str> {
-    let _user = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+/// cleanly, and not under `nohup`. As in Go's programs, SIGUSR1 and SIGUSR2 have no effect. A signal that
+/// comes before the future is polled is not lost.
+fn stopped() -> anyhow::Result<impl Future<Output = &'static str>> {
+    let user = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     let hup = SignalKind::hangup();
     let hup = if is_ignored(hup) { None } else { Some(signal(hup)?) };
     let mut term = signal(SignalKind::terminate())?;
@@ -177,10 +180,13 @@ async fn stopped() -> anyhow::Result<&'static str> {
             None => std::future::pending().await,
         }
     };
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-        _ = hung_up => "SIGHUP",
+    Ok(async move {
+        let _user = user;
+        tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+            _ = hung_up => "SIGHUP",
+        }
     })
 }
 

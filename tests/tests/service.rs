@@ -51,3 +51,14 @@ fn a_first_start_that_was_killed_between_key_and_certificate_is_gone_on_with() -
     ensure!(daemon.admin().status()?["certificate"]["state"] == "valid");
     Ok(())
 }
+
+#[test]
+fn a_signal_that_comes_as_soon_as_it_answers_ends_it_cleanly() -> Result<()> {
+    let (dir, ip) = (tempdir()?, address());
+    for start in 0..20 {
+        let daemon = Bare::logging(dir.path(), &plain(dir.path(), ip), "info")?;
+        ensure!(daemon.stop()?, "start {start}");
+        ensure!(!dir.path().join("admin.sock").exists(), "start {start}: the socket stays behind");
+    }
+    Ok(())
+}

@@ -4,6 +4,7 @@
 mod beside;
 mod floors;
 mod imports;
+mod licences;
 mod source;
 
 use std::{fs, path::Path};

@@ -65,7 +65,7 @@ pub enum LoginError {
     /// The first frame was not a ClientInfo.
     #[error("frame of type {0:#04x} instead of client info")]
     UnexpectedFrame(u8),
-    /// The key is zero or another key of small order.
+    /// The key is zero. (Other keys of small order open no box: [`LoginError::BadBox`].)
     #[error("client key is zero")]
     ZeroKey,
 }

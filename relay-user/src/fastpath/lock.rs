@@ -83,7 +83,8 @@ fn resolve(path: &Path) -> PathBuf {
     path
 }
 
-/// Distinct for distinct paths: letters, digits, dots and underscores stay, all other characters are escaped.
+/// Distinct for distinct paths: letters, digits, dots and underscores stay, a slash becomes a hyphen, all
+/// other bytes are escaped.
 fn lock_name(path: &Path) -> String {
     let mut name = String::from("bpf");
     for byte in path.as_os_str().as_bytes() {

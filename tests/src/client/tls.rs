@@ -1,4 +1,4 @@
-//! TLS of the test client: it accepts exactly one certificate.
+//! Which servers a client of the tests accepts: one, by its certificate, or all.
 //!
 //! The relay of a test has a self-signed certificate for an address, so the client pins its bytes. The client
 //! still verifies the handshake's signature, because the signature, not the chain, proves that the relay
@@ -11,7 +11,9 @@ use relay_common::key::NodePublic;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+    },
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 
@@ -36,7 +38,7 @@ impl Pinned {
     /// A TLS configuration that accepts this certificate and uses one version.
     pub(super) fn config(&self, version: &'static SupportedProtocolVersion) -> Result<Arc<ClientConfig>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Verifier { pinned: self.0.clone(), provider: Arc::clone(&provider) };
+        let verifier = Verifier { pinned: Some(self.0.clone()), provider: Arc::clone(&provider) };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])?
             .dangerous()
@@ -58,10 +60,28 @@ pub(super) fn meta_key(chain: &[CertificateDer<'_>]) -> Option<NodePublic> {
     format!("{}{digits}", NodePublic::PREFIX).parse().ok()
 }
 
+/// Accepts every server and verifies nothing: for a client that started its server, and should cost little.
+pub(crate) fn anyone() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Verifier { pinned: None, provider: Arc::new(aws_lc_rs::default_provider()) })
+}
+
 #[derive(Debug)]
 struct Verifier {
-    pinned: CertificateDer<'static>,
+    /// The only certificate that is accepted; `None`: any, without a look at the signature.
+    pinned: Option<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn signature(
+        &self,
+        verify: impl FnOnce(&WebPkiSupportedAlgorithms) -> Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match self.pinned {
+            Some(_) => verify(&self.provider.signature_verification_algorithms),
+            None => Ok(HandshakeSignatureValid::assertion()),
+        }
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -73,10 +93,9 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if *end_entity == self.pinned {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Error::General("not the pinned certificate".into()))
+        match &self.pinned {
+            Some(pinned) if pinned != end_entity => Err(Error::General("not the pinned certificate".into())),
+            _ => Ok(ServerCertVerified::assertion()),
         }
     }
 
@@ -86,8 +105,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        self.signature(|algorithms| verify_tls12_signature(message, certificate, signature, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -96,8 +114,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        self.signature(|algorithms| verify_tls13_signature(message, certificate, signature, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,4 +1,5 @@
-//! A row of the demo's closing table.
+//! A row of the demo's closing table: a rung is one of the ways of a packet through the relay, of which each
+//! is tried if the one above it cannot take the packet (`relay-user/docs/architecture.md`).
 
 use super::traffic::Traffic;
 

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use relay_user::transport::tls::cipher::{APPLICATION_DATA, Cipher, HEADER, OVERHEAD};
 use relay_user::transport::tls::handshake::Handshake;
 use relay_user::transport::tls::records::{Opened, RecordFault, Records};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::kernel::KernelConnection;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme, version};
+use rustls::{ClientConfig, ServerConfig, version};
 
 use super::script::Record;
+use crate::client::tls::anyone;
 
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
@@ -50,7 +50,7 @@ impl Configs {
             .with_protocol_versions(&[&version::TLS13])
             .expect("versions")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone))
+            .with_custom_certificate_verifier(anyone())
             .with_no_client_auth();
         client.enable_secret_extraction = true;
         Self { ours: Arc::new(ours), theirs: Arc::new(theirs), client: Arc::new(client) }
@@ -239,44 +239,5 @@ impl Side<Theirs> {
         let len = self.layer.0.seal(&mut self.data, text, &mut out, &mut replies).expect("sealed");
         replies.extend_from_slice(&out[..len]);
         self.read(&mut replies).0
-    }
-}
-
-/// A client that accepts every server, because the test makes both.
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
     }
 }

@@ -1,10 +1,12 @@
-//! Checks that clippy does not make: the documentation in the code, the fuzz targets, and the Go modules.
+//! Checks that clippy does not make: the documentation in the code, the dependencies, the fuzz targets, and
+//! the Go modules.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::licences;
 use crate::{cargo, host, process};
 
 /// The Go modules of the tests.
@@ -13,7 +15,11 @@ const GO_MODULES: &[&str] = &["tests/interop", "tests/stock"];
 /// Runs every check and says whether it passed.
 pub(super) fn checks() -> Result<Vec<(&'static str, bool)>> {
     let root = host::workspace();
-    let mut checks = vec![("cargo doc", documents()?), ("fuzz targets", fuzz_targets(&root)?)];
+    let mut checks = vec![
+        ("cargo doc", documents()?),
+        ("fuzz targets", fuzz_targets(&root)?),
+        ("dependencies", dependencies_fit(&root)?),
+    ];
     if host::find_program("go").is_none() {
         println!("lint: skipped gofmt and go vet: there is no Go on this machine");
     } else {
@@ -38,6 +44,13 @@ fn fuzz_targets(root: &Path) -> Result<bool> {
     let mut check = cargo::plain();
     check.current_dir(root.join("tests/fuzz")).args(["check", "--bins", "--target-dir"]);
     Ok(process::status(check.arg(host::target_dir().join("fuzz-check")))?.success())
+}
+
+/// Checks origin and licence of every dependency, also those of the fuzz targets.
+fn dependencies_fit(root: &Path) -> Result<bool> {
+    let complaints = [licences::complaints(root)?, licences::complaints(&root.join("tests/fuzz"))?].concat();
+    complaints.iter().for_each(|complaint| println!("{complaint}"));
+    Ok(complaints.is_empty())
 }
 
 fn go(module: &Path) -> Command {

@@ -13,8 +13,20 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("STUN", &["stun_"]),
     ("LOGINS", &["login"]),
     ("DERP DROPS", &["drop_"]),
-    ("DERP", &["packets_", "bytes_", "pings", "keepalives", "unknown_frames", "write_timeouts", "protocol_"]),
-    ("CONNECTIONS", &["accept", "http_", "tls_", "pending_"]),
+    (
+        "DERP",
+        &[
+            "packets_",
+            "bytes_",
+            "pings",
+            "keepalives",
+            "unknown_frames",
+            "write_timeouts",
+            "protocol_",
+            "queue_memory_",
+        ],
+    ),
+    ("CONNECTIONS", &["accept", "http_", "tls_", "refused_", "task_"]),
 ];
 
 /// The headings, in the order in which a packet meets the groups.
@@ -48,6 +60,11 @@ mod tests {
         let groups = groups(&counters, true);
         assert_eq!(groups.iter().map(|(_, counters)| counters.len()).sum::<usize>(), counters.len());
         assert!(GROUPS.iter().all(|(title, _)| ORDER.contains(title)));
+        let others: Vec<_> = counters.keys().filter(|label| group_of(label) == OTHER).collect();
+        assert!(others.is_empty(), "{others:?}");
+        for name in GROUPS.iter().flat_map(|(_, names)| *names) {
+            assert!(counters.keys().any(|label| label.starts_with(name)), "no counter begins with {name}");
+        }
         assert_eq!(group_of("udp_drop_short"), "UDP DROPS");
         assert_eq!(group_of("udp_forwarded"), "UDP RELAY");
         assert_eq!(group_of("something_new"), OTHER);
