@@ -63,8 +63,8 @@ impl<const WORDS: usize> Words<WORDS> {
         const { assert!(AT < WORDS) };
         // SAFETY: `words` got the slot from the kernel: it is never freed, is aligned to eight bytes, and has
         // `WORDS` words, of which this is one; any bits are a `u64`. Others may write it meanwhile: the slot
-        // is no memory of Rust's, and a volatile access to a word is one instruction. (Relaxed atomics would say
-        // the same, but LLVM's BPF back end cannot compile an atomic load.)
+        // is no memory of Rust's, and a volatile access to a word is one instruction. (Relaxed atomics would
+        // say the same, but LLVM's BPF back end cannot compile an atomic load.)
         unsafe { self.0.cast::<u64>().add(AT).read_volatile() }
     }
 
