@@ -32,7 +32,6 @@ pub mod checksum;
 pub mod datagram;
 pub mod eth;
 pub mod ipv4;
-pub mod ipv6;
 pub mod udp;
 
 use bytemuck::{Pod, Zeroable};

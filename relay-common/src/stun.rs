@@ -111,7 +111,8 @@ pub fn binding_response(tx: TxId, addr: SocketAddr, out: &mut [u8; MAX_RESPONSE_
     end
 }
 
-/// Makes the request of a Tailscale client, for probes and tests.
+/// Makes the request of a Tailscale client.
+#[cfg(any(test, feature = "testing"))]
 pub fn binding_request(tx: TxId) -> [u8; REQUEST_LEN] {
     let mut out = [0; REQUEST_LEN];
     put_header(&mut out, BINDING_REQUEST, (REQUEST_LEN - HEADER_LEN) as u16, tx);
@@ -123,7 +124,8 @@ pub fn binding_request(tx: TxId) -> [u8; REQUEST_LEN] {
     out
 }
 
-/// Parses a response, for probes and tests; an IPv4-mapped address becomes IPv4.
+/// Parses a response; an IPv4-mapped address becomes IPv4.
+#[cfg(any(test, feature = "testing"))]
 pub fn parse_binding_response(payload: &[u8]) -> Option<(TxId, SocketAddr)> {
     if !is_stun(payload) || !payload.starts_with(&BINDING_SUCCESS) {
         return None;

@@ -79,11 +79,13 @@ pub fn client(header: Header) -> Result<Disposition, FrameError> {
 
 fn within(header: Header, min: usize, max: usize) -> Result<(), FrameError> {
     let len = header.len as usize;
-    match () {
-        () if len < min => Err(FrameError { header, fault: HeaderFault::TooShort }),
-        () if len > max => Err(FrameError { header, fault: HeaderFault::TooLong }),
-        () => Ok(()),
+    if len < min {
+        return Err(FrameError { header, fault: HeaderFault::TooShort });
     }
+    if len > max {
+        return Err(FrameError { header, fault: HeaderFault::TooLong });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -76,11 +76,6 @@ impl ExpectInfo {
         Self { deadline_ns: now_ns.saturating_add(LOGIN_TIMEOUT_NS) }
     }
 
-    /// When the server closes the connection if the login is not done.
-    pub const fn deadline_ns(&self) -> u64 {
-        self.deadline_ns
-    }
-
     /// Fails after the deadline; the periodic check of silent connections calls it.
     ///
     /// # Errors

@@ -154,8 +154,6 @@ mod tests {
         let ba = b.shared(&a.public()).expect("an honest key");
         let sealed = ab.seal(&[9; NONCE_LEN], &[5; 74]);
         assert_eq!(ba.open(&[9; NONCE_LEN], &sealed), Some(vec![5; 74]));
-        assert_eq!(ba.open_array::<74>(&[9; NONCE_LEN], &sealed), Some([5; 74]));
-        assert_eq!(ba.open_array::<73>(&[9; NONCE_LEN], &sealed), None);
         assert_eq!(ba.open(&[8; NONCE_LEN], &sealed), None);
         assert_eq!(ba.open(&[9; NONCE_LEN], &sealed[..15]), None);
         assert_eq!(ba.open(&[9; NONCE_LEN], &[]), None);

@@ -28,13 +28,6 @@ impl DiscoShared {
         self.0.open_into(nonce, sealed, &mut plain)?;
         Some(plain)
     }
-
-    /// Like [`Self::open`] for a plaintext of exactly `N` bytes, without allocation.
-    pub fn open_array<const N: usize>(&self, nonce: &[u8; NONCE_LEN], sealed: &[u8]) -> Option<[u8; N]> {
-        let mut plain = [0; N];
-        self.0.open_into(nonce, sealed, &mut plain)?;
-        Some(plain)
-    }
 }
 
 /// The precomputed box between our node key and one peer's.

@@ -71,8 +71,9 @@ impl Datagram<'_> {
 pub fn fill_checksums(frame: &mut [u8]) {
     fill_ip_checksum(frame);
     let Some((headers, payload)) = split(frame) else { return };
-    headers.udp.checksum =
-        headers.udp.checksum_over(headers.ip.pseudo_header(headers.udp.length), payload).to_be_bytes();
+    let udp::UdpHeader { source_port, destination_port, length, .. } = headers.udp;
+    let sum = headers.ip.pseudo_header(length).with(source_port).with(destination_port).with(length);
+    headers.udp.checksum = checksum::never_zero(!sum.with_bytes(payload).fold()).to_be_bytes();
 }
 
 /// Computes and writes only the IP checksum, for frames whose UDP part is wrong on purpose.

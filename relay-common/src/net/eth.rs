@@ -4,8 +4,6 @@ use bytemuck::{Pod, Zeroable};
 
 /// `ethertype` of IPv4.
 pub const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-/// `ethertype` of IPv6.
-pub const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// Destination, source, type.
 #[repr(C)]

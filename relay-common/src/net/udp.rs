@@ -2,8 +2,6 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::checksum::{Sum, never_zero};
-
 /// Ports, length, checksum.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -23,16 +21,3 @@ header_view!(UdpHeader, 8);
 
 /// The `checksum` value of a sender that computed none (IPv4 only).
 pub const NO_CHECKSUM: [u8; 2] = [0, 0];
-
-impl UdpHeader {
-    /// Computes the checksum of this datagram in full, without the checksum field itself.
-    pub fn checksum_over(&self, pseudo_header: Sum, payload: &[u8]) -> u16 {
-        let sum = pseudo_header
-            .with(self.source_port)
-            .with(self.destination_port)
-            .with(self.length)
-            .with_bytes(payload)
-            .fold();
-        never_zero(!sum)
-    }
-}

@@ -99,7 +99,7 @@ impl ClientView {
             key: peer.key,
             remote: peer.remote,
             active: peer.is_active(),
-            preferred: peer.timers.preferred.load(Ordering::Relaxed) != 0,
+            preferred: peer.timers.preferred.load(Ordering::Relaxed),
             protocol: peer.about.protocol.to_owned(),
             app_name: peer.about.app_name.to_string(),
             connected_seconds: now_ms.saturating_sub(connected_ms) / 1000,

@@ -89,11 +89,6 @@ impl Filter {
         }
     }
 
-    /// Whether the filter lets everything through.
-    pub fn is_all(&self) -> bool {
-        *self == Self::All
-    }
-
     pub(super) fn client(&self, peer: &Peer) -> bool {
         let app = |name: &str| peer.about.app_name.to_lowercase().contains(name);
         match self {

@@ -164,7 +164,7 @@ impl Handler<'_> {
         }
         match FromClient::parse(header, payload)? {
             FromClient::NotePreferred(preferred) => {
-                self.me.timers.preferred.store(preferred.into(), Ordering::Relaxed);
+                self.me.timers.preferred.store(preferred, Ordering::Relaxed);
             }
             FromClient::Ping(data) => {
                 self.begun.tally.add(Counter::Pings, 1);

@@ -71,8 +71,8 @@ pub struct PeerTimers {
     pub blocked_since_ms: AtomicU64,
     /// CLOCK_MONOTONIC milliseconds of the login.
     pub connected_ms: AtomicU64,
-    /// Whether the client calls this relay its home; 0 or 1.
-    pub preferred: AtomicU32,
+    /// Whether the client calls this relay its home.
+    pub preferred: AtomicBool,
 }
 
 /// Why the relay ends a connection.

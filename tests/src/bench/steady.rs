@@ -24,7 +24,11 @@ use relay_user::route::sessions::Limits;
 use relay_user::transport::Stream;
 use relay_user::transport::plain::PlainStream;
 use relay_user::transport::tls::stream::TlsStream;
-use relay_user::transport::tls::{self, files, meta};
+use relay_user::transport::tls::{
+    self,
+    files::{self, CertificatePaths},
+    meta,
+};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use small_writes::SmallWrites;
 use tokio::runtime::{self, Runtime};
@@ -303,7 +307,7 @@ fn relay() -> Relay {
 fn identity(relay: &Relay) -> anyhow::Result<(Arc<ServerConfig>, Arc<ClientConfig>)> {
     let dir = tempfile::tempdir()?;
     let now = SystemTime::now();
-    let certificate = files::load_or_make(dir.path(), HOST, now.into())?;
+    let certificate = files::make(&CertificatePaths::new(dir.path(), HOST), HOST, now.into())?;
     let mut roots = RootCertStore::empty();
     certificate.chain.iter().try_for_each(|certificate| roots.add(certificate.clone()))?;
     let meta = meta::certificate(&relay.public, now.into())?;

@@ -78,7 +78,7 @@ fn the_known_bind_is_read_from_the_wire() {
     let envelope = Envelope::parse(packet).expect("disco");
     assert_eq!(*envelope.sender, private(0x01).public());
     let shared = private(0x41).shared(envelope.sender).expect("an honest key");
-    let plain = shared.open_array::<BIND_LEN>(envelope.nonce, envelope.sealed).expect("it opens");
+    let plain = shared.open(envelope.nonce, envelope.sealed).expect("it opens");
     assert_eq!(Bind::parse(&plain), Ok((BindKind::Bind, bind())));
     assert_eq!(shared.open(envelope.nonce, envelope.sealed).as_deref(), Some(&plain[..]));
 }

@@ -53,18 +53,6 @@ impl CertificatePaths {
     }
 }
 
-/// Loads `<dir>/<hostname>.crt` and `.key`. Makes them if neither exists and the host name is an address.
-///
-/// # Errors
-/// The message names the file, and the flag that led to it.
-pub fn load_or_make(dir: &Path, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
-    let files = CertificatePaths::new(dir, hostname);
-    match load(&files, hostname)? {
-        Some(mut certificate) => finish(&mut certificate).map(|()| certificate),
-        None => make(&files, hostname, now),
-    }
-}
-
 /// Loads a pair. Returns `None` if neither file exists and the host name is an address, so that a pair can be
 /// made. Writes nothing.
 ///
@@ -208,6 +196,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    /// What the daemon does at its start: loads the pair, or makes one if neither file exists.
+    fn load_or_make(dir: &Path, hostname: &str, now: OffsetDateTime) -> anyhow::Result<Certificate> {
+        let files = CertificatePaths::new(dir, hostname);
+        match load(&files, hostname)? {
+            Some(mut certificate) => finish(&mut certificate).map(|()| certificate),
+            None => make(&files, hostname, now),
+        }
+    }
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
