@@ -69,14 +69,11 @@ pub(crate) fn mutants(mutants: &Mutants) -> Result<()> {
     run.arg("--dir").arg(host::workspace()).arg("--output").arg(&out);
     run.args(["--timeout", &PATIENCE_S.to_string(), "--no-shuffle", "--colors", "never"]);
     // The crate is compiled again for each mutant, and its unit tests are short.
-    for setting in ["opt-level=0", "debug=0"] {
-        run.args([
-            "--cargo-arg=--config".to_owned(),
-            format!("--cargo-arg=profile.dev.package.relay-user.{setting}"),
-        ]);
+    run.arg("--cargo-arg=--lib");
+    for setting in ["relay-common.opt-level=0", "relay-user.opt-level=0", "relay-user.debug=0"] {
+        run.args(["--cargo-arg=--config".to_owned(), format!("--cargo-arg=profile.dev.package.{setting}")]);
     }
-    run.args(files.iter().flat_map(|file| ["--file", file]));
-    let status = process::status(run.args(["--", "--lib"]))?;
+    let status = process::status(run.args(files.iter().flat_map(|file| ["--file", file])))?;
     let found = out.join("mutants.out");
     let list = |name: &str| fs::read_to_string(found.join(name)).unwrap_or_default();
     let (caught, missed, hung) = (list("caught.txt"), list("missed.txt"), list("timeout.txt"));
