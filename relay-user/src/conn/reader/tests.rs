@@ -131,13 +131,15 @@ fn every_frame_of_a_read_is_counted_and_its_bytes_are_in_the_budget() {
 fn a_ping_is_answered_with_its_own_bytes_and_a_preference_is_noted() {
     let relay = relay();
     let mut a = Client::login(&relay, 1);
-    for preferred in [true, false] {
+    for (count, preferred) in [(1, true), (2, false)] {
         let mut read = Vec::new();
         FromClient::Ping(*b"12345678").encode(&mut read);
         FromClient::NotePreferred(preferred).encode(&mut read);
         a.reader.turn(&a.peer, &relay, || NOW_NS).feed(&read).expect("legal frames");
         assert_eq!(a.takes(), frame(FrameType::Pong as u8, b"12345678"));
         assert_eq!(a.peer.timers.preferred.load(Ordering::Relaxed), preferred);
+        // Whoever takes from the mailbox subtracts what it took.
+        assert_eq!(relay.budget.held(), count * (HEADER_LEN + PING_LEN) as u64);
     }
     assert_eq!(relay.counters.get(Counter::Pings), 2);
 }
