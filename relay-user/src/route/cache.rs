@@ -112,6 +112,7 @@ mod tests {
             }
         }
         assert_eq!(cache.known.len(), 250);
+        assert!(cache.displaced.is_none(), "all of them are still active");
     }
 
     #[test]
@@ -122,6 +123,7 @@ mod tests {
         for conn in 1..=2 {
             let peer = login(&router, conn, 7);
             assert_eq!(cache.lookup(&peer.key, &router).map(|found| found.id), Some(peer.id));
+            assert_eq!(cache.known.len(), 1, "the one before is no longer looked at");
             sent_to.push(peer);
         }
         let sender = login(&router, 3, 8);
