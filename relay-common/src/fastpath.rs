@@ -57,7 +57,7 @@ pub struct LegEntry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct SessionEntry {
-    /// Counts how often this VNI was installed, so that a reader can tell one binding from the next.
+    /// Counts the completed binds of the session, so that a reader can tell one binding from the next.
     pub generation: u64,
     /// CLOCK_MONOTONIC nanoseconds after which the program no longer forwards the session.
     pub expires_ns: u64,

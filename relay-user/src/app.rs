@@ -2,6 +2,7 @@
 
 mod derp;
 mod memory;
+mod stop;
 mod udp;
 
 use std::os::unix::net::UnixListener;
@@ -12,9 +13,9 @@ use anyhow::{Context, bail};
 use rand_core::OsRng;
 use relay_common::key::{DiscoPrivate, NodePrivate};
 use time::OffsetDateTime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use self::stop::Stop;
 use crate::admin::{self, Parts};
 use crate::cli::Serve;
 use crate::files::Limit;
@@ -63,7 +64,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     let key = ServerKey::judge(&serve)?;
     let count = serve.workers.map_or_else(default_workers, usize::from);
     // Before anything is opened that a sudden end would leave behind.
-    let stopped = stopped()?;
+    let stop = Stop::listen()?;
     let pairs = udp::bind(&serve, count)?;
     let bound = derp::bind(&serve, &plan)?;
     let mut fast = udp::fast_path(&serve, pairs.as_deref())?;
@@ -129,7 +130,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     tracing::info!(workers = pool.count(), key = %relay.public, "ready");
 
     let why = tokio::select! {
-        why = stopped => why,
+        why = stop.wait() => why,
         // All these tasks run for ever; if one ended, the daemon would work only in part.
         ended = tasks.join_next() => match ended {
             Some(Err(error)) => bail!("a part of the daemon has failed ({error}); please report it with the log"),
@@ -163,39 +164,6 @@ fn admin_socket(serve: &Serve) -> anyhow::Result<Option<(PathBuf, UnixListener, 
          makes a place)"
     );
     Ok(None)
-}
-
-/// SIGTERM and SIGINT end the daemon. derper without `-rate-config` dies of SIGHUP; relayd also ends, but
-/// cleanly, and not under `nohup`. As in Go's programs, SIGUSR1 and SIGUSR2 have no effect. A signal that
-/// comes before the future is polled is not lost.
-fn stopped() -> anyhow::Result<impl Future<Output = &'static str>> {
-    let user = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
-    let hup = SignalKind::hangup();
-    let hup = if is_ignored(hup) { None } else { Some(signal(hup)?) };
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    let hung_up = async {
-        match hup {
-            Some(mut hup) => hup.recv().await,
-            None => std::future::pending().await,
-        }
-    };
-    Ok(async move {
-        let _user = user;
-        tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = int.recv() => "SIGINT",
-            _ = hung_up => "SIGHUP",
-        }
-    })
-}
-
-/// Whether this process was started with the signal ignored (proc(5): the mask `SigIgn`).
-fn is_ignored(signal: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal.as_raw_value() - 1) & 1 == 1
 }
 
 /// The server's key, or the path where a new key must be written.

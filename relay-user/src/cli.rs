@@ -154,7 +154,7 @@ pub enum TlsRecords {
 /// Flags of the daemon.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
-    /// Development: plain TCP on :3340 unless -a is given, a fresh key each time
+    /// Development: plain TCP on :3340 unless -a is given, a fresh key each time unless -c is
     #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
         default_missing_value = "true", require_equals = true, value_parser = value::boolean)]
     pub dev: bool,

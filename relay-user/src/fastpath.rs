@@ -1,6 +1,6 @@
 //! The fast path: the loader of the XDP program, and all data that the daemon exchanges with it.
 //!
-//! aya is named only below this module. The rest of the daemon sees a
+//! aya is used only below this module. The rest of the daemon sees a
 //! [`crate::route::session_map::SessionMap`] to write, counters to read, and [`crate::fastpath::nexthop`] for
 //! the next hops that a session's entry needs. This module decides nothing about sessions.
 //!

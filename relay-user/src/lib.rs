@@ -11,8 +11,9 @@
 //!       +- udp/  (slow path: STUN, bind, data) ----------+
 //!                        control only:  table -> mirrors:  route/ (in-process map)  and  fastpath/ (BPF map)
 //! ```
-//! The client table is the authority; packets read its mirrors and never take its lock. The modules below are
-//! ordered by layer: each module uses only modules of lower layers, which `cargo xtask lint` checks.
+//! The client table is the authority; packets read its mirrors and do not wait for its lock. The modules
+//! below are ordered by layer: each module uses only modules of lower layers, which `cargo xtask lint`
+//! checks.
 //! `docs/architecture.md` has the laws, and says where to make which change.
 
 #![deny(unsafe_code)]

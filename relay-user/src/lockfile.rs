@@ -26,6 +26,9 @@ impl Drop for Lock {
         if is_named(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
+        // A child that was just forked may have the file open until it runs its program, and with it the
+        // lock.
+        let _ = self.file.unlock();
     }
 }
 

@@ -1,4 +1,4 @@
-//! The log: its contents and the form of its lines. The daemon's work never depends on the log.
+//! The log: its contents and the form of its lines. The daemon's work does not depend on the log.
 //!
 //! A separate thread writes the lines: no packet waits for a terminal or a full pipe. If the log cannot be
 //! written, or nobody reads it, only lines are lost.
@@ -8,7 +8,9 @@ pub mod filter;
 mod text;
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -21,6 +23,9 @@ pub use self::text::brief;
 
 /// Lines that may wait to be written; more are dropped.
 const WAITING_LINES: usize = 4096;
+
+/// How long the end of the process waits for the reader of its last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The running log. Dropping it writes the waiting lines, as far as they are read.
 #[must_use = "the log ends when this is dropped"]
@@ -73,7 +78,19 @@ impl Drop for Log {
     }
 }
 
-/// Writes a text to standard error that is not part of the log. A failure to write is ignored.
+/// Writes a text to standard error that is not part of the log. A failure to write is ignored, and if nobody
+/// reads it for a second, it is left unwritten.
 pub fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "relayd: {text}");
+    let line = format!("relayd: {text}\n");
+    let (said, heard) = mpsc::channel();
+    let own = line.clone();
+    let writer = thread::Builder::new().spawn(move || {
+        let _ = io::stderr().write_all(own.as_bytes());
+        let _ = said.send(());
+    });
+    match writer {
+        Ok(_) => drop(heard.recv_timeout(LAST_WORDS)),
+        // That there are no threads left may be just what has to be said.
+        Err(_) => drop(io::stderr().write_all(line.as_bytes())),
+    }
 }

@@ -1,7 +1,8 @@
 //! Finds where a packet goes: the client table, its two mirrors, and the look-ups for packets.
 //!
 //! [`crate::route::Router`] owns the table's one mutex. A thread that changes the table writes the changes to
-//! both mirrors before it releases the mutex. Packets read the mirrors and never take the mutex.
+//! both mirrors before it releases the mutex. Packets read the mirrors and do not take the mutex, with one
+//! exception: a frame of a connection that shares its key is an event for the table.
 
 pub mod audit;
 pub mod cache;

@@ -61,7 +61,7 @@ impl Bare {
         Ok(Self { process, admin })
     }
 
-    /// Starts a daemon with plain DERP that logs to the file `log` in `dir`.
+    /// Starts a daemon that logs to the file `log` in `dir`.
     pub fn logging<A: AsRef<OsStr>>(dir: &Path, args: &[A], log: &str) -> Result<Self> {
         let file = fs::File::options().create(true).append(true).open(dir.join("log"))?;
         Self::start(dir, args, log, file.into())

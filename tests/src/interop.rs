@@ -47,8 +47,8 @@ fn try_case(case: &str) -> anyhow::Result<Verdict> {
         Ok(server) => server,
         Err(reason) => return Ok(Verdict::Skipped(reason)),
     };
-    let site = JudgedRelay::shared(&server, judge).context("starting the relay to be judged")?;
+    let relay = JudgedRelay::shared(&server, judge).context("starting the relay to be judged")?;
     judge
-        .case(site.flags(), case, site.must_fail(case))
-        .with_context(|| format!("the relay's log ends:\n{}", site.log_tail()))
+        .case(relay.flags(), case, relay.must_fail(case))
+        .with_context(|| format!("the relay's log ends:\n{}", relay.log_tail()))
 }

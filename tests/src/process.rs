@@ -38,10 +38,11 @@ pub fn inside(netns: &str, program: &Path) -> Command {
     command
 }
 
-/// Runs `command` to its end, within a minute.
+/// Runs `command` to its end, within a minute, in this process's directory and with its environment and the
+/// command's. A program that is missing ends with status 127.
 ///
 /// # Errors
-/// The command cannot be started.
+/// `timeout` cannot be started.
 pub fn run(command: &Command) -> Result<Output> {
     let mut bounded = Command::new("timeout");
     bounded.args(["-k", "2", BOUND]).arg(command.get_program()).args(command.get_args());
@@ -52,7 +53,7 @@ pub fn run(command: &Command) -> Result<Output> {
 /// Returns the standard output of `command`.
 ///
 /// # Errors
-/// The command cannot be started or does not succeed; the error has its output.
+/// The command does not succeed; the error has its output.
 pub fn stdout(command: &Command) -> Result<String> {
     let output = run(command)?;
     let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));

@@ -57,8 +57,8 @@ fn gos_spellings_are_taken_and_the_last_of_a_flag_counts() -> Result<()> {
     let (dir, ip) = (tempdir()?, address());
     let mut args = plain(dir.path(), ip);
     let more = [
-        "-dev=false",
         "-dev=T",
+        "-dev=false",
         "-stun=t",
         "-stun=0",
         "-hostname=a",
@@ -77,6 +77,10 @@ fn gos_spellings_are_taken_and_the_last_of_a_flag_counts() -> Result<()> {
     assert!(daemon.stop()?);
     let log = fs::read_to_string(dir.path().join("log"))?;
     assert!(!log.contains("STUN"), "the last -stun is false: {log}");
+    args.extend(["-stun=T", "-stun-port=0"].map(Into::into));
+    assert!(Bare::logging(dir.path(), &args, "info")?.stop()?);
+    let log = fs::read_to_string(dir.path().join("log"))?;
+    assert!(log.contains("what=STUN"), "the last -stun is true: {log}");
     Ok(())
 }
 

@@ -139,8 +139,10 @@ fn refuses_beyond(daemon: &Daemon, places: usize, counter: &str, flag: &str) -> 
         ensure!(Client::connect(&dial).is_err(), "there is no place");
         assert_eq!(daemon.counter(counter)?, refused);
     }
-    let warnings = daemon.log().lines().filter(|line| line.contains("WARN") && line.contains(flag)).count();
-    ensure!(warnings == 1, "one warning that names {flag}: {}", daemon.log());
+    let warnings =
+        || daemon.log().lines().filter(|line| line.contains("WARN") && line.contains(flag)).count();
+    until("a warning in the log, which has a thread of its own", || Ok(warnings() > 0))?;
+    ensure!(warnings() == 1, "one warning that names {flag}: {}", daemon.log());
     drop(idle);
     until("a new client to be served", || Ok(Client::connect(&dial).is_ok()))
 }

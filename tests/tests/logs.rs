@@ -63,6 +63,24 @@ fn a_log_that_nobody_takes_any_more_costs_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_log_that_lost_lines_and_stays_unread_does_not_hold_the_end_up() -> Result<()> {
+    let (dir, ip) = (tempdir()?, address());
+    let (reader, writer) = std::io::pipe()?;
+    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096))?;
+    let daemon = Bare::start(dir.path(), &plain(dir.path(), ip), "debug", writer.into())?;
+    until("lines to be lost", || {
+        for _ in 0..100 {
+            // Each bad request is a line.
+            TcpStream::connect(SocketAddr::new(ip, DERP_PORT))?.write_all(b"\0\x01\r\n\r\n")?;
+        }
+        Ok(daemon.admin().status()?["log_lines_dropped"].as_u64() > Some(0))
+    })?;
+    assert!(daemon.stop()?);
+    drop(reader);
+    Ok(())
+}
+
+#[test]
 fn a_log_that_nobody_reads_costs_nothing() -> Result<()> {
     let (dir, ip) = (tempdir()?, address());
     let (reader, writer) = std::io::pipe()?;

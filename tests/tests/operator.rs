@@ -108,6 +108,9 @@ fn what_cannot_be_asked_is_said_with_the_remedy() -> Result<()> {
     daemon.kill()?;
     let dead = ask(&daemon, &["status"]).expect_err("nobody there").to_string();
     assert!(dead.contains("killed") && dead.contains("start it again"), "{dead}");
+    let file = ["status", "--admin-socket", "/proc/version"];
+    let file = run_relayd(&file).expect_err("a file").to_string();
+    assert!(file.contains("not a socket") && file.contains("--admin-socket"), "{file}");
     let absent = run_relayd(&["status", "--admin-socket", "/nonexistent/admin.sock"]).expect_err("absent");
     assert!(absent.to_string().contains("no relayd runs"), "{absent}");
     Ok(())

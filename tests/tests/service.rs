@@ -1,7 +1,7 @@
 //! relayd in place of derper: as a service without a directory for an admin socket, under `nohup`, and after
 //! an interrupted start.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::process::ExitStatusExt as _, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
@@ -9,7 +9,9 @@ use relay_tests::{
     bare::{Bare, address, dial, plain, tls},
     client::Client,
     daemon::binary,
-    process::{PATIENCE, Process},
+    lab::Netns,
+    process::{PATIENCE, Process, inside},
+    skip, topology,
 };
 use tempfile::tempdir;
 
@@ -60,5 +62,36 @@ fn a_signal_that_comes_as_soon_as_it_answers_ends_it_cleanly() -> Result<()> {
         ensure!(daemon.stop()?, "start {start}");
         ensure!(!dir.path().join("admin.sock").exists(), "start {start}: the socket stays behind");
     }
+    Ok(())
+}
+
+/// Starts a daemon that finds no BPF file system, and the lock for mounting one held: by its own process,
+/// which
+/// `flock` has become.
+const HELD_LOCK: &str = r#"
+mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /sys/fs/bpf && mkdir -m 700 /run/relayd || exit 77
+exec flock --no-fork /run/relayd/bpffs.lock "$@"
+"#;
+
+#[test]
+fn a_signal_ends_a_start_that_waits_for_somebody() -> Result<()> {
+    const NAME: &str = "a_signal_ends_a_start_that_waits_for_somebody";
+    if let Err(reason) = topology::objects() {
+        skip(NAME, &reason);
+        return Ok(());
+    }
+    let (dir, netns) = (tempdir()?, Netns::new("held")?);
+    let mut command = inside(netns.name(), Path::new("unshare"));
+    command.args(["--mount", "sh", "-c", HELD_LOCK, "sh"]).arg(binary()?);
+    command.args(plain(dir.path(), [127, 0, 0, 1].into()));
+    command.args(["--relay-server-port=0", "--xdp=lo", "--xdp-mode=generic"]);
+    let mut daemon = Process::start(command, &dir.path().join("log"))?;
+    daemon.wait("the daemon to hear signals", PATIENCE, |daemon| {
+        let tasks = procfs::process::Process::new(daemon.pid().cast_signed())?.tasks()?;
+        let mut names = tasks.filter_map(|task| Some(task.ok()?.stat().ok()?.comm));
+        Ok(names.any(|name| name == "relayd-signals").then_some(()))
+    })?;
+    let ended = daemon.stop()?;
+    ensure!(ended.signal() == Some(Signal::SIGTERM as i32), "{ended}: {}", daemon.log());
     Ok(())
 }

@@ -60,6 +60,10 @@ fn complaints() -> Result<Vec<String>> {
         let mut up = Vec::new();
         if package == "relay-user" {
             up = floors::complaints(&imports);
+            let root = fs::read_to_string(root.join("relay-user/src/lib.rs"))?;
+            if root.lines().any(|line| line.contains("use ") && !line.trim_start().starts_with("//")) {
+                up.push("lib.rs passes names on, which hides who imports from whom".to_owned());
+            }
         }
         println!(
             "{package}: {} imports between files, {} between folders: {} circles, {} arrows up",

@@ -89,7 +89,7 @@ enum Verb {
     ///
     /// It uses cargo-mutants, and installs it into target/tools if it is missing.
     Mutants(mutants::Mutants),
-    /// Check formatting, clippy with warnings as errors, and the house rules about files
+    /// Check formatting, clippy and rustdoc, the house rules, dependencies, fuzz targets and Go modules
     Lint,
 }
 

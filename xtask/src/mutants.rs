@@ -1,7 +1,12 @@
 //! `cargo xtask mutants`: makes small changes in the critical code, one at a time, and runs the unit tests to
 //! see whether they notice.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -28,6 +33,14 @@ const GUARDED: &[&str] = &[
     "relay-user/src/transport/tls/records/*.rs",
     "relay-user/src/udp/relay.rs",
 ];
+
+/// The packages with critical files, and which of their tests are run. The rules for forwarding are tested
+/// from outside of their crate.
+const PACKAGES: [(&str, &str); 2] = [("relay-common", "--tests"), ("relay-user", "--lib")];
+
+/// Exit statuses of cargo-mutants that mean that it has tried mutants: all were caught, some survived, some
+/// hung. The last is that of `timeout` when the time was over.
+const ENDS: [i32; 4] = [0, 2, 3, 124];
 
 /// Seconds after which a test that hangs counts as having noticed the mutant.
 const PATIENCE_S: u32 = 60;
@@ -60,29 +73,50 @@ pub(crate) fn mutants(mutants: &Mutants) -> Result<()> {
             return Ok(());
         }
     }
+    let end = Instant::now() + Duration::from_secs(60 * u64::from(mutants.minutes));
+    let mut lists = [String::new(), String::new(), String::new()];
+    for (package, tests) in PACKAGES {
+        let own: Vec<_> = files.iter().filter(|file| file.starts_with(package)).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let found = run(package, tests, &own, end.saturating_duration_since(Instant::now()))?;
+        lists.iter_mut().zip(found).for_each(|(all, found)| all.push_str(&found));
+    }
+    if lists.iter().all(String::is_empty) {
+        bail!("no mutant was tried: no file of {} is named, or time was too short", PACKAGES[0].0);
+    }
+    let [caught, missed, hung] = &lists;
+    println!("\n{}", table(&[caught, missed, hung]));
+    println!("survivors:\n{missed}");
+    Ok(())
+}
+
+/// Runs cargo-mutants on files of one package; returns what was caught, missed, and hung, in lines.
+fn run(package: &str, tests: &str, files: &[&String], time: Duration) -> Result<[String; 3]> {
     let program = tools::MUTANTS.installed()?;
-    let out = host::target_dir().join("mutants");
+    let out = host::target_dir().join("mutants").join(package);
+    // The findings of an earlier run must not be taken for this one's.
+    if out.exists() {
+        fs::remove_dir_all(&out).with_context(|| format!("cannot remove {}", out.display()))?;
+    }
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let mut run = Command::new("timeout");
-    // After SIGINT, cargo-mutants still writes down its findings.
-    run.args(["--signal=INT", &format!("{}m", mutants.minutes)]).arg(program).arg("mutants");
-    run.arg("--dir").arg(host::workspace()).arg("--output").arg(&out);
+    // After SIGINT, cargo-mutants still writes down its findings. In the foreground, Ctrl-C reaches it too.
+    run.args(["--foreground", "--signal=INT", &format!("{}s", time.as_secs().max(1))]).arg(program);
+    run.args(["mutants", "--package", package, "--dir"]).arg(host::workspace()).arg("--output").arg(&out);
     run.args(["--timeout", &PATIENCE_S.to_string(), "--no-shuffle", "--colors", "never"]);
     // The crate is compiled again for each mutant, and its unit tests are short.
-    run.arg("--cargo-arg=--lib");
+    run.arg(format!("--cargo-arg={tests}"));
     for setting in ["relay-common.opt-level=0", "relay-user.opt-level=0", "relay-user.debug=0"] {
         run.args(["--cargo-arg=--config".to_owned(), format!("--cargo-arg=profile.dev.package.{setting}")]);
     }
     let status = process::status(run.args(files.iter().flat_map(|file| ["--file", file])))?;
-    let found = out.join("mutants.out");
-    let list = |name: &str| fs::read_to_string(found.join(name)).unwrap_or_default();
-    let (caught, missed, hung) = (list("caught.txt"), list("missed.txt"), list("timeout.txt"));
-    if [&caught, &missed, &hung].iter().all(|list| list.is_empty()) {
-        bail!("no mutant was tried: {status}; {} has the log", found.display());
+    if !status.code().is_some_and(|code| ENDS.contains(&code)) {
+        bail!("cargo-mutants failed ({status}); {} has its log", out.join("mutants.out").display());
     }
-    println!("\n{}", table(&[&caught, &missed, &hung]));
-    println!("survivors:\n{missed}");
-    Ok(())
+    let list = |name: &str| fs::read_to_string(out.join("mutants.out").join(name)).unwrap_or_default();
+    Ok([list("caught.txt"), list("missed.txt"), list("timeout.txt")])
 }
 
 /// A line for each file: how many mutants of it were noticed, survived, and hung.

@@ -22,7 +22,7 @@ use crate::route::vocabulary::Refusal;
 pub(crate) const RETRY_AFTER: u64 = 3;
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, expecting = "an object")]
 struct AllocateRequest {
     client_disco: [DiscoPublic; 2],
 }

@@ -1,6 +1,7 @@
 //! Asks a running daemon: one request over its admin socket.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ pub struct Refused {
 /// The answer to one request, with a body of JSON or none.
 ///
 /// # Errors
-/// No daemon serves the socket, or the daemon answers with an error, which is [`Refused`].
+/// No daemon serves the socket, none answers within 10 seconds, or the daemon answers with an error, which is
+/// [`Refused`].
 pub fn request(
     socket: &Path,
     method: Method,
@@ -71,9 +73,12 @@ async fn send(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<Ad
         let why = unreachable(socket, error.kind());
         anyhow::Error::new(error).context(why)
     })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let other =
+        || format!("{} (--admin-socket) does not answer as relayd does; whose is it?", socket.display());
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(other)?;
     let driver = tokio::spawn(connection);
-    let response = sender.send_request(request).await?;
+    let response = sender.send_request(request).await.with_context(other)?;
     let status = response.status();
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let totals = header(TOTALS);
@@ -95,6 +100,9 @@ fn unreachable(socket: &Path, kind: ErrorKind) -> String {
         ErrorKind::NotFound => format!(
             "no relayd runs with the admin socket {path}; start it, or name its socket with --admin-socket"
         ),
+        ErrorKind::ConnectionRefused if !is_socket(socket) => {
+            format!("{path} is not a socket; name relayd's with --admin-socket")
+        }
         ErrorKind::ConnectionRefused => format!(
             "nobody serves the admin socket {path} any more: relayd was killed or has crashed; start it again"
         ),
@@ -104,4 +112,8 @@ fn unreachable(socket: &Path, kind: ErrorKind) -> String {
         ),
         _ => format!("cannot ask relayd at the admin socket {path}; name its socket with --admin-socket"),
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -82,7 +82,7 @@ pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
             bail!("{} exists and is no socket; name another place with --admin-socket", path.display())
         }
         // The socket belongs to another program, or to a relayd from before the lock was introduced.
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(taken(path, None)),
+        Ok(_) if is_served(path) => return Err(taken(path, None)),
         Ok(_) => fs::remove_file(path).with_context(cannot)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(cannot),
@@ -90,6 +90,17 @@ pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
     let listener = listen(path).with_context(cannot)?;
     let meta = fs::symlink_metadata(path).with_context(cannot)?;
     Ok((listener, SocketFile { path: path.to_owned(), made: (meta.dev(), meta.ino()), _lock: lock }))
+}
+
+/// Whether a process listens on the socket, even one that accepts nothing. Does not wait.
+fn is_served(path: &Path) -> bool {
+    let connected = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)
+        .and_then(|socket| socket.connect(&SockAddr::unix(path)?));
+    match connected {
+        Ok(()) => true,
+        // As many connections wait as it lets wait.
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
 }
 
 /// Takes the lock beside the socket without waiting.
@@ -134,6 +145,8 @@ impl Drop for SocketFile {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::sync::Barrier;
+
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -184,6 +197,17 @@ mod tests {
         let _other = UnixListener::bind(&path).expect("bound");
         drop(bound);
         assert!(path.exists(), "it is somebody else's");
+    }
+
+    #[test]
+    fn a_socket_whose_owner_accepts_nothing_is_taken_at_once() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("admin.sock");
+        let owner = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        owner.bind(&SockAddr::unix(&path).expect("short")).expect("bound");
+        owner.listen(0).expect("listening");
+        let _waiting = UnixStream::connect(&path).expect("the only one that may wait");
+        assert!(bind(&path).expect_err("taken").is::<Taken>());
     }
 
     #[test]

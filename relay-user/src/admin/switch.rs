@@ -13,7 +13,7 @@ use super::{Failure, Parts};
 use crate::clock;
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct SwitchRequest {
     enabled: bool,
 }

@@ -29,8 +29,10 @@ pub enum Keepalive {
 /// A sentence for the command line.
 pub fn parse(text: &str) -> Result<Keepalive, String> {
     let (negative, size) = match text.strip_prefix('-') {
+        // A second sign is wrong, and the parser takes one.
+        Some(size) if size.starts_with('+') => return Err(duration::wrong(text)),
         Some(size) => (true, size),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
+        None => (false, text),
     };
     let idle = duration::parse(size).map_err(|_| duration::wrong(text))?;
     let rounded = Duration::from_secs(idle.as_secs() + u64::from(idle.subsec_nanos() > 0));
@@ -58,9 +60,12 @@ mod tests {
             ("32767s", after(32_767)),
             ("24h", Ok(Keepalive::System)),
             ("-1s", Ok(Keepalive::Off)),
+            ("+1s", after(1)),
         ] {
             assert_eq!(parse(text), expected, "{text}");
         }
-        assert!(parse("--1s").is_err() && parse("10").is_err());
+        assert!(
+            ["--1s", "-+1s", "++1s", "+-1s"].iter().all(|text| parse(text).is_err()) && parse("10").is_err()
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Keep-alives and write deadlines, for all connections in one pass.
 //!
-//! Upstream gives each connection a timer. Here a connection only keeps three numbers, which the sweep
-//! compares.
+//! Upstream gives each connection a timer. Here a connection only keeps two times, which the sweep
+//! compares with its own clock.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

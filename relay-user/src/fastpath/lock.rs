@@ -4,18 +4,23 @@
 //! process that can open a lock file can hold the lock, and so keep the daemon from starting.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::{
         ffi::OsStrExt as _,
         fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use nix::fcntl::{Flock, FlockArg};
-
 use crate::lockfile::{Lock, LockError, open};
+
+/// Maximum wait for another daemon that mounts the BPF file system.
+const MOUNT_PATIENCE: Duration = Duration::from_secs(5);
+/// Time between two tries.
+const MOUNT_POLL: Duration = Duration::from_millis(10);
 
 /// Takes the lock at `path` without waiting; makes its directory if needed.
 pub(super) fn take(path: &Path) -> Result<Lock, LockError> {
@@ -25,13 +30,32 @@ pub(super) fn take(path: &Path) -> Result<Lock, LockError> {
     Lock::take(path)
 }
 
-/// Waits for the lock that protects mounting the BPF file system. Without it, two daemons that both found it
-/// missing would mount one over the other's pins.
-pub(super) fn mount_lock() -> io::Result<Flock<File>> {
+/// Takes the lock that protects mounting the BPF file system; dropping the file releases it. Without it, two
+/// daemons that both found it missing would mount one over the other's pins. Its holders need microseconds,
+/// so whoever holds it for long is no daemon that starts.
+pub(super) fn mount_lock() -> io::Result<File> {
     let dir = runtime_dir()?;
     private_dir(&dir)?;
-    let file = open(&dir.join("bpffs.lock"))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    wait_for(&dir.join("bpffs.lock"), MOUNT_PATIENCE)
+}
+
+fn wait_for(path: &Path, patience: Duration) -> io::Result<File> {
+    let file = open(path)?;
+    let end = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(MOUNT_POLL),
+            Err(TryLockError::WouldBlock) => {
+                let path = path.display();
+                return Err(io::Error::other(format!(
+                    "another process has held {path} for more than {} s; end it (fuser {path} names it)",
+                    patience.as_secs()
+                )));
+            }
+        }
+    }
 }
 
 /// The lock file of a pin directory: in the runtime directory, named after the pin directory.
@@ -139,5 +163,16 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), &link).expect("link");
         assert!(private_dir(&link).expect_err("refused").to_string().contains("chmod"));
         private_dir(&dir.path().join("new/deep")).expect("made");
+    }
+
+    #[test]
+    fn who_holds_the_mount_lock_for_long_delays_a_start_only_so_long() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("bpffs.lock");
+        let held = wait_for(&path, Duration::ZERO).expect("free");
+        let error = wait_for(&path, Duration::ZERO).expect_err("held").to_string();
+        assert!(error.contains("bpffs.lock") && error.contains("end it"), "{error}");
+        drop(held);
+        wait_for(&path, Duration::from_secs(5)).expect("free again");
     }
 }

@@ -87,7 +87,7 @@ impl Chunk {
     }
 }
 
-/// Gives the buffer to the pool.
+/// Gives the buffer back to [`buffers`].
 impl Drop for Chunk {
     fn drop(&mut self) {
         buffers::put(std::mem::take(&mut self.buffer));

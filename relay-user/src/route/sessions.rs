@@ -114,7 +114,7 @@ impl Sessions {
         }
     }
 
-    /// Returns the pair's session; makes one if there is none.
+    /// Makes the pair's session if there is none.
     pub(super) fn allocate(
         &mut self,
         pair: [DiscoPublic; 2],

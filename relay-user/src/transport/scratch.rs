@@ -13,7 +13,7 @@ thread_local! {
     static GATHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends the worker's receive scratch, [`SCRATCH_BYTES`] long, to one read.
+/// Lends the worker's receive scratch, at least [`SCRATCH_BYTES`] long, to one read.
 pub fn for_reading<T>(f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     lend(&SCRATCH, |scratch| {
         scratch.resize(SCRATCH_BYTES.max(scratch.len()), 0);

@@ -1,9 +1,10 @@
 //! Facts about the machine, which a reader needs to judge a figure.
 
+use std::fs;
 use std::process::Command;
 use std::thread;
 
-use procfs::{CpuInfo, Current as _, LoadAverage, Meminfo, sys::kernel::Version as KernelVersion};
+use procfs::{CpuInfo, Current as _, LoadAverage, Meminfo};
 
 /// The report's facts about the machine: name and value.
 pub fn facts() -> Vec<(&'static str, String)> {
@@ -15,12 +16,7 @@ pub fn facts() -> Vec<(&'static str, String)> {
         ("processor", processor),
         ("cores", cores.to_string()),
         ("memory", memory.unwrap_or_default()),
-        (
-            "kernel",
-            KernelVersion::current()
-                .map(|it| format!("{}.{}.{}", it.major, it.minor, it.patch))
-                .unwrap_or_default(),
-        ),
+        ("kernel", fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()),
         ("rustc", output("rustc", &["--version"])),
         ("go", output("go", &["version"])),
     ];
@@ -30,7 +26,7 @@ pub fn facts() -> Vec<(&'static str, String)> {
 
 /// Load average of the last minute at the start of the run; it shows other work on the machine.
 pub fn load_average() -> Option<f64> {
-    LoadAverage::current().ok().map(|load| load.one.into())
+    LoadAverage::current().ok().map(|load| (f64::from(load.one) * 100.0).round() / 100.0)
 }
 
 fn output(program: &str, args: &[&str]) -> String {

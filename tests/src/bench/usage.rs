@@ -27,7 +27,7 @@ pub(super) fn own_cpu() -> anyhow::Result<Duration> {
 /// Time in which threads of a process were ready to run but had no core.
 ///
 /// # Errors
-/// There is no such process, or the kernel does not measure this.
+/// There is no such process.
 pub(super) fn queued(pid: u32) -> anyhow::Result<Duration> {
     let tasks = process(pid)?.tasks().context("the process is gone")?;
     // A thread may end during this loop.

@@ -50,7 +50,7 @@ impl Judge {
         Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
     }
 
-    /// A command that exits with success once every service of the site answers, or fails after 15 seconds.
+    /// A command that exits with success once every service of the relay answers, or fails after 15 seconds.
     pub(super) fn awaiting(&self, flags: &[String]) -> Command {
         let mut command = self.command();
         command.args(flags).args(["-await", "15s"]);

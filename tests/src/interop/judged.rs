@@ -1,7 +1,7 @@
 //! A relay to be judged on its own loopback ports, with every service that the judge can ask: DERP over TLS,
 //! a second relay without TLS, the plain HTTP companion, STUN, and the UDP relay behind the admin socket.
 //!
-//! All running cases share one site. Only the cases hold it (a `static` would never be dropped), so the last
+//! All running cases share one relay. Only the cases hold it (a `static` would never be dropped), so the last
 //! case that ends removes the processes and their files.
 
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
@@ -21,7 +21,7 @@ use crate::process::{Process, until};
 /// Cases that upstream fails because relayd is stricter on purpose; see the case's own comment.
 const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];
 
-/// Attempts to start a site: another process may take a port after it was chosen and before the relay binds
+/// Attempts to start a relay: another process may take a port after it was chosen and before the relay binds
 /// it.
 const START_ATTEMPTS: usize = 3;
 
@@ -63,25 +63,25 @@ pub struct JudgedRelay {
 }
 
 impl JudgedRelay {
-    /// The site that all running cases share; it is started if no case runs.
+    /// The relay that all running cases share; it is started if no case runs.
     pub(super) fn shared(server: &Server, judge: &Judge) -> anyhow::Result<Arc<JudgedRelay>> {
         static SHARED: Mutex<Result<Weak<JudgedRelay>, String>> = Mutex::new(Ok(Weak::new()));
         // A poisoned lock means that a start panicked; the next case may try again.
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         match &*shared {
             Ok(running) => {
-                if let Some(site) = running.upgrade() {
-                    return Ok(site);
+                if let Some(relay) = running.upgrade() {
+                    return Ok(relay);
                 }
             }
-            // If the site did not start for one case, it would not start for forty more.
+            // If the relay did not start for one case, it would not start for forty more.
             Err(reason) => bail!("{reason}"),
         }
         match JudgedRelay::start(server, judge) {
-            Ok(site) => {
-                let site = Arc::new(site);
-                *shared = Ok(Arc::downgrade(&site));
-                Ok(site)
+            Ok(relay) => {
+                let relay = Arc::new(relay);
+                *shared = Ok(Arc::downgrade(&relay));
+                Ok(relay)
             }
             Err(error) => {
                 *shared = Err(format!("{error:#}"));
@@ -94,7 +94,7 @@ impl JudgedRelay {
         let mut attempt = 1;
         loop {
             let error = match JudgedRelay::try_start(server, judge) {
-                Ok(site) => return Ok(site),
+                Ok(relay) => return Ok(relay),
                 Err(error) => error,
             };
             if attempt == START_ATTEMPTS {
@@ -121,37 +121,37 @@ impl JudgedRelay {
             Server::Relayd(_) => &[],
             Server::Upstream => STRICTER_THAN_UPSTREAM,
         };
-        // From here on, dropping the site cleans up everything that was started.
-        let mut site = JudgedRelay { processes: Vec::new(), dir, flags, must_fail };
+        // From here on, dropping the relay cleans up everything that was started.
+        let mut relay = JudgedRelay { processes: Vec::new(), dir, flags, must_fail };
         match server {
             Server::Relayd(program) => {
-                let mut relayd = site.tls(program, &ports);
+                let mut relayd = relay.tls(program, &ports);
                 relayd.arg("--admin-socket").arg(&socket);
                 relayd.args(["--relay-server-port", &ports.relay.to_string()]);
                 relayd.args(["--relay-server-static-endpoints", &ports.relay_endpoints()]);
-                site.run(relayd)?;
-                let mut plain = site.plain(program, &ports);
-                plain.arg("--admin-socket").arg(site.dir.path().join("plain.sock"));
-                site.run(plain)?;
+                relay.run(relayd)?;
+                let mut plain = relay.plain(program, &ports);
+                plain.arg("--admin-socket").arg(relay.dir.path().join("plain.sock"));
+                relay.run(plain)?;
             }
             Server::Upstream => {
                 let derper = build_package("tailscale.com/cmd/derper")?;
-                let mut tls = site.tls(&derper, &ports);
+                let mut tls = relay.tls(&derper, &ports);
                 // Upstream's queue of 32 packets per client is smaller than the judge's window.
                 tls.env("TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH", "256");
-                site.run(tls)?;
-                site.run(site.plain(&derper, &ports))?;
+                relay.run(tls)?;
+                relay.run(relay.plain(&derper, &ports))?;
                 let mut udp = judge.command();
                 udp.arg("-admin-socket").arg(&socket).args(["-serve-udp-double", &ports.relay_endpoints()]);
-                site.run(udp)?;
+                relay.run(udp)?;
             }
         }
-        let answered = site.await_services(judge);
-        answered.with_context(|| format!("the relay's log ends:\n{}", site.log_tail()))?;
-        Ok(site)
+        let answered = relay.await_services(judge);
+        answered.with_context(|| format!("the relay's log ends:\n{}", relay.log_tail()))?;
+        Ok(relay)
     }
 
-    /// Returns once every service answers; fails at once if a process of the site has ended.
+    /// Returns once every service answers; fails at once if a process of the relay has ended.
     fn await_services(&mut self, judge: &Judge) -> anyhow::Result<()> {
         let mut awaiting = Process::start(judge.awaiting(&self.flags), &self.dir.path().join("await.log"))?;
         let mut all_answer = false;
@@ -195,7 +195,7 @@ impl JudgedRelay {
         Ok(())
     }
 
-    /// The judge's flags that name this site's services.
+    /// The judge's flags that name this relay's services.
     pub(super) fn flags(&self) -> &[String] {
         &self.flags
     }
@@ -205,7 +205,7 @@ impl JudgedRelay {
         self.must_fail.contains(&case)
     }
 
-    /// The last log lines of the site's processes, which share one file.
+    /// The last log lines of the relay's processes, which share one file.
     pub(super) fn log_tail(&self) -> String {
         self.processes.first().map(Process::log_tail).unwrap_or_default()
     }

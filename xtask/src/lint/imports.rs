@@ -1,5 +1,7 @@
 //! The imports between a package's files. A parser reads them, so that a comment or string is not taken for
-//! an import. It does not see paths inside macro calls.
+//! an import. Not seen: paths inside macros, the files of `bin/`, and what a folder's head file passes on
+//! with
+//! `pub use` (that is an import from the head).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +41,12 @@ impl Imports {
         let is_test = |module: &Module| tests.iter().any(|test| module.starts_with(test));
         let known: BTreeSet<&Module> = parsed.keys().copied().filter(|module| !is_test(module)).collect();
         let imports = known.iter().map(|module| {
-            let mut seen = Seen { own, module, found: BTreeSet::new() };
+            let children = parsed[module].items.iter().filter_map(|item| match item {
+                Item::Mod(declared) if declared.content.is_none() => Some(declared.ident.to_string()),
+                _ => None,
+            });
+            let mut seen =
+                Seen { own, module, inline: 0, children: children.collect(), found: BTreeSet::new() };
             seen.visit_file(&parsed[module]);
             let from = seen.found.into_iter().filter_map(|path| file_of(path, &known));
             ((*module).clone(), from.filter(|from| from != *module).collect())
@@ -128,17 +135,32 @@ fn file_of(mut path: Module, known: &BTreeSet<&Module>) -> Option<Module> {
 struct Seen<'a> {
     own: &'a str,
     module: &'a Module,
+    /// Modules written out in the file, around what is looked at now.
+    inline: usize,
+    /// Modules that the file declares, which it may name without `self::`.
+    children: BTreeSet<String>,
     found: BTreeSet<Module>,
 }
 
 impl Seen<'_> {
     fn note(&mut self, segments: &[String]) {
         let mut rest = segments.iter();
+        // The modules around the path that have no file of their own.
+        let inline = || (0..self.inline).map(|_| String::new());
         let mut path = match rest.next().map(String::as_str) {
             Some("crate") => Vec::new(),
             Some(name) if name == self.own => Vec::new(),
-            Some("self") => self.module.clone(),
-            Some("super") => self.module[..self.module.len().saturating_sub(1)].to_vec(),
+            Some("self") => self.module.iter().cloned().chain(inline()).collect(),
+            Some("super") => {
+                let mut path: Module = self.module.iter().cloned().chain(inline()).collect();
+                path.pop();
+                path
+            }
+            Some(name) if self.inline == 0 && self.children.contains(name) && segments.len() > 1 => {
+                // The children of `main` and `lib` lie beside these.
+                let above = if self.module == &["main"] { &[] } else { &self.module[..] };
+                [above, &[name.to_owned()]].concat()
+            }
             _ => return,
         };
         for segment in rest {
@@ -169,7 +191,9 @@ impl Seen<'_> {
 impl<'ast> Visit<'ast> for Seen<'_> {
     fn visit_item_mod(&mut self, item: &'ast ItemMod) {
         if !is_for_tests(&item.attrs) {
+            self.inline += 1;
             syn::visit::visit_item_mod(self, item);
+            self.inline -= 1;
         }
     }
 
@@ -215,6 +239,15 @@ mod tests {
             ("c", "use std::fmt; use crate::missing;"),
         ]);
         assert_eq!(arrows(&seen), ["a -> b", "a -> c", "a::d -> a", "a::d -> b"]);
+        let seen = imports(&[
+            (
+                "a",
+                "mod d; use d::X; fn f() { d::g() } mod inner { use super::super::c; fn f() { super::h() } }",
+            ),
+            ("a::d", ""),
+            ("c", ""),
+        ]);
+        assert_eq!(arrows(&seen), ["a -> a::d", "a -> c"]);
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Records {
     /// Seals `plaintext` in full records into `out`; returns their length.
     ///
     /// # Errors
-    /// There is less room than [`Records::sealed_len`] says.
+    /// There is less room than [`Records::sealed_len`] says, or the keys cannot be updated.
     pub fn seal(&mut self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, Error> {
         let mut end = 0;
         if self.owes_update {
