@@ -141,3 +141,18 @@ impl Peer {
         self.shared.store(shared, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_told_why_it_must_end() {
+        let peer = Peer::new(NodePublic::from_bytes([1; 32]), ConnId(1), ([127, 0, 0, 1], 1).into());
+        assert_eq!(peer.ending(), None);
+        for why in [Ending::WriteTimeout, Ending::Shutdown, Ending::QueueMemory] {
+            peer.end(why);
+            assert_eq!(peer.ending(), Some(why));
+        }
+    }
+}

@@ -274,3 +274,28 @@ impl Sessions {
 fn sorted([a, b]: [DiscoPublic; 2]) -> [DiscoPublic; 2] {
     if a <= b { [a, b] } else { [b, a] }
 }
+
+#[cfg(test)]
+mod tests {
+    use relay_common::key::DiscoPrivate;
+
+    use super::*;
+
+    #[test]
+    fn behind_the_largest_vni_comes_the_first_one_that_is_free() {
+        let limits = Limits { max_sessions: 4, bind_lifetime_ns: 1, ..Limits::default() };
+        let mut sessions = Sessions::new(limits);
+        sessions.next_vni = 0xff_ffff;
+        let disco = |n: u8| DiscoPrivate::from_bytes([n; 32]).public();
+        let vnis = [1, 2, 3].map(|n| {
+            let pair = [disco(10), disco(n)];
+            sessions.allocate(pair, 0, &mut Vec::new()).expect("there is room");
+            sessions.of(pair).expect("allocated").vni
+        });
+        assert_eq!(vnis, [0xff_ffff, 1, 2]);
+        sessions.next_vni = 0xff_ffff;
+        let pair = [disco(10), disco(4)];
+        sessions.allocate(pair, 0, &mut Vec::new()).expect("there is room");
+        assert_eq!(sessions.of(pair).expect("allocated").vni, 3, "those before are taken");
+    }
+}

@@ -4,6 +4,7 @@ mod walk;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::Zeroable;
 use proptest::prelude::*;
@@ -50,15 +51,48 @@ impl SessionMap for Shared {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Login { conn: u64, key: u8 },
-    Frame { conn: u64 },
-    Leave { conn: u64 },
-    Allocate { a: u8, b: u8 },
-    Bind { nth: usize, leg: usize, handshake: u32 },
-    Answer { nth: usize, leg: usize, handshake: u32, port: u16 },
-    Hop { nth: usize, leg: usize, mac: Option<u8> },
-    Heard { nth: usize, leg: usize },
-    Wait { seconds: u64 },
+    Login {
+        conn: u64,
+        key: u8,
+    },
+    Frame {
+        conn: u64,
+    },
+    Leave {
+        conn: u64,
+    },
+    Allocate {
+        a: u8,
+        b: u8,
+    },
+    Bind {
+        nth: usize,
+        leg: usize,
+        handshake: u32,
+    },
+    Answer {
+        nth: usize,
+        leg: usize,
+        handshake: u32,
+        port: u16,
+    },
+    Hop {
+        nth: usize,
+        leg: usize,
+        mac: Option<u8>,
+    },
+    /// All steps that bring a session into the kernel, which single steps seldom do.
+    Up {
+        nth: usize,
+        port: u16,
+    },
+    Heard {
+        nth: usize,
+        leg: usize,
+    },
+    Wait {
+        seconds: u64,
+    },
     Sweep,
     Audit,
 }
@@ -76,6 +110,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(nth, leg, handshake, port)| Step::Answer { nth, leg, handshake, port }),
         6 => (nth.clone(), leg.clone(), prop::option::weighted(0.8, 1..3u8))
             .prop_map(|(nth, leg, mac)| Step::Hop { nth, leg, mac }),
+        4 => (nth.clone(), 1..4u16).prop_map(|(nth, port)| Step::Up { nth, port }),
         3 => (nth, leg).prop_map(|(nth, leg)| Step::Heard { nth, leg }),
         2 => (1..200u64).prop_map(|seconds| Step::Wait { seconds }),
         2 => Just(Step::Sweep),
@@ -204,6 +239,13 @@ impl Run {
                 self.router.next_hop(session.vni, leg, path, mac.map(hop), now_ns);
                 let stale = LegPath { remote: ([198, 51, 100, 1], 1).into(), ..path };
                 self.router.next_hop(session.vni, leg, stale, Some(hop(77)), now_ns);
+            }
+            Step::Up { nth, port } => {
+                for (leg, port) in [(0, port), (1, port + 4)] {
+                    self.step(Step::Bind { nth, leg, handshake: 1 });
+                    self.step(Step::Answer { nth, leg, handshake: 1, port });
+                    self.step(Step::Hop { nth, leg, mac: Some(1) });
+                }
             }
             Step::Heard { nth, leg } => {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
@@ -357,13 +399,8 @@ fn those_who_heard_from_a_key_are_told_when_its_last_connection_leaves() {
 
 #[test]
 fn an_install_that_failed_is_made_up_for_by_the_audit() {
-    let mut run = Run::new();
-    run.step(Step::Allocate { a: 0, b: 1 });
-    for leg in 0..2 {
-        run.step(Step::Bind { nth: 0, leg, handshake: 1 });
-        run.step(Step::Answer { nth: 0, leg, handshake: 1, port: leg as u16 + 1 });
-    }
-    run.step(Step::Hop { nth: 0, leg: 0, mac: Some(1) });
+    let mut run = up();
+    run.step(Step::Hop { nth: 0, leg: 1, mac: None });
     run.kernel.with(|map| map.fail_next = Some(MapError::Full));
     run.step(Step::Hop { nth: 0, leg: 1, mac: Some(1) });
     assert_eq!(run.router.kernel_health().failures, 1);
@@ -380,6 +417,48 @@ fn an_install_that_failed_is_made_up_for_by_the_audit() {
     run.check();
 }
 
+/// A run with one session, which is in the kernel.
+fn up() -> Run {
+    let mut run = Run::new();
+    run.step(Step::Allocate { a: 0, b: 1 });
+    run.step(Step::Up { nth: 0, port: 1 });
+    assert_eq!(run.kernel.with(|map| map.sessions.len()), 1);
+    run
+}
+
+#[test]
+fn a_session_lives_while_the_kernel_hears_both_legs_and_leaves_it_with_its_end() {
+    let mut run = up();
+    let slot = run.kernel.with(|map| map.sessions.values().next().expect("one").stats_slot);
+    let mut heard = SessionStats::zeroed();
+    run.now_ns += 200 * SECOND;
+    heard.legs.iter_mut().for_each(|leg| leg.last_seen_ns = run.now_ns);
+    run.kernel.with(|map| map.stats.insert(slot, heard));
+    run.now_ns += 200 * SECOND;
+    let now_ns = run.now_ns;
+    assert_eq!(run.router.sweep(|| now_ns), 0, "userspace alone has heard nothing for 400 s");
+    assert_eq!(run.router.sweep(|| now_ns + 101 * SECOND), 1);
+    assert_eq!(run.kernel.with(|map| map.sessions.len()), 0);
+}
+
+#[test]
+fn every_bind_and_every_session_has_a_number_of_its_own() {
+    let mut run = Run::new();
+    let mut last = 0;
+    for b in 1..4 {
+        run.step(Step::Allocate { a: 0, b });
+        let session = run.router.allocate([disco(0), disco(b)], side(), run.now_ns).expect("known");
+        assert_eq!((session.lamport_id, session.generation), (last + 1, 0));
+        last = session.lamport_id;
+    }
+    for generation in 1..4 {
+        run.step(Step::Bind { nth: 0, leg: 0, handshake: 1 });
+        run.step(Step::Answer { nth: 0, leg: 0, handshake: 1, port: 1 });
+        let session = run.router.allocate([disco(0), disco(1)], side(), run.now_ns).expect("known");
+        assert_eq!(session.generation, generation);
+    }
+}
+
 #[test]
 fn a_leg_was_last_heard_where_it_was_heard_later() {
     let mut run = Run::new();
@@ -389,6 +468,9 @@ fn a_leg_was_last_heard_where_it_was_heard_later() {
     route.side.counters[0].count(1, 5);
     route.side.counters[1].count(1, 9);
     assert_eq!(route.last_seen_ns(None), [5, 9]);
+    route.side.counters[0].count(20, 5);
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!((read(&route.side.counters[0].packets), read(&route.side.counters[0].bytes)), (2, 21));
     let mut kernel = SessionStats::zeroed();
     (kernel.legs[0].last_seen_ns, kernel.legs[1].last_seen_ns) = (7, 7);
     assert_eq!(route.last_seen_ns(Some(&kernel)), [7, 9]);
