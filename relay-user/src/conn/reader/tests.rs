@@ -104,6 +104,7 @@ fn every_frame_of_a_read_is_counted_and_its_bytes_are_in_the_budget() {
     FromClient::SendPacket { dest: &nobody, payload: &[2; 10] }.encode(&mut read);
     read.extend(frame(0x78, b""));
     read.extend(frame(0x79, &[0; 300]));
+    read.extend(frame(0x77, b"again"));
     FromClient::SendPacket { dest: &b.peer.key, payload: &[3; 50] }.encode(&mut read);
     // Cut anywhere, also within a skipped frame, the counts are the same.
     let (first, second) = read.split_at(150);
@@ -114,7 +115,7 @@ fn every_frame_of_a_read_is_counted_and_its_bytes_are_in_the_budget() {
     for (counter, expected) in [
         (Counter::PacketsReceived, 3),
         (Counter::BytesReceived, 160),
-        (Counter::UnknownFrames, 3),
+        (Counter::UnknownFrames, 4),
         (Counter::DropUnknownDest, 1),
         (Counter::Pings, 0),
     ] {
