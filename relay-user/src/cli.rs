@@ -4,6 +4,7 @@ pub mod address;
 pub mod derper;
 pub mod duration;
 pub mod keepalive;
+pub mod mesh_with;
 mod missing;
 pub mod parse;
 pub mod spelling;

@@ -31,6 +31,8 @@ pub mod listen;
 
 /// A client's connection, from login to goodbye.
 pub mod conn;
+/// Links to the other relays of the region.
+pub mod mesh;
 /// The UDP relay and STUN over sockets.
 pub mod udp;
 

@@ -18,14 +18,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
-use relay_common::derp::message::PeerGoneReason;
 use relay_common::key::NodePublic;
 
 pub use self::batch::Batch;
 use self::chunk::CHUNK_BYTES;
-pub use self::lane::{Count, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES};
+pub use self::lane::{
+    Count, LINK_LANE_BYTES, LINK_LANE_FRAMES, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES,
+};
 use self::lane::{Queue, Room};
-use self::owed::{NEWS_BYTES, Owed};
+use self::owed::Owed;
+pub use self::owed::{News, Presence};
 
 /// Bytes taken at once while the receiver is not blocked.
 const TAKE_BYTES: usize = CHUNK_BYTES;
@@ -82,11 +84,19 @@ struct Lanes {
     owed: Owed,
     closed: bool,
     woken: bool,
+    /// The receiver is a link to another relay.
+    link: bool,
     /// Bytes that the receiver must still take before it no longer counts as blocked; 0: it is not blocked.
     blocked: usize,
 }
 
 impl Mailbox {
+    /// A mailbox for a link to another relay, whose lanes hold more.
+    pub fn for_link() -> Self {
+        let lanes = Lanes { link: true, ..Lanes::default() };
+        Self { lanes: Mutex::new(lanes), ..Self::default() }
+    }
+
     /// Appends the frame `head` followed by `body`. `tight`: memory is short, and each lane holds only its
     /// minimum.
     ///
@@ -98,23 +108,24 @@ impl Mailbox {
             return Err(Closed);
         }
         let blocked = lanes.blocked > 0;
-        let room = Room { few: tight || blocked, exact: blocked };
+        let room = Room { few: tight || (blocked && !lanes.link), link: lanes.link, exact: blocked };
         let dropped = lanes.queues[lane as usize].push(head, body, room);
         let wake = !std::mem::replace(&mut lanes.woken, true);
         let growth = (head.len() + body.len()) as i64 - dropped.bytes as i64;
         Ok(Pushed { wake, dropped, growth })
     }
 
-    /// Notes that the receiver must be told that `key` is gone. It is told once, however long that takes.
+    /// Notes that the receiver must be told this about `key`, in place of news about it that it has not been
+    /// told yet. It is told once, however long that takes.
     ///
     /// # Errors
     /// The connection has ended; the receiver needs no news.
-    pub fn owe_gone(&self, key: NodePublic, reason: PeerGoneReason) -> Result<Pushed, Closed> {
+    pub fn owe(&self, key: NodePublic, news: News) -> Result<Pushed, Closed> {
         let mut lanes = self.lock();
         if lanes.closed {
             return Err(Closed);
         }
-        let growth = if lanes.owed.gone(key, reason) { NEWS_BYTES as i64 } else { 0 };
+        let growth = lanes.owed.add(key, news);
         let wake = !std::mem::replace(&mut lanes.woken, true);
         Ok(Pushed { wake, dropped: Count::default(), growth })
     }
@@ -158,10 +169,10 @@ impl Mailbox {
     /// Frames and bytes that wait in all lanes, including owed news.
     pub fn depth(&self) -> Count {
         let lanes = self.lock();
-        let news = lanes.owed.len();
+        let news = Count { frames: lanes.owed.len(), bytes: lanes.owed.bytes() };
         let waiting =
             lanes.queues.iter().fold((0, 0), |(f, b), queue| (f + queue.frames(), b + queue.bytes()));
-        Count { frames: waiting.0 + news, bytes: waiting.1 + news * NEWS_BYTES }
+        Count { frames: waiting.0 + news.frames, bytes: waiting.1 + news.bytes }
     }
 
     /// Bytes of memory that hold the waiting frames.

@@ -1,5 +1,6 @@
 //! The state that all connections and sockets of the daemon share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use relay_common::key::{NodePrivate, NodePublic};
 
 use crate::mailbox::budget::Budget;
 use crate::observe::counters::Counters;
-use crate::route::Router;
 use crate::route::gone::Audience;
 use crate::route::peer::Peer;
-use crate::route::vocabulary::ConnId;
+use crate::route::vocabulary::{ConnId, Refusal};
+use crate::route::{NewsOwed, Router};
 
 /// The shared state of the daemon.
 #[derive(Debug)]
@@ -44,9 +45,26 @@ impl Relay {
         Self { router, counters, key, public, write_timeout, budget, next_conn: AtomicU64::new(1) }
     }
 
-    /// Takes a connection out of the table. If its key left with it, all of `audience` are told.
+    /// Puts a connection into the table; all who watch are told.
+    ///
+    /// # Errors
+    /// The table refused the connection.
+    pub fn login(&self, peer: &Arc<Peer>, now_ns: u64) -> Result<(), Refusal> {
+        self.router.login(peer, now_ns).map(|told| self.tell(&told))
+    }
+
+    /// Takes a connection out of the table. If its key left with it, all of `audience` and all who watch are
+    /// told.
     pub fn leave(&self, peer: &Peer, audience: Audience, now_ns: u64) {
-        let told = self.router.leave(peer, audience, now_ns);
+        self.tell(&self.router.leave(peer, audience, now_ns));
+    }
+
+    /// From now on, `watcher` is told of every key that comes or leaves.
+    pub fn watch(&self, watcher: &Arc<Peer>) {
+        self.tell(&self.router.watch(watcher));
+    }
+
+    fn tell(&self, told: &NewsOwed) {
         self.budget.add(told.growth);
         told.wake.iter().for_each(|peer| peer.mailbox.wake());
     }

@@ -6,8 +6,10 @@
 
 pub mod audit;
 pub mod cache;
+mod claims;
 mod clients;
 pub mod gone;
+pub mod link;
 mod mirror;
 #[cfg(test)]
 mod model_sessions;
@@ -28,15 +30,17 @@ use relay_common::fastpath::SessionStats;
 use relay_common::key::{DiscoPublic, NodePublic};
 
 use self::gone::Audience;
+use self::link::{Link, Remote, Way};
 use self::mirror::Kernel;
 pub use self::mirror::KernelHealth;
 use self::next_hop::NextHop;
-use self::peer::Peer;
+use self::peer::{Ending, Peer};
 use self::session::{SessionRoute, UserspaceState};
 use self::session_map::SessionMap;
 use self::sessions::{Limits, Session};
 use self::table::Table;
-use self::vocabulary::{Change, ConnId, Event, LegIndex, LegPath, Refusal};
+use self::vocabulary::{Change, ConnId, Event, LegIndex, LegPath, LinkId, Refusal};
+use crate::mailbox::News;
 
 /// Sessions handled per hold of the table's mutex, by any walk over all sessions.
 const WALK: usize = 128;
@@ -44,7 +48,7 @@ const WALK: usize = 128;
 type Hasher = foldhash::fast::RandomState;
 type Map<K, V> = DashMap<K, V, Hasher>;
 
-/// The connections that are owed the news that a key left.
+/// The connections that are owed news: that a key left or, if they watch, that it came.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct NewsOwed {
@@ -54,12 +58,28 @@ pub struct NewsOwed {
     pub growth: i64,
 }
 
+impl NewsOwed {
+    /// Owes `peer` this news.
+    fn add(&mut self, peer: &Arc<Peer>, key: NodePublic, news: News) {
+        // A connection that has ended too needs no news.
+        let Ok(pushed) = peer.mailbox.owe(key, news) else { return };
+        self.growth += pushed.growth;
+        if pushed.wake {
+            self.wake.push(Arc::clone(peer));
+        }
+    }
+}
+
 /// The table behind its mutex, and the in-process mirror in front of it.
 #[derive(Debug)]
 pub struct Router {
     inner: Mutex<Inner>,
     peers: Map<NodePublic, Arc<Peer>>,
     conns: Map<ConnId, Arc<Peer>>,
+    links: Map<LinkId, Arc<Link>>,
+    remotes: Map<NodePublic, Arc<Remote>>,
+    /// Connections that had packets from keys of other relays.
+    heard: Map<NodePublic, Audience>,
     sessions: Map<u32, Arc<SessionRoute>>,
 }
 
@@ -68,6 +88,10 @@ struct Inner {
     table: Table,
     kernel: Kernel,
     audiences: gone::Audiences,
+    /// Connections that are told of every key that comes or leaves.
+    watchers: Vec<Arc<Peer>>,
+    /// Keys that no link claims any more, since this was last looked at.
+    lost: Vec<NodePublic>,
     changes: Vec<Change>,
 }
 
@@ -78,12 +102,17 @@ impl Router {
             table: Table::new(limits),
             kernel: Kernel::new(kernel),
             audiences: gone::Audiences::default(),
+            watchers: Vec::new(),
+            lost: Vec::new(),
             changes: Vec::new(),
         };
         Self {
             inner: Mutex::new(inner),
             peers: Map::default(),
             conns: Map::default(),
+            links: Map::default(),
+            remotes: Map::default(),
+            heard: Map::default(),
             sessions: Map::default(),
         }
     }
@@ -93,20 +122,44 @@ impl Router {
         self.peers.get(key).map(|peer| Arc::clone(&peer))
     }
 
+    /// Where packets for `key` go: to a connection here or, if there is none, over the link with the newest
+    /// claim. Takes no table lock; a miss is final.
+    pub fn way(&self, key: &NodePublic) -> Option<Way> {
+        let remote = || self.remotes.get(key).map(|remote| Way::Link(Arc::clone(&remote)));
+        self.peer(key).map(Way::Here).or_else(remote)
+    }
+
     /// The session with this VNI. Takes no table lock; a miss is final.
     pub fn session(&self, vni: u32) -> Option<Arc<SessionRoute>> {
         self.sessions.get(&vni).map(|session| Arc::clone(&session))
     }
 
-    /// Puts a connection into the table under its key, as the one that packets for the key go to.
+    /// Puts a connection into the table under its key, as the one that packets for the key go to. Those who
+    /// watch are owed the news; what the caller has to do about that is as in [`Router::leave`].
     ///
     /// # Errors
     /// The connection is already logged in.
-    pub fn login(&self, peer: &Arc<Peer>, now_ns: u64) -> Result<(), Refusal> {
+    pub fn login(&self, peer: &Arc<Peer>, now_ns: u64) -> Result<NewsOwed, Refusal> {
         let mut inner = self.lock();
         // The mirror must find the connection before the table routes packets to it.
         self.conns.insert(peer.id, Arc::clone(peer));
-        self.apply(&mut inner, Event::Login { conn: peer.id, key: peer.key }, now_ns)
+        self.apply(&mut inner, Event::Login { conn: peer.id, key: peer.key }, now_ns)?;
+        let mut told = NewsOwed::default();
+        inner.watchers.iter().for_each(|watcher| told.add(watcher, peer.key, peer.presence()));
+        Ok(told)
+    }
+
+    /// From now on, `watcher` is told of every key that comes or leaves, and first of those that are here, its
+    /// own among them (upstream's WatchConns). Once is enough.
+    pub fn watch(&self, watcher: &Arc<Peer>) -> NewsOwed {
+        let mut inner = self.lock();
+        let mut told = NewsOwed::default();
+        // Whoever has left watches nothing any more.
+        if self.conns.contains_key(&watcher.id) && inner.watchers.iter().all(|other| other.id != watcher.id) {
+            inner.watchers.push(Arc::clone(watcher));
+            self.peers.iter().for_each(|peer| told.add(watcher, peer.key, peer.presence()));
+        }
+        told
     }
 
     /// Handles a frame of a connection that shares its key: the connection becomes the active one.
@@ -126,16 +179,99 @@ impl Router {
             return told;
         }
         self.conns.remove(&peer.id);
+        inner.watchers.retain(|watcher| watcher.id != peer.id);
         let left = !self.peers.contains_key(&peer.key);
-        for other in inner.audiences.leave(peer.key, audience, left) {
-            // A receiver whose connection has ended too needs no news.
-            let Ok(pushed) = other.mailbox.owe_gone(peer.key, PeerGoneReason::Disconnected) else { continue };
-            told.growth += pushed.growth;
-            if pushed.wake {
-                told.wake.push(other);
-            }
+        let last = left && !self.remotes.contains_key(&peer.key);
+        let gone = || News::Gone(PeerGoneReason::Disconnected);
+        for other in inner.audiences.leave(peer.key, audience, last) {
+            told.add(&other, peer.key, gone());
+        }
+        if last {
+            self.tell_hearers(peer.key, &mut told);
+        }
+        if left {
+            inner.watchers.iter().for_each(|watcher| told.add(watcher, peer.key, gone()));
         }
         told
+    }
+
+    /// Puts a link into the table, without claims.
+    ///
+    /// # Errors
+    /// The link is up already.
+    pub fn link_up(&self, link: &Arc<Link>, now_ns: u64) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        // The mirror must find the link before the table routes packets to it.
+        self.links.insert(link.id, Arc::clone(link));
+        self.apply(&mut inner, Event::LinkUp { link: link.id }, now_ns)
+    }
+
+    /// Handles the news that the link's relay has `key`.
+    ///
+    /// # Errors
+    /// The link is not up.
+    pub fn claim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<(), Refusal> {
+        self.apply(&mut self.lock(), Event::Claim { link, key }, now_ns)
+    }
+
+    /// Handles the news that the link's relay no longer has `key`. If nobody has it any more, the connections
+    /// that heard from it are owed the news.
+    ///
+    /// # Errors
+    /// The link is not up, or never claimed the key.
+    pub fn disclaim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<NewsOwed, Refusal> {
+        let mut inner = self.lock();
+        self.apply(&mut inner, Event::Disclaim { link, key }, now_ns)?;
+        Ok(self.tell_of_lost(&mut inner))
+    }
+
+    /// Removes a link and all that it claimed; news is owed as in [`Router::disclaim`].
+    pub fn link_down(&self, link: LinkId, now_ns: u64) -> NewsOwed {
+        let mut inner = self.lock();
+        // The table refuses this only when the link is down already; then nothing is lost.
+        let _ = self.apply(&mut inner, Event::LinkDown { link }, now_ns);
+        self.links.remove(&link);
+        self.tell_of_lost(&mut inner)
+    }
+
+    /// Notes that `peer` had a packet from the key `source`, which a link claims, so that it is told when that
+    /// key is gone. Returns whether it was noted: nobody hears of the end of a key that nobody claims.
+    pub fn heard_from(&self, source: &NodePublic, peer: &Arc<Peer>) -> bool {
+        let claimed = self.remotes.contains_key(source);
+        if claimed {
+            self.heard.entry(*source).or_default().add(peer);
+        }
+        claimed
+    }
+
+    fn tell_of_lost(&self, inner: &mut Inner) -> NewsOwed {
+        let mut told = NewsOwed::default();
+        for key in std::mem::take(&mut inner.lost) {
+            if self.peers.contains_key(&key) {
+                continue;
+            }
+            for other in inner.audiences.leave(key, Audience::default(), true) {
+                told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
+            }
+            self.tell_hearers(key, &mut told);
+        }
+        told
+    }
+
+    fn tell_hearers(&self, key: NodePublic, told: &mut NewsOwed) {
+        let Some((_, audience)) = self.heard.remove(&key) else { return };
+        for other in audience.into_peers() {
+            told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
+        }
+    }
+
+    /// Asks all connections of `key` to end (upstream's ClosePeer).
+    pub fn close(&self, key: &NodePublic) {
+        self.for_each_peer(|peer| {
+            if peer.key == *key {
+                peer.end(Ending::Closed);
+            }
+        });
     }
 
     /// Visits every logged-in connection; `visit` must not block.

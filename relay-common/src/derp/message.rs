@@ -36,6 +36,21 @@ pub fn recv_packet_header(source: &NodePublic, payload_len: usize) -> [u8; HEADE
     out
 }
 
+/// Header, source key and destination key of a ForwardPacket frame. A relayed payload of `payload_len` bytes
+/// follows them.
+pub fn forward_packet_header(
+    source: &NodePublic,
+    dest: &NodePublic,
+    payload_len: usize,
+) -> [u8; HEADER_LEN + 2 * KEY_LEN] {
+    let mut out = [0; HEADER_LEN + 2 * KEY_LEN];
+    let header = Header::new(FrameType::ForwardPacket, (2 * KEY_LEN + payload_len) as u32);
+    out[..HEADER_LEN].copy_from_slice(&header.encode());
+    out[HEADER_LEN..HEADER_LEN + KEY_LEN].copy_from_slice(source.as_bytes());
+    out[HEADER_LEN + KEY_LEN..].copy_from_slice(dest.as_bytes());
+    out
+}
+
 /// Appends a frame whose payload is `parts`, one after another.
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let len = parts.iter().map(|part| part.len()).sum::<usize>();

@@ -151,7 +151,8 @@ mod tests {
     fn peer(byte: u8, remote: &str, app: &str) -> Arc<Peer> {
         let remote = remote.parse().expect("an address");
         let mut peer = Peer::new(NodePublic::from_bytes([byte; KEY_LEN]), ConnId(1), remote);
-        peer.about = About { protocol: "tcp", app_name: AppName::new(app).expect("a name") };
+        peer.about =
+            About { protocol: "tcp", app_name: AppName::new(app).expect("a name"), ..About::default() };
         Arc::new(peer)
     }
 

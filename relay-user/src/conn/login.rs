@@ -74,11 +74,12 @@ pub async fn login<S: Stream>(
         }
     };
     let mut peer = Peer::new(ready.key, relay.next_conn(), remote);
-    peer.about = About { protocol: stream.protocol(), app_name: ready.info.app_name.clone() };
+    peer.about =
+        About { protocol: stream.protocol(), app_name: ready.info.app_name.clone(), ..About::default() };
     let peer = Arc::new(peer);
     sweep::begin(&peer, clock::monotonic_ms());
     let now_ns = clock::monotonic_ns();
-    relay.router.login(&peer, now_ns).inspect_err(|_| relay.counters.add(Counter::LoginRefused, 1))?;
+    relay.login(&peer, now_ns).inspect_err(|_| relay.counters.add(Counter::LoginRefused, 1))?;
     relay.counters.add(Counter::Logins, 1);
     tracing::debug!(client = %ready.key, %remote, protocol = stream.protocol(), "logged in");
 

@@ -1,13 +1,16 @@
 //! Moves packets from plaintext to the receivers' mailboxes: deframe, look up, copy once.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use relay_common::derp::deframer::{Deframer, PushError};
 use relay_common::derp::frame::{FrameType, Header};
 use relay_common::derp::limits::{self, Disposition, FrameError};
-use relay_common::derp::message::{FromClient, FromServer, MessageError, PeerGoneReason, recv_packet_header};
+use relay_common::derp::message::{
+    FromClient, FromServer, MessageError, PeerGoneReason, forward_packet_header, recv_packet_header,
+};
 use relay_common::derp::{
     HEADER_LEN, KEY_LEN, NOT_HERE_BURST, NOT_HERE_PER_SECOND, PING_LEN, is_disco_packet,
 };
@@ -19,7 +22,9 @@ use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::cache::Cache;
 use crate::route::gone::Audience;
+use crate::route::link::{Link, Way};
 use crate::route::peer::Peer;
+use crate::route::vocabulary::ConnId;
 use crate::transport::fitting;
 use crate::workers::pause;
 
@@ -38,9 +43,14 @@ pub enum ProtocolFault {
     NeedsMesh(u8),
 }
 
+/// Pairs of a key elsewhere and a connection here that are remembered at most.
+const MAX_NOTED: usize = 64 * 1024;
+
 thread_local! {
     /// Receivers to wake at the end of the worker's current read.
     static TOUCHED: RefCell<Vec<Arc<Peer>>> = const { RefCell::new(Vec::new()) };
+    /// Links to wake at the end of the worker's current read.
+    static TOUCHED_LINKS: RefCell<Vec<Arc<Link>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The reading half of a connection.
@@ -49,18 +59,25 @@ pub struct Reader {
     deframer: Deframer,
     cache: Cache,
     not_here: Bucket,
+    /// What only a connection of another relay needs.
+    mesh: Option<Box<Forwarded>>,
 }
 
 impl Reader {
     /// A reader at the start of the frame stream.
     pub fn new(now_ns: u64) -> Self {
         let not_here = Bucket::new(NOT_HERE_PER_SECOND, NOT_HERE_BURST, now_ns);
-        Self { deframer: Deframer::new(), cache: Cache::default(), not_here }
+        Self { deframer: Deframer::new(), cache: Cache::default(), not_here, mesh: None }
+    }
+
+    /// From now on, takes the frames that only a relay with the mesh key may send.
+    pub fn accept_mesh(&mut self) {
+        self.mesh = Some(Box::default());
     }
 
     /// Starts one look at a socket. `clock` is read once, with the first plaintext: most looks find nothing,
     /// and so cost nothing.
-    pub fn turn<'a>(&'a mut self, me: &'a Peer, relay: &'a Relay, clock: fn() -> u64) -> Turn<'a> {
+    pub fn turn<'a>(&'a mut self, me: &'a Arc<Peer>, relay: &'a Relay, clock: fn() -> u64) -> Turn<'a> {
         Turn { reader: self, me, relay, clock, begun: None }
     }
 
@@ -74,7 +91,7 @@ impl Reader {
 #[derive(Debug)]
 pub struct Turn<'a> {
     reader: &'a mut Reader,
-    me: &'a Peer,
+    me: &'a Arc<Peer>,
     relay: &'a Relay,
     clock: fn() -> u64,
     begun: Option<ReadTotals>,
@@ -85,11 +102,63 @@ pub struct Turn<'a> {
 struct ReadTotals {
     now_ns: u64,
     touched: Vec<Arc<Peer>>,
+    touched_links: Vec<Arc<Link>>,
     tally: Tally,
     /// Bytes by which mailboxes have grown.
     growth: i64,
     /// Memory is short.
     tight: bool,
+}
+
+/// Which connections here have had packets from which keys of another relay, as far as it was noted.
+#[derive(Debug, Default)]
+struct Forwarded {
+    noted: HashSet<(NodePublic, ConnId), foldhash::fast::RandomState>,
+}
+
+impl Forwarded {
+    /// Notes, once for each pair, that `peer` must be told when the key `source` is gone.
+    fn note(&mut self, source: &NodePublic, peer: &Arc<Peer>, relay: &Relay) {
+        if self.noted.contains(&(*source, peer.id)) {
+            return;
+        }
+        if self.noted.len() >= MAX_NOTED {
+            // They are noted again: that costs time and changes nothing.
+            self.noted.clear();
+        }
+        if relay.router.heard_from(source, peer) {
+            self.noted.insert((*source, peer.id));
+        }
+    }
+}
+
+impl ReadTotals {
+    fn deliver(&mut self, peer: &Arc<Peer>, lane: Lane, head: &[u8], packet: &[u8]) {
+        match peer.mailbox.push(lane, head, packet, self.tight) {
+            Ok(pushed) => {
+                self.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+                self.growth += pushed.growth;
+                if pushed.wake {
+                    self.touched.push(Arc::clone(peer));
+                }
+            }
+            Err(_) => self.tally.add(Counter::DropGoneDisconnected, 1),
+        }
+    }
+
+    fn forward(&mut self, link: &Arc<Link>, lane: Lane, head: &[u8], packet: &[u8]) {
+        match link.mailbox.push(lane, head, packet, self.tight) {
+            Ok(pushed) => {
+                self.tally.add(Counter::ForwardedOut, 1);
+                self.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+                self.growth += pushed.growth;
+                if pushed.wake {
+                    self.touched_links.push(Arc::clone(link));
+                }
+            }
+            Err(_) => self.tally.add(Counter::DropMeshLink, 1),
+        }
+    }
 }
 
 impl Turn<'_> {
@@ -101,13 +170,14 @@ impl Turn<'_> {
         let begun = self.begun.get_or_insert_with(|| ReadTotals {
             now_ns: (self.clock)(),
             touched: TOUCHED.with_borrow_mut(std::mem::take),
+            touched_links: TOUCHED_LINKS.with_borrow_mut(std::mem::take),
             tally: Tally::default(),
             growth: 0,
             tight: self.relay.budget.is_tight(),
         });
         let (me, relay, now_ns) = (self.me, self.relay, begun.now_ns);
-        let Reader { deframer, cache, not_here } = &mut *self.reader;
-        let mut handler = Handler { cache, not_here, me, relay, begun };
+        let Reader { deframer, cache, not_here, mesh } = &mut *self.reader;
+        let mut handler = Handler { cache, not_here, mesh: mesh.as_deref_mut(), me, relay, begun };
         let skipped = Cell::new(0);
         // Called once for each frame, skipped frames included: any frame of a duplicate makes it the active
         // connection.
@@ -133,11 +203,14 @@ impl Turn<'_> {
 /// on every path: a receiver that is not woken would wait for ever.
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let Some(ReadTotals { mut touched, tally, growth, .. }) = self.begun.take() else { return };
+        let Some(begun) = self.begun.take() else { return };
+        let ReadTotals { mut touched, mut touched_links, tally, growth, .. } = begun;
         let (me, relay) = (self.me, self.relay);
         relay.budget.add(growth);
         touched.drain(..).for_each(|peer| peer.mailbox.wake());
         TOUCHED.with_borrow_mut(|kept| *kept = touched);
+        touched_links.drain(..).for_each(|link| link.mailbox.wake());
+        TOUCHED_LINKS.with_borrow_mut(|kept| *kept = touched_links);
         pause::note(tally.get(Counter::PacketsReceived));
         me.counters.packets_in.fetch_add(tally.get(Counter::PacketsReceived), Ordering::Relaxed);
         me.counters.bytes_in.fetch_add(tally.get(Counter::BytesReceived), Ordering::Relaxed);
@@ -149,7 +222,8 @@ impl Drop for Turn<'_> {
 struct Handler<'a> {
     cache: &'a mut Cache,
     not_here: &'a mut Bucket,
-    me: &'a Peer,
+    mesh: Option<&'a mut Forwarded>,
+    me: &'a Arc<Peer>,
     relay: &'a Relay,
     begun: &'a mut ReadTotals,
 }
@@ -162,6 +236,14 @@ impl Handler<'_> {
             self.packet(NodePublic::from_ref(dest), packet);
             return Ok(());
         }
+        if header.kind == FrameType::ForwardPacket as u8
+            && self.mesh.is_some()
+            && let Some((source, rest)) = payload.split_first_chunk::<KEY_LEN>()
+            && let Some((dest, packet)) = rest.split_first_chunk::<KEY_LEN>()
+        {
+            self.forwarded(NodePublic::from_ref(source), NodePublic::from_ref(dest), packet);
+            return Ok(());
+        }
         match FromClient::parse(header, payload)? {
             FromClient::NotePreferred(preferred) => {
                 self.me.timers.preferred.store(preferred, Ordering::Relaxed);
@@ -170,6 +252,8 @@ impl Handler<'_> {
                 self.begun.tally.add(Counter::Pings, 1);
                 self.answer_ping(data);
             }
+            FromClient::WatchConns if self.mesh.is_some() => self.relay.watch(self.me),
+            FromClient::ClosePeer(key) if self.mesh.is_some() => self.relay.router.close(key),
             FromClient::ForwardPacket { .. } | FromClient::WatchConns | FromClient::ClosePeer(_) => {
                 return Err(ProtocolFault::NeedsMesh(header.kind));
             }
@@ -183,7 +267,7 @@ impl Handler<'_> {
         self.begun.tally.add(Counter::PacketsReceived, 1);
         self.begun.tally.add(Counter::BytesReceived, packet.len() as u64);
         let disco = is_disco_packet(packet);
-        let Some(peer) = self.cache.lookup(dest, &self.relay.router) else {
+        let Some(way) = self.cache.lookup(dest, &self.relay.router) else {
             self.begun.tally.add(Counter::DropUnknownDest, 1);
             // Only senders of disco packets are told: disco asks whether a peer is here, and the limiter
             // keeps the answers cheap.
@@ -193,16 +277,30 @@ impl Handler<'_> {
             return;
         };
         let lane = if disco { Lane::Disco } else { Lane::Data };
-        let head = recv_packet_header(&self.me.key, packet.len());
-        match peer.mailbox.push(lane, &head, packet, self.begun.tight) {
-            Ok(pushed) => {
-                self.begun.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
-                self.begun.growth += pushed.growth;
-                if pushed.wake {
-                    self.begun.touched.push(Arc::clone(peer));
-                }
+        match way {
+            Way::Here(peer) => {
+                let head = recv_packet_header(&self.me.key, packet.len());
+                self.begun.deliver(peer, lane, &head, packet);
             }
-            Err(_) => self.begun.tally.add(Counter::DropGoneDisconnected, 1),
+            Way::Link(remote) => {
+                let head = forward_packet_header(&self.me.key, dest, packet.len());
+                self.begun.forward(&remote.link, lane, &head, packet);
+            }
+        }
+    }
+
+    /// Handles a packet of another relay's client. It never leaves by a link again.
+    fn forwarded(&mut self, source: &NodePublic, dest: &NodePublic, packet: &[u8]) {
+        self.begun.tally.add(Counter::ForwardedIn, 1);
+        let Some(Way::Here(peer)) = self.cache.lookup(dest, &self.relay.router) else {
+            self.begun.tally.add(Counter::DropUnknownDest, 1);
+            return;
+        };
+        let lane = if is_disco_packet(packet) { Lane::Disco } else { Lane::Data };
+        let head = recv_packet_header(source, packet.len());
+        self.begun.deliver(peer, lane, &head, packet);
+        if let Some(mesh) = &mut self.mesh {
+            mesh.note(source, peer, self.relay);
         }
     }
 

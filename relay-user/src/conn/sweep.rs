@@ -111,7 +111,7 @@ mod tests {
         let remote = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1);
         let peer = Arc::new(Peer::new(client, relay.next_conn(), remote));
         begin(&peer, 1000);
-        relay.router.login(&peer, 0).expect("the first of its key");
+        let _ = relay.router.login(&peer, 0).expect("the first of its key");
         peer.timers.blocked_since_ms.store(1000, Ordering::Relaxed);
         sweep(&relay, 1002);
         peer.ending()

@@ -93,7 +93,7 @@ mod tests {
         let (served, remote) = listener.accept().expect("connected");
         served.set_nonblocking(true).expect("a socket");
         let peer = Arc::new(Peer::new(NodePublic::from_bytes([1; KEY_LEN]), relay.next_conn(), remote));
-        relay.router.login(&peer, 0).expect("a new connection");
+        let _ = relay.router.login(&peer, 0).expect("a new connection");
         let (whose, on, pool) = (Arc::clone(&peer), Arc::clone(&relay), Arc::clone(&shared));
         shared.nth(0).spawn(async move {
             let stream = PlainStream::new(tokio::net::TcpStream::from_std(served).expect("a loop"));

@@ -29,7 +29,7 @@ fn relay() -> Arc<Relay> {
 fn login(relay: &Relay, key: u8) -> Arc<Peer> {
     let key = NodePublic::from_bytes([key; KEY_LEN]);
     let peer = Arc::new(Peer::new(key, relay.next_conn(), ([127, 0, 0, 1], 1).into()));
-    relay.router.login(&peer, 0).expect("a new connection");
+    let _ = relay.router.login(&peer, 0).expect("a new connection");
     peer
 }
 
@@ -243,7 +243,7 @@ fn a_key_that_is_back_while_much_news_is_owed_is_not_overtaken_by_its_packets() 
     };
     let come = |key| {
         let peer = Arc::new(Peer::new(key, relay.next_conn(), ([127, 0, 0, 1], 1).into()));
-        relay.router.login(&peer, 0).expect("a new connection");
+        let _ = relay.router.login(&peer, 0).expect("a new connection");
         peer
     };
     for number in 0..LEFT {

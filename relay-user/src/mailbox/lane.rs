@@ -16,6 +16,12 @@ pub const MAX_LANE_FRAMES: usize = 256;
 /// [`MIN_LANE_FRAMES`] frames, even if they are longer.
 pub const MAX_LANE_BYTES: usize = 512 * 1024;
 
+/// Frames and bytes that a lane of a link to another relay holds at most, whether its relay takes them or not:
+/// the packets of many clients wait in it.
+pub const LINK_LANE_FRAMES: usize = 4096;
+/// See [`LINK_LANE_FRAMES`].
+pub const LINK_LANE_BYTES: usize = 4 * 1024 * 1024;
+
 /// Chunks that an empty lane keeps room for.
 const KEPT_ROOM: usize = 8;
 
@@ -24,6 +30,8 @@ const KEPT_ROOM: usize = 8;
 pub(super) struct Room {
     /// The lane holds at most [`MIN_LANE_FRAMES`] frames.
     pub(super) few: bool,
+    /// The lane is that of a link.
+    pub(super) link: bool,
     /// A frame pushed now may wait long: it gets a buffer of exactly its size.
     pub(super) exact: bool,
 }
@@ -56,7 +64,7 @@ impl Queue {
     pub(super) fn push(&mut self, head: &[u8], body: &[u8], room: Room) -> Count {
         let len = head.len() + body.len();
         let mut dropped = Count::default();
-        while self.is_full_for(len, room.few) {
+        while self.is_full_for(len, room) {
             dropped.bytes += self.drop_first(room.exact);
             dropped.frames += 1;
         }
@@ -112,9 +120,13 @@ impl Queue {
         full.chain([&mut self.tail]).for_each(Chunk::fit);
     }
 
-    fn is_full_for(&self, len: usize, few: bool) -> bool {
+    fn is_full_for(&self, len: usize, room: Room) -> bool {
         let frames = self.frames();
-        frames >= MIN_LANE_FRAMES && (few || frames >= MAX_LANE_FRAMES || self.bytes() + len > MAX_LANE_BYTES)
+        let (most_frames, most_bytes) = match room.link {
+            true => (LINK_LANE_FRAMES, LINK_LANE_BYTES),
+            false => (MAX_LANE_FRAMES, MAX_LANE_BYTES),
+        };
+        frames >= MIN_LANE_FRAMES && (room.few || frames >= most_frames || self.bytes() + len > most_bytes)
     }
 
     fn append(&mut self, chunk: Chunk) {

@@ -8,9 +8,15 @@ use std::task::Wake;
 
 use proptest::prelude::*;
 use relay_common::derp::frame::{FrameType, Header};
+use relay_common::derp::info::AppName;
+use relay_common::derp::message::{FromServer, PeerGoneReason, PeerPresentFlags};
 use relay_common::derp::{HEADER_LEN, KEY_LEN, MAX_PACKET};
 
 use super::*;
+
+const GONE: News = News::Gone(PeerGoneReason::Disconnected);
+/// Bytes of a PeerGone frame: header, key, reason.
+const NEWS_BYTES: usize = HEADER_LEN + KEY_LEN + 1;
 
 fn frame(kind: u8, len: usize) -> (Vec<u8>, Vec<u8>) {
     let mut head = vec![kind];
@@ -183,12 +189,12 @@ fn a_closed_mailbox_says_what_it_held_and_takes_no_more() {
     for index in [0, 1, 2, 2] {
         let _ = push(&mailbox, lane(index), 1, 1);
     }
-    let _ = mailbox.owe_gone(NodePublic::from_bytes([1; 32]), PeerGoneReason::Disconnected).expect("open");
+    let _ = mailbox.owe(NodePublic::from_bytes([1; 32]), GONE).expect("open");
     let left = mailbox.close();
     assert_eq!((left.packets(), left.count(Lane::Control).frames), (3, 2));
     let (head, body) = frame(1, 1);
     assert_eq!(mailbox.push(Lane::Data, &head, &body, false), Err(Closed));
-    let owed = mailbox.owe_gone(NodePublic::from_bytes([1; 32]), PeerGoneReason::Disconnected);
+    let owed = mailbox.owe(NodePublic::from_bytes([1; 32]), GONE);
     assert_eq!(owed, Err(Closed));
     assert_eq!(mailbox.depth(), Count::default());
     assert!(mailbox.close().is_empty());
@@ -206,7 +212,7 @@ fn news_is_owed_once_per_key_and_never_dropped() {
     let mut growth = 0;
     for _ in 0..3 {
         for n in 0..400 {
-            let pushed = mailbox.owe_gone(key(n), PeerGoneReason::Disconnected).expect("open");
+            let pushed = mailbox.owe(key(n), GONE).expect("open");
             growth += pushed.growth;
         }
         (0..100).for_each(|_| _ = push(&mailbox, Lane::Control, 9, 0));
@@ -215,6 +221,46 @@ fn news_is_owed_once_per_key_and_never_dropped() {
     let told = drain(&mailbox);
     let news = told.len() - MIN_LANE_FRAMES * HEADER_LEN;
     assert_eq!(news, 400 * NEWS_BYTES);
+}
+
+#[test]
+fn of_a_key_that_comes_and_goes_only_the_latest_is_told() {
+    let mailbox = Mailbox::default();
+    let (key, addr) = (NodePublic::from_bytes([7; 32]), ([192, 0, 2, 1], 7).into());
+    let flags = PeerPresentFlags::REGULAR;
+    let here = |name: &str| {
+        let app_name = AppName::new(name).expect("a name");
+        News::Here(Box::new(Presence { addr, flags, app_name }))
+    };
+    let mut growth = 0;
+    for name in ["first", "a longer name", "last"] {
+        for news in [GONE, here(name)] {
+            growth += mailbox.owe(key, news).expect("open").growth;
+        }
+    }
+    let mut told = Vec::new();
+    FromServer::PeerPresent { peer: &key, addr: Some(addr), flags, app_name: "last" }.encode(&mut told);
+    assert_eq!(mailbox.depth(), Count { frames: 1, bytes: told.len() });
+    assert_eq!(growth, told.len() as i64);
+    assert_eq!(drain(&mailbox), told);
+    assert_eq!(mailbox.depth(), Count::default());
+    growth +=
+        mailbox.owe(key, here("again")).expect("open").growth + mailbox.owe(key, GONE).expect("open").growth;
+    assert_eq!(growth, (told.len() + NEWS_BYTES) as i64, "the news of its going is shorter");
+}
+
+#[test]
+fn a_links_lane_holds_its_frames_also_while_its_relay_takes_nothing() {
+    let mailbox = Mailbox::for_link();
+    mailbox.settle();
+    let dropped =
+        |len| (0..LINK_LANE_FRAMES + 1).map(|_| push(&mailbox, Lane::Data, 1, len).dropped.frames).sum();
+    let first: usize = dropped(100);
+    assert_eq!(first, 1, "the last one pushed out the first");
+    assert_eq!(mailbox.depth().frames, LINK_LANE_FRAMES);
+    let _: usize = dropped(2000);
+    let held = mailbox.depth().bytes;
+    assert!(held <= LINK_LANE_BYTES && held + 2005 > LINK_LANE_BYTES, "{held}");
 }
 
 proptest! {

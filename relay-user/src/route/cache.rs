@@ -6,13 +6,12 @@
 //! peer that has been sent packets, so it also says who must be told when this connection leaves.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 use relay_common::key::NodePublic;
 
 use super::gone::Audience;
-use super::peer::Peer;
+use super::link::Way;
 use super::{Hasher, Router};
 
 /// Number of recent finds, indexed by a byte of the key; a power of two.
@@ -25,7 +24,7 @@ const FIRST_PURGE: usize = 64;
 /// The cache, which also remembers who has heard from this connection.
 #[derive(Debug, Default)]
 pub struct Cache {
-    known: HashTable<Arc<Peer>>,
+    known: HashTable<Way>,
     hasher: Hasher,
     /// Where in `known` the last peers were found: a guess that saves computing the hash.
     recent: [u32; RECENT],
@@ -36,13 +35,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Finds the connection for `key`: first in the cache, then in the mirror.
-    pub fn lookup(&mut self, key: &NodePublic, router: &Router) -> Option<&Arc<Peer>> {
+    /// Finds the way for `key`: first in the cache, then in the mirror.
+    pub fn lookup(&mut self, key: &NodePublic, router: &Router) -> Option<&Way> {
         // Node keys are curve points, so any byte will do. A client that picks colliding keys slows only
         // itself.
         let recent = usize::from(key.as_bytes()[0]) % RECENT;
         let mut at = self.recent[recent] as usize;
-        if !self.known.get_bucket(at).is_some_and(|peer| peer.key == *key && peer.is_active()) {
+        if !self.known.get_bucket(at).is_some_and(|way| way.key() == key && way.is_active()) {
             at = self.find(key, router)?;
             self.recent[recent] = at as u32;
         }
@@ -52,15 +51,15 @@ impl Cache {
     /// All peers that this connection has sent packets to.
     pub fn into_audience(self) -> Audience {
         let mut audience = self.displaced.map_or_else(Audience::default, |displaced| *displaced);
-        self.known.into_iter().for_each(|peer| audience.add(&peer));
+        self.known.iter().filter_map(Way::peer).for_each(|peer| audience.add(peer));
         audience
     }
 
     fn find(&mut self, key: &NodePublic, router: &Router) -> Option<usize> {
         let hash = self.hasher.hash_one(key);
-        let at = self.known.find_bucket_index(hash, |peer| peer.key == *key);
+        let at = self.known.find_bucket_index(hash, |way| way.key() == key);
         match at.and_then(|at| self.known.get_bucket(at)) {
-            Some(peer) if peer.is_active() => at,
+            Some(way) if way.is_active() => at,
             _ => self.refresh(key, hash, router),
         }
     }
@@ -68,24 +67,32 @@ impl Cache {
     /// Asks the mirror. An unknown key is not stored: a flood of misses must not fill the table.
     #[cold]
     fn refresh(&mut self, key: &NodePublic, hash: u64, router: &Router) -> Option<usize> {
-        if let Ok(stale) = self.known.find_entry(hash, |peer| peer.key == *key) {
-            self.displaced.get_or_insert_default().add(&stale.remove().0);
+        if let Ok(stale) = self.known.find_entry(hash, |way| way.key() == key)
+            && let (Way::Here(peer), _) = stale.remove()
+        {
+            self.displaced.get_or_insert_default().add(&peer);
         }
-        let peer = router.peer(key)?;
+        let way = router.way(key)?;
         if self.known.len() >= self.purge_at.max(FIRST_PURGE) {
-            let left = self.known.extract_if(|peer| !peer.is_active());
-            left.for_each(|peer| self.displaced.get_or_insert_default().add(&peer));
+            for way in self.known.extract_if(|way| !way.is_active()) {
+                if let Way::Here(peer) = way {
+                    self.displaced.get_or_insert_default().add(&peer);
+                }
+            }
             self.purge_at = self.known.len() * 2;
         }
-        let entry = self.known.insert_unique(hash, peer, |peer| self.hasher.hash_one(peer.key));
+        let entry = self.known.insert_unique(hash, way, |way| self.hasher.hash_one(way.key()));
         Some(entry.bucket_index())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::peer::Peer;
     use super::super::sessions::Limits;
     use super::super::vocabulary::ConnId;
+    use std::sync::Arc;
+
     use super::*;
 
     fn router() -> Router {
@@ -97,7 +104,7 @@ mod tests {
         bytes[..8].copy_from_slice(&key.to_be_bytes());
         let key = NodePublic::from_bytes(bytes);
         let peer = Arc::new(Peer::new(key, ConnId(conn), ([127, 0, 0, 1], 1).into()));
-        router.login(&peer, 0).expect("a new connection");
+        let _ = router.login(&peer, 0).expect("a new connection");
         peer
     }
 
@@ -108,7 +115,10 @@ mod tests {
         let mut cache = Cache::default();
         for _ in 0..2 {
             for peer in &peers[250..] {
-                assert_eq!(cache.lookup(&peer.key, &router).map(|found| found.id), Some(peer.id));
+                assert_eq!(
+                    cache.lookup(&peer.key, &router).and_then(Way::peer).map(|found| found.id),
+                    Some(peer.id)
+                );
             }
         }
         assert_eq!(cache.known.len(), 250);
@@ -122,7 +132,10 @@ mod tests {
         let mut sent_to = Vec::new();
         for conn in 1..=2 {
             let peer = login(&router, conn, 7);
-            assert_eq!(cache.lookup(&peer.key, &router).map(|found| found.id), Some(peer.id));
+            assert_eq!(
+                cache.lookup(&peer.key, &router).and_then(Way::peer).map(|found| found.id),
+                Some(peer.id)
+            );
             assert_eq!(cache.known.len(), 1, "the one before is no longer looked at");
             sent_to.push(peer);
         }

@@ -41,7 +41,7 @@ impl Audience {
         }
     }
 
-    fn into_peers(self) -> Vec<Arc<Peer>> {
+    pub(super) fn into_peers(self) -> Vec<Arc<Peer>> {
         self.heard.into_values().filter_map(|peer| peer.upgrade()).collect()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use relay_common::fastpath::{SessionEntry, SessionStats};
 
+use super::link::Remote;
 use super::session::{SessionRoute, UserspaceState};
 use super::vocabulary::Change;
 use super::{Inner, Router};
@@ -86,6 +87,10 @@ impl Router {
             Change::Route { key, conn } => {
                 // A connection is in `conns` from before its login until after its leave.
                 let Some(peer) = self.conns.get(&conn).map(|peer| Arc::clone(&peer)) else { return };
+                // From now on this relay has the key, whatever links claim.
+                if let Some(remote) = self.remotes.get(&key) {
+                    remote.set_active(false);
+                }
                 peer.set_active(true);
                 if let Some(previous) = self.peers.insert(key, peer)
                     && previous.id != conn
@@ -97,6 +102,23 @@ impl Router {
                 if let Some((_, peer)) = self.peers.remove(&key) {
                     peer.set_active(false);
                 }
+                if let Some(mut remote) = self.remotes.get_mut(&key) {
+                    *remote = Arc::new(Remote::new(key, Arc::clone(&remote.link), true));
+                }
+            }
+            Change::Remote { key, link } => {
+                // A link is in `links` from before its first claim until after its last.
+                let Some(link) = self.links.get(&link).map(|link| Arc::clone(&link)) else { return };
+                let active = !self.peers.contains_key(&key);
+                if let Some(previous) = self.remotes.insert(key, Arc::new(Remote::new(key, link, active))) {
+                    previous.set_active(false);
+                }
+            }
+            Change::NoRemote { key } => {
+                if let Some((_, remote)) = self.remotes.remove(&key) {
+                    remote.set_active(false);
+                }
+                inner.lost.push(key);
             }
             Change::Shared { conn, shared } => {
                 if let Some(peer) = self.conns.get(&conn) {

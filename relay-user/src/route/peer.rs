@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use relay_common::derp::info::AppName;
+use relay_common::derp::message::PeerPresentFlags;
 use relay_common::key::NodePublic;
 
 use super::vocabulary::ConnId;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, News, Presence};
 
 /// The handle that mirrors, caches and other connections share.
 ///
@@ -45,6 +46,8 @@ pub struct About {
     pub protocol: &'static str,
     /// The label that the client gave itself.
     pub app_name: AppName,
+    /// What kind of client it is.
+    pub flags: PeerPresentFlags,
 }
 
 /// Packets and bytes of one connection. Its own task writes them, once per batch.
@@ -85,6 +88,8 @@ pub enum Ending {
     Shutdown = 2,
     /// Too many bytes waited for all clients, and this client had been blocked longest (`--queue-memory`).
     QueueMemory = 3,
+    /// A relay with the mesh key asked for it.
+    Closed = 4,
 }
 
 impl Peer {
@@ -103,6 +108,13 @@ impl Peer {
             about: About::default(),
             worker: AtomicU32::new(0),
         }
+    }
+
+    /// The client as watchers are told of it.
+    pub fn presence(&self) -> News {
+        let About { app_name, flags, .. } = &self.about;
+        let flags = if *flags == PeerPresentFlags::default() { PeerPresentFlags::REGULAR } else { *flags };
+        News::Here(Box::new(Presence { addr: self.remote, flags, app_name: app_name.clone() }))
     }
 
     /// Whether packets for the key go here. A cached handle that is not active is stale. (One relaxed load is
@@ -129,6 +141,7 @@ impl Peer {
             0 => None,
             1 => Some(Ending::WriteTimeout),
             3 => Some(Ending::QueueMemory),
+            4 => Some(Ending::Closed),
             _ => Some(Ending::Shutdown),
         }
     }
@@ -150,7 +163,7 @@ mod tests {
     fn a_task_is_told_why_it_must_end() {
         let peer = Peer::new(NodePublic::from_bytes([1; 32]), ConnId(1), ([127, 0, 0, 1], 1).into());
         assert_eq!(peer.ending(), None);
-        for why in [Ending::WriteTimeout, Ending::Shutdown, Ending::QueueMemory] {
+        for why in [Ending::WriteTimeout, Ending::Shutdown, Ending::QueueMemory, Ending::Closed] {
             peer.end(why);
             assert_eq!(peer.ending(), Some(why));
         }

@@ -6,6 +6,7 @@
 
 use relay_common::key::DiscoPublic;
 
+use super::claims::Claims;
 use super::clients::Clients;
 use super::sessions::{Limits, Session, Sessions};
 use super::vocabulary::{Change, Event, Refusal};
@@ -14,13 +15,14 @@ use super::vocabulary::{Change, Event, Refusal};
 #[derive(Debug)]
 pub(super) struct Table {
     clients: Clients,
+    claims: Claims,
     sessions: Sessions,
 }
 
 impl Table {
     /// An empty table that will hold at most `limits.max_sessions` sessions.
     pub(super) fn new(limits: Limits) -> Self {
-        Self { clients: Clients::default(), sessions: Sessions::new(limits) }
+        Self { clients: Clients::default(), claims: Claims::default(), sessions: Sessions::new(limits) }
     }
 
     /// Applies one event at `now_ns` (CLOCK_MONOTONIC) and appends the changes for the mirrors to `out`.
@@ -32,6 +34,10 @@ impl Table {
             Event::Login { conn, key } => self.clients.login(conn, key, out),
             Event::Frame { conn } => self.clients.frame(conn, out),
             Event::Leave { conn } => self.clients.leave(conn, out),
+            Event::LinkUp { link } => self.claims.up(link),
+            Event::Claim { link, key } => self.claims.claim(link, key, out),
+            Event::Disclaim { link, key } => self.claims.disclaim(link, key, out),
+            Event::LinkDown { link } => self.claims.down(link, out),
             Event::Allocate { pair } => self.sessions.allocate(pair, now_ns, out),
             Event::Bind { vni, leg, handshake } => self.sessions.bind(vni, leg, handshake),
             Event::Answer { vni, leg, handshake, path } => {

@@ -1,5 +1,6 @@
 //! Random histories against a simple model: after every step both mirrors hold exactly what the table holds.
 
+mod mesh;
 mod steps;
 mod walk;
 
@@ -8,6 +9,8 @@ use std::sync::Mutex as StdMutex;
 
 use bytemuck::Zeroable;
 use proptest::prelude::*;
+use relay_common::derp::frame::Header;
+use relay_common::derp::message::FromServer;
 use relay_common::fastpath::SessionEntry;
 use relay_common::key::DiscoPrivate;
 
@@ -193,7 +196,7 @@ impl Run {
                 if self.model.conns.iter().any(|(other, _)| *other == conn) {
                     return;
                 }
-                self.router.login(&peer, now_ns).expect("a new connection");
+                let _ = self.router.login(&peer, now_ns).expect("a new connection");
                 self.peers.insert(conn, peer);
                 self.model.conns.push((conn, n));
             }

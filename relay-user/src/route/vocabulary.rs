@@ -11,6 +11,10 @@ use super::next_hop::NextHop;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
 
+/// A link's name: a connection to another relay of the mesh. It is never used twice in the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
 /// One of a session's two clients, by the order of their sorted disco keys: 0 or 1.
 pub type LegIndex = usize;
 
@@ -33,6 +37,14 @@ pub enum Event {
     Frame { conn: ConnId },
     /// A connection ended.
     Leave { conn: ConnId },
+    /// A link to another relay is up, and its relay is about to tell which keys it has.
+    LinkUp { link: LinkId },
+    /// The link's relay has a connection of the key.
+    Claim { link: LinkId, key: NodePublic },
+    /// The link's relay no longer has a connection of the key.
+    Disclaim { link: LinkId, key: NodePublic },
+    /// A link ended.
+    LinkDown { link: LinkId },
     /// Two clients want a session.
     Allocate { pair: [DiscoPublic; 2] },
     /// A client opened its handshake; it has been authenticated.
@@ -53,6 +65,10 @@ pub enum Change {
     Route { key: NodePublic, conn: ConnId },
     /// The key has left: no connection holds it.
     Unroute { key: NodePublic },
+    /// Packets for the key go to this link, unless a connection here has the key.
+    Remote { key: NodePublic, link: LinkId },
+    /// No link reaches the key.
+    NoRemote { key: NodePublic },
     /// Whether the connection is one of several with the same key.
     Shared { conn: ConnId, shared: bool },
     /// A session exists, with these legs bound.
@@ -75,6 +91,15 @@ pub enum Refusal {
     /// The connection is not logged in, or no longer.
     #[error("no such connection")]
     UnknownConn,
+    /// A link is up already.
+    #[error("the link is up already")]
+    LinkInUse,
+    /// The link is not up, or no longer.
+    #[error("no such link")]
+    UnknownLink,
+    /// The link's relay never said that it has the key.
+    #[error("the link does not claim the key")]
+    NotClaimed,
     /// The session does not exist, or no longer.
     #[error("no such session")]
     UnknownSession,

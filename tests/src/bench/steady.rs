@@ -204,7 +204,7 @@ impl Party {
         let mut key = [0xaa; 32];
         key[..8].copy_from_slice(&id.0.to_be_bytes());
         let peer = Arc::new(Peer::new(NodePublic::from_bytes(key), id, remote));
-        relay.router.login(&peer, 0)?;
+        let _ = relay.router.login(&peer, 0)?;
         Ok(Self { peer, server, client })
     }
 }

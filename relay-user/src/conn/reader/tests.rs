@@ -29,7 +29,7 @@ impl Client {
     fn login(relay: &Relay, key: u8) -> Self {
         let key = NodePublic::from_bytes([key; KEY_LEN]);
         let peer = Arc::new(Peer::new(key, relay.next_conn(), ([127, 0, 0, 1], 1).into()));
-        relay.router.login(&peer, 0).expect("a new connection");
+        let _ = relay.router.login(&peer, 0).expect("a new connection");
         Self { peer, reader: Reader::new(NOW_NS) }
     }
 

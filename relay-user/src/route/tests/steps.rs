@@ -27,11 +27,11 @@ fn a_cached_destination_that_left_is_not_used_again() {
     let mut run = Run::new();
     run.step(Step::Login { conn: 1, key: 0 });
     let mut cache = cache::Cache::default();
-    assert_eq!(cache.lookup(&key(0), &run.router).map(|peer| peer.id), Some(ConnId(1)));
+    assert_eq!(cache.lookup(&key(0), &run.router).and_then(Way::peer).map(|peer| peer.id), Some(ConnId(1)));
     run.step(Step::Login { conn: 2, key: 0 });
-    assert_eq!(cache.lookup(&key(0), &run.router).map(|peer| peer.id), Some(ConnId(2)));
+    assert_eq!(cache.lookup(&key(0), &run.router).and_then(Way::peer).map(|peer| peer.id), Some(ConnId(2)));
     run.step(Step::Frame { conn: 1 });
-    assert_eq!(cache.lookup(&key(0), &run.router).map(|peer| peer.id), Some(ConnId(1)));
+    assert_eq!(cache.lookup(&key(0), &run.router).and_then(Way::peer).map(|peer| peer.id), Some(ConnId(1)));
     run.step(Step::Leave { conn: 1 });
     run.step(Step::Leave { conn: 2 });
     assert!(cache.lookup(&key(0), &run.router).is_none());

@@ -97,7 +97,7 @@ impl Clients {
     fn login(&self, n: u64) {
         let id = ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed));
         let peer = Arc::new(Peer::new(self.load.key(n), id, ([127, 0, 0, 1], 1).into()));
-        self.router.login(&peer, 0).expect("a new connection");
+        let _ = self.router.login(&peer, 0).expect("a new connection");
         self.locked.lock().unwrap_or_else(PoisonError::into_inner).insert(peer.key, peer);
     }
 

@@ -1,0 +1,3 @@
+//! Links to the other relays of the region.
+
+pub mod target;

@@ -1,0 +1,319 @@
+//! One address of another relay: when to dial it, when to ask whether its link is alive, when to give it up.
+//!
+//! ```text
+//!             Dial every 0.5 s, also while earlier dials hang          1 s of silence: Probe every second
+//!   Down ──────────────────────────────────────────────► Up ───────────────────────────────────► Down
+//!    ▲                       │ the relay's key is our own          3 s of silence, or its end
+//!    │                       ├──────────────────────► Ourselves, for good
+//!    └── the other link ends │ the key has a link already
+//!                            └──────────────────────► Alias
+//! ```
+//! Upstream waits 5 s between dials, and 120 s for a silent link. This module does no I/O, reads no clock and
+//! draws no random numbers.
+
+use std::collections::BTreeMap;
+
+/// Nanoseconds between two dials, before jitter.
+pub const DIAL_EVERY_NS: u64 = 500_000_000;
+/// The jitter takes away or adds at most this part of the time between two dials: one in so many.
+const JITTER_PART: u64 = 5;
+/// Nanoseconds after which a dial is given up.
+pub const DIAL_LIMIT_NS: u64 = 4_000_000_000;
+/// Dials that may hang at once; the oldest is given up for another.
+const MAX_DIALS: usize = 10;
+/// Nanoseconds of silence after which a link is probed, and between two probes.
+pub const PROBE_AFTER_NS: u64 = 1_000_000_000;
+/// Nanoseconds of silence after which a link is given up.
+pub const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
+/// Nanoseconds that must lie between two dials, whatever asks for the second.
+const LEAST_PAUSE_NS: u64 = 100_000_000;
+
+/// The name of one dial; later dials have larger numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DialId(pub u64);
+
+/// What the caller has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Begin to dial.
+    Dial(DialId),
+    /// Give this dial up, also if it has just succeeded.
+    Abandon(DialId),
+    /// Send a Ping over the link.
+    Probe,
+    /// End the link: its relay has been silent for too long.
+    GiveUp,
+}
+
+/// Who answered a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A relay to which there is no link yet.
+    New,
+    /// A relay to which there is a link already, by another address.
+    Linked,
+    /// This relay itself.
+    Ourselves,
+}
+
+/// The state of one address.
+#[derive(Clone, Debug)]
+pub struct Target {
+    state: State,
+    next_dial: u64,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Down {
+        /// Hanging dials, and when each began.
+        dials: BTreeMap<DialId, u64>,
+        last_ns: Option<u64>,
+        next_ns: u64,
+    },
+    Up {
+        heard_ns: u64,
+        probed_ns: u64,
+    },
+    Alias,
+    Ourselves,
+}
+
+impl Target {
+    /// An address that is dialled at once.
+    pub fn new(now_ns: u64) -> Self {
+        Self { state: State::down(now_ns), next_dial: 1 }
+    }
+
+    /// Handles the time; `random` is a new random number for each call. Appends what is to be done to `out`,
+    /// and returns when this must be called again at the latest; `None`: not before something happens.
+    pub fn tick(&mut self, now_ns: u64, random: u64, out: &mut Vec<Act>) -> Option<u64> {
+        match &mut self.state {
+            State::Down { dials, last_ns, next_ns } => {
+                let late: Vec<_> = dials
+                    .iter()
+                    .filter(|(_, began)| **began + DIAL_LIMIT_NS <= now_ns)
+                    .map(|(id, _)| *id)
+                    .collect();
+                for id in late {
+                    dials.remove(&id);
+                    out.push(Act::Abandon(id));
+                }
+                if *next_ns <= now_ns {
+                    if dials.len() == MAX_DIALS
+                        && let Some((oldest, _)) = dials.pop_first()
+                    {
+                        out.push(Act::Abandon(oldest));
+                    }
+                    let id = DialId(self.next_dial);
+                    self.next_dial += 1;
+                    dials.insert(id, now_ns);
+                    out.push(Act::Dial(id));
+                    *last_ns = Some(now_ns);
+                    *next_ns = now_ns + jittered(random);
+                }
+                let limit = dials.values().min().map_or(u64::MAX, |began| began + DIAL_LIMIT_NS);
+                Some(limit.min(*next_ns))
+            }
+            State::Up { heard_ns, probed_ns } => {
+                if *heard_ns + SILENCE_LIMIT_NS <= now_ns {
+                    out.push(Act::GiveUp);
+                    self.state = State::down(now_ns);
+                    return self.tick(now_ns, random, out);
+                }
+                let due = (*heard_ns).max(*probed_ns) + PROBE_AFTER_NS;
+                if due <= now_ns {
+                    *probed_ns = now_ns;
+                    out.push(Act::Probe);
+                }
+                Some(((*heard_ns).max(*probed_ns) + PROBE_AFTER_NS).min(*heard_ns + SILENCE_LIMIT_NS))
+            }
+            State::Alias | State::Ourselves => None,
+        }
+    }
+
+    /// Handles a dial that came to a logged-in relay. Returns whether its connection becomes the link; if not,
+    /// the caller ends it. All other dials are given up.
+    pub fn answered(&mut self, id: DialId, answer: Answer, now_ns: u64, out: &mut Vec<Act>) -> bool {
+        let State::Down { dials, .. } = &mut self.state else { return false };
+        if dials.remove(&id).is_none() {
+            return false;
+        }
+        out.extend(dials.keys().map(|id| Act::Abandon(*id)));
+        self.state = match answer {
+            Answer::New => State::Up { heard_ns: now_ns, probed_ns: now_ns },
+            Answer::Linked => State::Alias,
+            Answer::Ourselves => State::Ourselves,
+        };
+        answer == Answer::New
+    }
+
+    /// Handles a dial that failed.
+    pub fn failed(&mut self, id: DialId) {
+        if let State::Down { dials, .. } = &mut self.state {
+            dials.remove(&id);
+        }
+    }
+
+    /// Handles anything that the link's relay has sent.
+    pub fn heard(&mut self, now_ns: u64) {
+        if let State::Up { heard_ns, .. } = &mut self.state {
+            *heard_ns = now_ns;
+        }
+    }
+
+    /// Handles the end of the link, or of the link of which this address is an alias: it is dialled at once.
+    pub fn ended(&mut self, now_ns: u64) {
+        if matches!(self.state, State::Up { .. } | State::Alias) {
+            self.state = State::down(now_ns);
+        }
+    }
+
+    /// Handles a sign that the relay is there, such as a connection of its own: if the link is down, it is
+    /// dialled at once.
+    pub fn hint(&mut self, now_ns: u64) {
+        if let State::Down { last_ns, next_ns, .. } = &mut self.state {
+            let soonest = last_ns.map_or(now_ns, |last| now_ns.max(last + LEAST_PAUSE_NS));
+            *next_ns = soonest.min(*next_ns);
+        }
+    }
+
+    /// Whether the link is up.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up { .. })
+    }
+}
+
+impl State {
+    fn down(now_ns: u64) -> Self {
+        Self::Down { dials: BTreeMap::new(), last_ns: None, next_ns: now_ns }
+    }
+}
+
+/// The time between two dials, up to a fifth shorter or longer, so that relays that start together do not dial
+/// together for ever.
+fn jittered(random: u64) -> u64 {
+    let most = DIAL_EVERY_NS / JITTER_PART;
+    DIAL_EVERY_NS - most + random % (2 * most + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn acts(act: impl FnOnce(&mut Vec<Act>)) -> Vec<Act> {
+        let mut out = Vec::new();
+        act(&mut out);
+        out
+    }
+
+    /// A target at time 0 whose first dial was answered at 10 ms.
+    fn up() -> Target {
+        let mut target = Target::new(0);
+        target.tick(0, 0, &mut Vec::new());
+        assert!(target.answered(DialId(1), Answer::New, 10 * MS, &mut Vec::new()));
+        assert!(target.is_up());
+        target
+    }
+
+    #[test]
+    fn a_dial_begins_at_once_and_then_every_half_second_while_others_hang() {
+        let mut target = Target::new(7);
+        let (mut now_ns, mut begun, mut given_up) = (7, Vec::new(), 0);
+        while now_ns < 20_000 * MS {
+            let mut out = Vec::new();
+            let next = target.tick(now_ns, now_ns.wrapping_mul(0x9e37_79b9_7f4a_7c15), &mut out);
+            for act in out {
+                match act {
+                    Act::Dial(_) => begun.push(now_ns),
+                    Act::Abandon(_) => given_up += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(begun.len() - given_up <= MAX_DIALS);
+            now_ns = next.expect("it is down");
+        }
+        assert_eq!(begun[0], 7);
+        let pauses = begun.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(pauses.clone().all(|pause| (400 * MS..=600 * MS).contains(&pause)));
+        assert!(pauses.clone().min() != pauses.max(), "there is jitter");
+    }
+
+    #[test]
+    fn the_first_answer_is_the_link_and_all_other_dials_are_given_up() {
+        let mut target = Target::new(0);
+        for now_ns in [0, 600 * MS, 1200 * MS] {
+            target.tick(now_ns, 0, &mut Vec::new());
+        }
+        let mut out = Vec::new();
+        assert!(target.answered(DialId(2), Answer::New, 1300 * MS, &mut out));
+        assert_eq!(out, [Act::Abandon(DialId(1)), Act::Abandon(DialId(3))]);
+        assert!(!target.answered(DialId(3), Answer::New, 1300 * MS, &mut Vec::new()), "too late");
+        assert!(target.is_up());
+    }
+
+    #[test]
+    fn a_silent_link_is_probed_each_second_and_given_up_after_three() {
+        let mut target = up();
+        let mut seen = Vec::new();
+        let mut now_ns = 10 * MS;
+        for _ in 0..10 {
+            let out = acts(|out| now_ns = target.tick(now_ns, 0, out).expect("up or down"));
+            seen.extend(out.into_iter().map(|act| (now_ns / MS, act)));
+            if !target.is_up() {
+                break;
+            }
+        }
+        // Each act with the time at which the next one was due.
+        let expected =
+            [(2010, Act::Probe), (3010, Act::Probe), (3410, Act::GiveUp), (3410, Act::Dial(DialId(2)))];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_word_from_the_relay_keeps_the_link() {
+        let mut target = up();
+        for second in 1..100 {
+            assert_eq!(acts(|out| _ = target.tick(second * 1000 * MS, 0, out)).contains(&Act::GiveUp), false);
+            target.heard(second * 1000 * MS + 500 * MS);
+        }
+        assert!(target.is_up());
+    }
+
+    #[test]
+    fn ourselves_is_never_dialled_again_and_an_alias_when_its_link_has_ended() {
+        for (answer, again) in [(Answer::Ourselves, false), (Answer::Linked, true)] {
+            let mut target = Target::new(0);
+            target.tick(0, 0, &mut Vec::new());
+            assert!(!target.answered(DialId(1), answer, 0, &mut Vec::new()));
+            assert_eq!(target.tick(100_000 * MS, 0, &mut Vec::new()), None, "{answer:?}");
+            target.hint(100_000 * MS);
+            assert_eq!(acts(|out| _ = target.tick(100_000 * MS, 0, out)), [], "{answer:?}");
+            target.ended(100_000 * MS);
+            let dialled = acts(|out| _ = target.tick(100_000 * MS, 0, out)) == [Act::Dial(DialId(2))];
+            assert_eq!(dialled, again, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_hint_brings_a_dial_forward_but_not_too_often() {
+        let mut target = Target::new(0);
+        target.tick(0, 0, &mut Vec::new());
+        target.hint(10 * MS);
+        assert_eq!(acts(|out| assert_eq!(target.tick(10 * MS, 0, out), Some(100 * MS))), []);
+        assert_eq!(acts(|out| _ = target.tick(100 * MS, 0, out)), [Act::Dial(DialId(2))]);
+        target.hint(300 * MS);
+        assert_eq!(acts(|out| _ = target.tick(300 * MS, 0, out)), [Act::Dial(DialId(3))]);
+    }
+
+    #[test]
+    fn a_dial_that_failed_is_not_given_up_again() {
+        let mut target = Target::new(0);
+        target.tick(0, 0, &mut Vec::new());
+        target.failed(DialId(1));
+        assert_eq!(acts(|out| _ = target.tick(5_000 * MS, 0, out)), [Act::Dial(DialId(2))]);
+        assert!(!target.answered(DialId(1), Answer::New, 5_000 * MS, &mut Vec::new()));
+    }
+}

@@ -1,0 +1,156 @@
+//! Which links of the mesh reach a node key that has no connection here.
+//!
+//! Each relay tells its watchers which keys are connected to it; that is a claim of the link to that relay. The
+//! newest claim wins: a client that moves from one relay to another is claimed by the second at once, and its
+//! first relay may take long to notice. (Upstream keeps the oldest, so that a key that is connected twice keeps
+//! its path; here such a key moves each time it connects.)
+
+use std::collections::{HashMap, HashSet};
+
+use relay_common::key::NodePublic;
+
+use super::vocabulary::{Change, LinkId, Refusal};
+
+/// The claims of every key, the newest last, and the keys of every link.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    links_by_key: HashMap<NodePublic, Vec<LinkId>>,
+    keys_by_link: HashMap<LinkId, HashSet<NodePublic>>,
+}
+
+impl Claims {
+    /// Handles the start of a link.
+    pub(super) fn up(&mut self, link: LinkId) -> Result<(), Refusal> {
+        if self.keys_by_link.contains_key(&link) {
+            return Err(Refusal::LinkInUse);
+        }
+        self.keys_by_link.insert(link, HashSet::new());
+        Ok(())
+    }
+
+    /// Handles the news that the link's relay has a connection of `key`. A repeated claim becomes the newest.
+    pub(super) fn claim(
+        &mut self,
+        link: LinkId,
+        key: NodePublic,
+        out: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        self.keys_by_link.get_mut(&link).ok_or(Refusal::UnknownLink)?.insert(key);
+        let links = self.links_by_key.entry(key).or_default();
+        if links.last() != Some(&link) {
+            links.retain(|other| *other != link);
+            links.push(link);
+            out.push(Change::Remote { key, link });
+        }
+        Ok(())
+    }
+
+    /// Handles the news that the link's relay no longer has `key`.
+    pub(super) fn disclaim(
+        &mut self,
+        link: LinkId,
+        key: NodePublic,
+        out: &mut Vec<Change>,
+    ) -> Result<(), Refusal> {
+        if !self.keys_by_link.get_mut(&link).ok_or(Refusal::UnknownLink)?.remove(&key) {
+            return Err(Refusal::NotClaimed);
+        }
+        self.remove(link, key, out);
+        Ok(())
+    }
+
+    /// Handles the end of a link: all its claims end.
+    pub(super) fn down(&mut self, link: LinkId, out: &mut Vec<Change>) -> Result<(), Refusal> {
+        let keys = self.keys_by_link.remove(&link).ok_or(Refusal::UnknownLink)?;
+        for key in keys {
+            self.remove(link, key, out);
+        }
+        Ok(())
+    }
+
+    /// The links that claim `key`, the newest last.
+    pub(super) fn of(&self, key: &NodePublic) -> &[LinkId] {
+        self.links_by_key.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    fn remove(&mut self, link: LinkId, key: NodePublic, out: &mut Vec<Change>) {
+        let Some(links) = self.links_by_key.get_mut(&key) else { return };
+        let was_newest = links.last() == Some(&link);
+        links.retain(|other| *other != link);
+        match links.last() {
+            None => {
+                self.links_by_key.remove(&key);
+                out.push(Change::NoRemote { key });
+            }
+            Some(newest) if was_newest => out.push(Change::Remote { key, link: *newest }),
+            Some(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> NodePublic {
+        NodePublic::from_bytes([n; 32])
+    }
+
+    fn up(links: &[u64]) -> Claims {
+        let mut claims = Claims::default();
+        links.iter().for_each(|link| claims.up(LinkId(*link)).expect("a new link"));
+        claims
+    }
+
+    fn changes(act: impl FnOnce(&mut Vec<Change>) -> Result<(), Refusal>) -> Vec<Change> {
+        let mut out = Vec::new();
+        act(&mut out).expect("not refused");
+        out
+    }
+
+    #[test]
+    fn the_newest_claim_wins_and_the_one_before_is_next() {
+        let mut claims = up(&[1, 2]);
+        let remote = |link| vec![Change::Remote { key: key(7), link: LinkId(link) }];
+        assert_eq!(changes(|out| claims.claim(LinkId(1), key(7), out)), remote(1));
+        assert_eq!(changes(|out| claims.claim(LinkId(2), key(7), out)), remote(2));
+        assert_eq!(changes(|out| claims.claim(LinkId(2), key(7), out)), [], "nothing new");
+        assert_eq!(changes(|out| claims.claim(LinkId(1), key(7), out)), remote(1), "it is back there");
+        assert_eq!(changes(|out| claims.disclaim(LinkId(1), key(7), out)), remote(2));
+        assert_eq!(
+            changes(|out| claims.disclaim(LinkId(2), key(7), out)),
+            [Change::NoRemote { key: key(7) }]
+        );
+        assert_eq!(claims.of(&key(7)), []);
+    }
+
+    #[test]
+    fn the_end_of_an_older_claim_changes_nothing() {
+        let mut claims = up(&[1, 2]);
+        for link in [1, 2] {
+            changes(|out| claims.claim(LinkId(link), key(7), out));
+        }
+        assert_eq!(changes(|out| claims.disclaim(LinkId(1), key(7), out)), []);
+        assert_eq!(claims.of(&key(7)), [LinkId(2)]);
+    }
+
+    #[test]
+    fn with_a_link_all_its_claims_end_and_no_others() {
+        let mut claims = up(&[1, 2]);
+        for (link, n) in [(1, 7), (1, 8), (2, 8), (2, 9)] {
+            changes(|out| claims.claim(LinkId(link), key(n), out));
+        }
+        assert_eq!(changes(|out| claims.down(LinkId(1), out)), [Change::NoRemote { key: key(7) }]);
+        assert_eq!([7, 8, 9].map(|n| claims.of(&key(n)).len()), [0, 1, 1]);
+        assert_eq!(claims.claim(LinkId(1), key(7), &mut Vec::new()), Err(Refusal::UnknownLink), "it is over");
+    }
+
+    #[test]
+    fn what_was_not_claimed_is_refused() {
+        let mut claims = up(&[1]);
+        assert_eq!(claims.up(LinkId(1)), Err(Refusal::LinkInUse));
+        assert_eq!(claims.disclaim(LinkId(1), key(7), &mut Vec::new()), Err(Refusal::NotClaimed));
+        assert_eq!(claims.disclaim(LinkId(2), key(7), &mut Vec::new()), Err(Refusal::UnknownLink));
+        assert_eq!(claims.down(LinkId(2), &mut Vec::new()), Err(Refusal::UnknownLink));
+    }
+}

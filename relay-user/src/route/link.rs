@@ -1,0 +1,93 @@
+//! A link to another relay as packets see it, and the keys that it reaches.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use relay_common::key::NodePublic;
+
+use super::peer::{Peer, PeerCounters};
+use super::vocabulary::LinkId;
+use crate::mailbox::Mailbox;
+
+/// The handle of a link that is up.
+#[derive(Debug)]
+pub struct Link {
+    /// The link's name.
+    pub id: LinkId,
+    /// The key of the relay at its other end.
+    pub server: NodePublic,
+    /// The address that was dialled.
+    pub remote: SocketAddr,
+    /// Frames to be written to the relay.
+    pub mailbox: Mailbox,
+    /// What was forwarded over the link, and what came back by it.
+    pub counters: PeerCounters,
+}
+
+impl Link {
+    /// A handle that is not yet in the table.
+    pub fn new(id: LinkId, server: NodePublic, remote: SocketAddr) -> Self {
+        Self { id, server, remote, mailbox: Mailbox::for_link(), counters: PeerCounters::default() }
+    }
+}
+
+/// A key that a link reaches.
+#[derive(Debug)]
+pub struct Remote {
+    /// The key.
+    pub key: NodePublic,
+    /// The link.
+    pub link: Arc<Link>,
+    active: AtomicBool,
+}
+
+impl Remote {
+    pub(super) fn new(key: NodePublic, link: Arc<Link>, active: bool) -> Self {
+        Self { key, link, active: AtomicBool::new(active) }
+    }
+
+    /// Whether packets for the key go over the link. A cached handle that is not active is stale.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_active(&self, active: bool) {
+        self.active.store(active, Ordering::Release);
+    }
+}
+
+/// Where the packets for a key go.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// To a connection of this relay.
+    Here(Arc<Peer>),
+    /// Over a link, to the relay that has the key.
+    Link(Arc<Remote>),
+}
+
+impl Way {
+    /// The key.
+    pub fn key(&self) -> &NodePublic {
+        match self {
+            Self::Here(peer) => &peer.key,
+            Self::Link(remote) => &remote.key,
+        }
+    }
+
+    /// Whether packets for the key still go this way.
+    pub fn is_active(&self) -> bool {
+        match self {
+            Self::Here(peer) => peer.is_active(),
+            Self::Link(remote) => remote.is_active(),
+        }
+    }
+
+    /// The connection of this relay.
+    pub fn peer(&self) -> Option<&Arc<Peer>> {
+        match self {
+            Self::Here(peer) => Some(peer),
+            Self::Link(_) => None,
+        }
+    }
+}
