@@ -18,8 +18,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 /// A duration that is displayed as Go displays it.
-#[derive(Clone, Copy, Debug)]
-pub struct GoDuration(pub Duration);
+struct GoDuration(Duration);
 
 impl fmt::Display for GoDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -30,7 +30,7 @@ const IDLE: &[&str] = &[
     "-mesh-with",
     "",
     "-rate-config=",
-    "-secrets-cache-dir=/root/.cache/derper-secrets",
+    "-secrets-cache-dir=derper-secrets",
     "-secrets-path-prefix=prod/derp",
     "-secrets-url=",
     "-socket=",

@@ -73,6 +73,14 @@ pub(crate) fn mutants(mutants: &Mutants) -> Result<()> {
             return Ok(());
         }
     }
+    if let Some(other) =
+        files.iter().find(|file| PACKAGES.iter().all(|(package, _)| !file.starts_with(package)))
+    {
+        bail!(
+            "{other} is in none of the packages {}; name files of these",
+            PACKAGES.map(|(name, _)| name).join(", ")
+        );
+    }
     let end = Instant::now() + Duration::from_secs(60 * u64::from(mutants.minutes));
     let mut lists = [String::new(), String::new(), String::new()];
     for (package, tests) in PACKAGES {
@@ -80,11 +88,16 @@ pub(crate) fn mutants(mutants: &Mutants) -> Result<()> {
         if own.is_empty() {
             continue;
         }
-        let found = run(package, tests, &own, end.saturating_duration_since(Instant::now()))?;
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            println!("mutants: the time is over; those of {package} were not tried");
+            continue;
+        }
+        let found = run(package, tests, &own, left)?;
         lists.iter_mut().zip(found).for_each(|(all, found)| all.push_str(&found));
     }
     if lists.iter().all(String::is_empty) {
-        bail!("no mutant was tried: no file of {} is named, or time was too short", PACKAGES[0].0);
+        bail!("no mutant was tried; allow more --minutes");
     }
     let [caught, missed, hung] = &lists;
     println!("\n{}", table(&[caught, missed, hung]));

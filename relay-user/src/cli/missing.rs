@@ -163,7 +163,7 @@ mod tests {
             ("mesh-psk-file", ""),
             ("mesh-with", ""),
             ("rate-config", ""),
-            ("secrets-cache-dir", "/root/.cache/derper-secrets"),
+            ("secrets-cache-dir", "derper-secrets"),
             ("secrets-path-prefix", "prod/derp"),
             ("secrets-url", ""),
             ("socket", ""),

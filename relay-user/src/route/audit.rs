@@ -119,6 +119,15 @@ mod tests {
         assert_eq!(audit(&mut map, &wanted), Audit::default());
     }
 
+    #[test]
+    fn a_map_that_cannot_be_read_is_reported_and_left_alone() {
+        let mut map = ModelSessions::new(2);
+        map.unreadable = Some(MapError::Full);
+        let found = audit(&mut map, &sessions(&[(1, 1)]));
+        assert_eq!(found, Audit { error: Some(MapError::Full), ..Audit::default() });
+        assert!(map.sessions.is_empty());
+    }
+
     proptest! {
         #[test]
         fn whatever_the_map_held_it_equals_the_table_afterwards(

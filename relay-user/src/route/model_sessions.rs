@@ -16,13 +16,15 @@ pub(super) struct ModelSessions {
     pub stats: BTreeMap<u32, SessionStats>,
     /// The error that the next fallible operation returns, once.
     pub fail_next: Option<MapError>,
+    /// The error that every reading of all sessions returns.
+    pub unreadable: Option<MapError>,
     limit: u32,
 }
 
 impl ModelSessions {
     /// An empty map for `limit` sessions.
     pub(super) fn new(limit: u32) -> Self {
-        Self { sessions: BTreeMap::new(), stats: BTreeMap::new(), fail_next: None, limit }
+        Self { sessions: BTreeMap::new(), stats: BTreeMap::new(), fail_next: None, unreadable: None, limit }
     }
 
     fn check_slot(&self, slot: u32) -> Result<(), MapError> {
@@ -62,7 +64,10 @@ impl SessionMap for ModelSessions {
     }
 
     fn entries(&self) -> Result<Vec<(u32, SessionEntry)>, MapError> {
-        Ok(self.sessions.iter().map(|(vni, entry)| (*vni, *entry)).collect())
+        match &self.unreadable {
+            Some(error) => Err(error.clone()),
+            None => Ok(self.sessions.iter().map(|(vni, entry)| (*vni, *entry)).collect()),
+        }
     }
 }
 

@@ -135,3 +135,14 @@ fn a_leg_was_last_heard_where_it_was_heard_later() {
     (kernel.legs[0].last_seen_ns, kernel.legs[1].last_seen_ns) = (7, 7);
     assert_eq!(route.last_seen_ns(Some(&kernel)), [7, 9]);
 }
+
+#[test]
+fn neither_nobodys_key_nor_the_relays_own_gets_a_session() {
+    let run = Run::new();
+    for wrong in [DiscoPublic::default(), disco(99)] {
+        for pair in [[disco(0), wrong], [wrong, disco(0)]] {
+            let refused = run.router.allocate(pair, side(), run.now_ns).expect_err("refused");
+            assert_eq!(refused, Refusal::BadPair);
+        }
+    }
+}
