@@ -9,6 +9,7 @@
 pub mod bucket;
 pub mod ledger;
 pub mod login;
+pub mod outgoing;
 pub mod reader;
 pub mod sweep;
 pub mod task;
@@ -18,13 +19,11 @@ use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use self::ledger::{Ledger, Packets};
+use self::outgoing::{Outgoing, Receiver};
 use self::reader::{ProtocolFault, Reader};
 use crate::clock;
-use crate::mailbox::Lane;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::route::gone::Audience;
@@ -34,9 +33,6 @@ use crate::transport::{ReadResult, Stream};
 
 /// Socket reads per turn: one busy client must not keep its worker from the others.
 const READS_PER_TURN: usize = 4;
-
-/// Mailbox takes per turn, for the same reason.
-const WRITES_PER_TURN: usize = 4;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +71,7 @@ pub struct Connection<S> {
     reader: Reader,
     peer: Arc<Peer>,
     relay: Arc<Relay>,
-    ledger: Ledger,
-    /// Bytes that were left to flush at the last look; they count towards the budget.
-    unsent: usize,
+    outgoing: Outgoing,
     has_left: bool,
     /// Set when the connection is over and out of the table, but its client must still be told why.
     parting: Option<Box<Parting>>,
@@ -86,8 +80,7 @@ pub struct Connection<S> {
 impl<S: Stream> Connection<S> {
     /// Makes a connection whose login is done and whose peer is in the table.
     pub fn new(stream: S, reader: Reader, peer: Arc<Peer>, relay: Arc<Relay>) -> Self {
-        let ledger = Ledger::default();
-        Self { stream, reader, peer, relay, ledger, unsent: 0, has_left: false, parting: None }
+        Self { stream, reader, peer, relay, outgoing: Outgoing::default(), has_left: false, parting: None }
     }
 
     /// The handle that other connections share.
@@ -176,64 +169,13 @@ impl<S: Stream> Connection<S> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        for left in (0..WRITES_PER_TURN).rev() {
-            let flushed = self.stream.poll_flush(cx)?;
-            self.note_unsent();
-            if flushed.is_pending() {
-                self.peer.mailbox.settle();
-                return Poll::Pending;
-            }
-            let batch = self.peer.mailbox.take();
-            if batch.is_empty() {
-                return Poll::Pending;
-            }
-            // After the last take, all other tasks have their turns: the data must not be held back until
-            // then.
-            let more = left > 0 && batch.is_followed();
-            let sent = self.stream.send(cx, &mut batch.slices(), more);
-            self.relay.budget.add(-(batch.bytes() as i64));
-            if let Err(error) = sent {
-                let shard = self.relay.counters.shard();
-                shard.add(Counter::DropWriteError, batch.packets() as u64);
-                shard.add(Counter::DropControl, batch.count(Lane::Control).frames as u64);
-                return Poll::Ready(Err(error.into()));
-            }
-            let sent = self.ledger.begin(&batch, self.stream.unsent_plaintext());
-            self.count_sent(sent);
-        }
-        Poll::Ready(Ok(()))
+        let Self { stream, peer, relay, outgoing, .. } = self;
+        outgoing.write(cx, stream, Receiver::client(peer), relay).map_err(End::from)
     }
 
-    /// Looks at the bytes that the socket has not taken yet. Counts the packets that it took since the last
-    /// look, updates the budget, and restarts the write deadline if it took something.
     fn note_unsent(&mut self) {
-        let unsent = self.stream.unsent();
-        let before = std::mem::replace(&mut self.unsent, unsent);
-        // A batch whose rest left between two looks must still be counted.
-        if before == 0 && unsent == 0 && !self.ledger.is_open() {
-            return;
-        }
-        self.relay.budget.add(unsent as i64 - before as i64);
-        let blocked = &self.peer.timers.blocked_since_ms;
-        if unsent == 0 {
-            blocked.store(0, Ordering::Relaxed);
-        } else if unsent != before || blocked.load(Ordering::Relaxed) == 0 {
-            blocked.store(clock::monotonic_ms(), Ordering::Relaxed);
-        }
-        let sent = self.ledger.advance(self.stream.unsent_plaintext());
-        self.count_sent(sent);
-    }
-
-    fn count_sent(&self, Packets { packets, bytes }: Packets) {
-        if packets == 0 {
-            return;
-        }
-        let shard = self.relay.counters.shard();
-        shard.add(Counter::PacketsSent, packets as u64);
-        shard.add(Counter::BytesSent, bytes as u64);
-        let own = &self.peer.counters;
-        own.packets_out.fetch_add(packets as u64, Ordering::Relaxed);
-        own.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+        let Self { stream, peer, relay, outgoing, .. } = self;
+        outgoing.note_unsent(stream, Receiver::client(peer), relay);
     }
 }
 
@@ -245,11 +187,7 @@ impl<S> Connection<S> {
             return;
         }
         let Self { reader, peer, relay, .. } = self;
-        let left = peer.mailbox.close();
-        relay.budget.add(-(left.bytes() as i64));
-        let shard = relay.counters.shard();
-        shard.add(Counter::DropGoneDisconnected, left.packets() as u64);
-        shard.add(Counter::DropControl, left.count(Lane::Control).frames as u64);
+        Receiver::client(peer).close(relay);
         // When the daemon stops, all clients leave: news about all the others would be useless to them.
         let stopping = peer.ending() == Some(Ending::Shutdown);
         let audience = if stopping { Audience::default() } else { reader.take_audience() };
@@ -266,11 +204,7 @@ impl<S> Drop for Connection<S> {
             tracing::error!(remote = %self.peer.remote, "the task of a connection panicked; this is a bug");
         }
         self.leave();
-        self.relay.budget.add(-(self.unsent as i64));
-        let unsent = self.ledger.end();
-        let shard = self.relay.counters.shard();
-        shard.add(Counter::DropWriteError, unsent.packets as u64);
-        shard.add(Counter::DropControl, unsent.control as u64);
+        self.outgoing.end(Receiver::client(&self.peer), &self.relay);
     }
 }
 

@@ -19,7 +19,7 @@ use self::door::{Door, PendingPlace};
 use self::http::{Head, HeadError};
 use self::pages::PageRoute;
 use crate::clock;
-use crate::conn::login::login;
+use crate::conn::login::{Greeting, login};
 use crate::conn::task::Task;
 use crate::files::Limit;
 use crate::host::unmapped;
@@ -184,7 +184,8 @@ async fn requests<S: Stream + Unpin + Send + 'static>(
         match route {
             PageRoute::Derp { fast_start } => {
                 let preamble = if fast_start { Vec::new() } else { pages::switching(&relay.public) };
-                return run(stream, preamble, read, remote, place, relay, pool).await;
+                let greeting = Greeting { preamble, read, remote, not_ideal: head.not_ideal };
+                return run(stream, greeting, place, relay, pool).await;
             }
             PageRoute::Page(answer) => {
                 relay.counters.add(Counter::HttpRequests, 1);
@@ -209,14 +210,13 @@ fn is_goodbye(error: &io::Error) -> bool {
 
 async fn run<S: Stream + Unpin + Send + 'static>(
     stream: S,
-    preamble: Vec<u8>,
-    read: Vec<u8>,
-    remote: SocketAddr,
+    greeting: Greeting,
     place: PendingPlace,
     relay: Arc<Relay>,
     pool: Arc<Pool>,
 ) {
-    let connection = match login(stream, preamble, read, remote, &relay).await {
+    let remote = greeting.remote;
+    let connection = match login(stream, greeting, &relay).await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%remote, error = %brief(&error), "login failed"),
     };

@@ -155,7 +155,7 @@ impl Mailbox {
     pub fn close(&self) -> Batch {
         let mut lanes = self.lock();
         lanes.closed = true;
-        let mut left = Batch::new();
+        let mut left = Batch::new(lanes.link);
         while let Some(chunk) = lanes.owed.take() {
             left.add_owed(chunk);
         }
@@ -197,7 +197,7 @@ impl Mailbox {
 
 impl Lanes {
     fn take(&mut self, room: usize) -> Batch {
-        let mut batch = Batch::new();
+        let mut batch = Batch::new(self.link);
         if let Some(news) = self.owed.take() {
             batch.add_owed(news);
         }

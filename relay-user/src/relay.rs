@@ -4,14 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use relay_common::key::{NodePrivate, NodePublic};
+use relay_common::key::{MeshKey, NodePrivate, NodePublic};
+use tokio::sync::Notify;
 
 use crate::mailbox::budget::Budget;
 use crate::observe::counters::Counters;
 use crate::route::gone::Audience;
 use crate::route::peer::Peer;
-use crate::route::vocabulary::{ConnId, Refusal};
+use crate::route::vocabulary::{ConnId, LinkId, Refusal};
 use crate::route::{NewsOwed, Router};
+
+/// The region that a relay is a part of.
+#[derive(Debug, Default)]
+pub struct Mesh {
+    /// The key that all relays of the region hold; `None`: nobody is trusted with it.
+    pub key: Option<MeshKey>,
+    /// Notified when somebody with the mesh key has logged in: another relay may be back.
+    pub came: Notify,
+}
 
 /// The shared state of the daemon.
 #[derive(Debug)]
@@ -28,6 +38,8 @@ pub struct Relay {
     pub write_timeout: Duration,
     /// The limit of the bytes that may wait for all clients together.
     pub budget: Budget,
+    /// The region that the relay is a part of.
+    pub mesh: Mesh,
     next_conn: AtomicU64,
 }
 
@@ -42,7 +54,30 @@ impl Relay {
     ) -> Self {
         let public = key.public();
         let budget = Budget::new(queue_bytes);
-        Self { router, counters, key, public, write_timeout, budget, next_conn: AtomicU64::new(1) }
+        let (mesh, next_conn) = (Mesh::default(), AtomicU64::new(1));
+        Self { router, counters, key, public, write_timeout, budget, mesh, next_conn }
+    }
+
+    /// Handles the news that the relay of `link` has `key`.
+    ///
+    /// # Errors
+    /// The link is not up.
+    pub fn claim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<(), Refusal> {
+        self.router.claim(link, key, now_ns)
+    }
+
+    /// Handles the news that the relay of `link` no longer has `key`; those who heard from it are told if
+    /// nobody has it.
+    ///
+    /// # Errors
+    /// The link is not up, or never claimed the key.
+    pub fn disclaim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<(), Refusal> {
+        self.router.disclaim(link, key, now_ns).map(|told| self.tell(&told))
+    }
+
+    /// Takes a link out of the table with all its claims; those who heard from keys that nobody has are told.
+    pub fn link_down(&self, link: LinkId, now_ns: u64) {
+        self.tell(&self.router.link_down(link, now_ns));
     }
 
     /// Puts a connection into the table; all who watch are told.

@@ -10,9 +10,10 @@ use std::time::Duration;
 use rand_core::{OsRng, RngCore};
 use relay_common::derp::LOGIN_TIMEOUT_NS;
 use relay_common::derp::deframer::Deframer;
-use relay_common::derp::info::ServerInfo;
+use relay_common::derp::info::{ClientInfo, ServerInfo};
 use relay_common::derp::limits::{self, FrameError};
 use relay_common::derp::login::{self, ExpectInfo, LoginError, Ready};
+use relay_common::derp::message::PeerPresentFlags;
 use relay_common::key::NONCE_LEN;
 
 use super::Connection;
@@ -49,16 +50,26 @@ pub enum LoginFailure {
     Refused(#[from] crate::route::vocabulary::Refusal),
 }
 
-/// Greets the client, checks its key, puts it into the table and answers ServerInfo. `preamble` is sent
-/// first, in the same write; `read` holds bytes that followed the request.
+/// A client that has asked for DERP.
+#[derive(Debug)]
+pub struct Greeting {
+    /// The answer to its request, to be sent first, in the same write.
+    pub preamble: Vec<u8>,
+    /// Bytes that followed the request.
+    pub read: Vec<u8>,
+    /// Where it connects from.
+    pub remote: SocketAddr,
+    /// It would prefer another relay of the region.
+    pub not_ideal: bool,
+}
+
+/// Greets the client, checks its key, puts it into the table and answers ServerInfo.
 ///
 /// # Errors
 /// The login failed; the reason has been counted.
 pub async fn login<S: Stream>(
     mut stream: S,
-    preamble: Vec<u8>,
-    read: Vec<u8>,
-    remote: SocketAddr,
+    Greeting { preamble, read, remote, not_ideal }: Greeting,
     relay: &Arc<Relay>,
 ) -> Result<Connection<S>, LoginFailure> {
     let result = match tokio::time::timeout(DEADLINE, handshake(&mut stream, preamble, read, relay)).await {
@@ -74,8 +85,8 @@ pub async fn login<S: Stream>(
         }
     };
     let mut peer = Peer::new(ready.key, relay.next_conn(), remote);
-    peer.about =
-        About { protocol: stream.protocol(), app_name: ready.info.app_name.clone(), ..About::default() };
+    let flags = flags(&ready.info, not_ideal, relay);
+    peer.about = About { protocol: stream.protocol(), app_name: ready.info.app_name.clone(), flags };
     let peer = Arc::new(peer);
     sweep::begin(&peer, clock::monotonic_ms());
     let now_ns = clock::monotonic_ns();
@@ -83,7 +94,12 @@ pub async fn login<S: Stream>(
     relay.counters.add(Counter::Logins, 1);
     tracing::debug!(client = %ready.key, %remote, protocol = stream.protocol(), "logged in");
 
-    let mut connection = Connection::new(stream, Reader::new(now_ns), Arc::clone(&peer), Arc::clone(relay));
+    let mut reader = Reader::new(now_ns);
+    if flags.contains(PeerPresentFlags::MESH_PEER) {
+        reader.accept_mesh();
+        relay.mesh.came.notify_one();
+    }
+    let mut connection = Connection::new(stream, reader, Arc::clone(&peer), Arc::clone(relay));
     // Packets may be queued by now, but ServerInfo is written first: until then nothing is taken from the
     // mailbox.
     let greeted = tokio::time::timeout(DEADLINE, connection.greet(&ready, &rest)).await;
@@ -96,6 +112,18 @@ pub async fn login<S: Stream>(
             Err(failure)
         }
     }
+}
+
+/// What kind of client it is: who holds the mesh key is another relay or a tool of the operator.
+fn flags(info: &ClientInfo, not_ideal: bool, relay: &Relay) -> PeerPresentFlags {
+    let holds_key = info.mesh_key.as_ref().zip(relay.mesh.key.as_ref()).is_some_and(|(its, ours)| its.matches(ours));
+    let all = [
+        (holds_key, PeerPresentFlags::MESH_PEER),
+        (info.is_prober, PeerPresentFlags::PROBER),
+        (not_ideal, PeerPresentFlags::NOT_IDEAL),
+    ];
+    let set = all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag);
+    set.reduce(PeerPresentFlags::with).unwrap_or(PeerPresentFlags::REGULAR)
 }
 
 async fn handshake<S: Stream>(

@@ -149,8 +149,10 @@ impl ReadTotals {
     fn forward(&mut self, link: &Arc<Link>, lane: Lane, head: &[u8], packet: &[u8]) {
         match link.mailbox.push(lane, head, packet, self.tight) {
             Ok(pushed) => {
-                self.tally.add(Counter::ForwardedOut, 1);
-                self.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+                if pushed.dropped.frames > 0 {
+                    self.tally.add(Counter::DropQueueHead, pushed.dropped.frames as u64);
+                    link.dropped.fetch_add(pushed.dropped.frames as u64, Ordering::Relaxed);
+                }
                 self.growth += pushed.growth;
                 if pushed.wake {
                     self.touched_links.push(Arc::clone(link));

@@ -8,12 +8,17 @@ use std::sync::atomic::Ordering;
 
 use rand_core::{OsRng, RngCore};
 use relay_common::derp::frame::{FrameType, Header};
+use relay_common::derp::message::PeerPresentFlags;
 use relay_common::derp::{KEEP_ALIVE_JITTER_NS, KEEP_ALIVE_NS};
 
 use crate::mailbox::Lane;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::route::peer::{Ending, Peer};
+
+/// How long another relay may take nothing (upstream's time for holders of the mesh key, whatever the flag says):
+/// a relay that is cut hears nothing of its clients' peers.
+const MESH_WRITE_TIMEOUT_MS: u64 = 30_000;
 
 /// Nanoseconds of a millisecond.
 const MS: u64 = 1_000_000;
@@ -27,10 +32,14 @@ pub fn begin(peer: &Peer, now_ms: u64) {
 /// Looks at every connection once.
 pub fn sweep(relay: &Relay, now_ms: u64) {
     // Rounded up: only a timeout of zero means never.
-    let write_timeout_ms = relay.write_timeout.as_nanos().div_ceil(u128::from(MS)) as u64;
+    let clients_ms = relay.write_timeout.as_nanos().div_ceil(u128::from(MS)) as u64;
     relay.router.for_each_peer(|peer| {
         let blocked_since_ms = peer.timers.blocked_since_ms.load(Ordering::Relaxed);
         let blocked_ms = if blocked_since_ms == 0 { 0 } else { now_ms.saturating_sub(blocked_since_ms) };
+        let write_timeout_ms = match peer.about.flags.contains(PeerPresentFlags::MESH_PEER) {
+            true => MESH_WRITE_TIMEOUT_MS,
+            false => clients_ms,
+        };
         if write_timeout_ms > 0 && blocked_ms > write_timeout_ms {
             relay.counters.add(Counter::WriteTimeouts, 1);
             peer.end(Ending::WriteTimeout);

@@ -29,6 +29,8 @@ pub struct Head {
     pub upgrade: String,
     /// Whether `Derp-Fast-Start` is exactly `1`.
     pub fast_start: bool,
+    /// Whether `Ideal-Node` names another relay that the client would prefer.
+    pub not_ideal: bool,
     /// `Sec-WebSocket-Protocol`.
     pub websocket_protocol: String,
     /// `X-Tailscale-Challenge`.
@@ -93,6 +95,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
         host,
         upgrade: first("upgrade").to_ascii_lowercase(),
         fast_start: first("derp-fast-start") == "1",
+        not_ideal: !first("ideal-node").is_empty(),
         websocket_protocol: first("sec-websocket-protocol"),
         challenge: first("x-tailscale-challenge"),
         keep_alive: is_11 && !all(&request, "connection").any(says_close),

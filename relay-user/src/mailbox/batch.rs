@@ -23,11 +23,15 @@ pub struct Batch {
     chunks: Vec<Chunk>,
     counts: [Count; LANES],
     followed: bool,
+    /// Bytes before each packet's payload, while it waits.
+    head: usize,
 }
 
 impl Batch {
-    pub(super) fn new() -> Self {
-        Self { chunks: SPARE.take(), counts: Default::default(), followed: false }
+    /// `link`: the receiver is a link to another relay, whose packets name their destination too.
+    pub(super) fn new(link: bool) -> Self {
+        let head = if link { HEADER_LEN + 2 * KEY_LEN } else { HEADER_LEN + KEY_LEN };
+        Self { chunks: SPARE.take(), counts: Default::default(), followed: false, head }
     }
 
     /// Notes that the mailbox holds more.
@@ -70,7 +74,7 @@ impl Batch {
     /// Payload bytes of the packets.
     pub fn payload_bytes(&self) -> usize {
         let bytes = self.count(Lane::Disco).bytes + self.count(Lane::Data).bytes;
-        bytes - self.packets() * (HEADER_LEN + KEY_LEN)
+        bytes - self.packets() * self.head
     }
 
     /// Bytes of all frames.
@@ -91,13 +95,13 @@ impl Batch {
 
     /// Every frame: its length with its header and, for a packet, the length of its payload.
     pub fn frames(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
-        self.slices().flat_map(|mut rest| {
+        self.slices().flat_map(move |mut rest| {
             std::iter::from_fn(move || {
                 let kind = *rest.first()?;
                 let (frame, behind) = rest.split_at(frame_len(rest).min(rest.len()));
                 rest = behind;
-                let packet = kind == FrameType::RecvPacket as u8;
-                Some((frame.len(), packet.then(|| frame.len().saturating_sub(HEADER_LEN + KEY_LEN))))
+                let packet = kind == FrameType::RecvPacket as u8 || kind == FrameType::ForwardPacket as u8;
+                Some((frame.len(), packet.then(|| frame.len().saturating_sub(self.head))))
             })
         })
     }

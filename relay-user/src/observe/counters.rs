@@ -68,16 +68,17 @@ counters! {
     PacketsSent = "packets_sent";
     /// Payload bytes of the packets sent.
     BytesSent = "bytes_sent";
-    /// Packets from clients that were put into the queue of a link to another relay. (derper's
-    /// `packets_forwarded_out`.)
+    /// Packets whose last byte a link to another relay has taken. (derper's `packets_forwarded_out`.)
     ForwardedOut = "packets_forwarded_out";
+    /// Payload bytes of the packets forwarded.
+    ForwardedOutBytes = "bytes_forwarded_out";
     /// Packets from clients of other relays. (derper's `packets_forwarded_in`.)
     ForwardedIn = "packets_forwarded_in";
     /// Packets for a key that is not logged in.
     DropUnknownDest = "drop_unknown_dest";
     /// Packets for a connection that ended before they were written.
     DropGoneDisconnected = "drop_gone_disconnected";
-    /// Packets for a key of another relay whose link ended before they were written.
+    /// Packets for a key of another relay whose link ended before its socket had taken them.
     DropMeshLink = "drop_mesh_link";
     /// Packets pushed out of a full lane.
     DropQueueHead = "drop_queue_head";

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use relay_common::key::NodePublic;
 
@@ -21,14 +21,53 @@ pub struct Link {
     pub remote: SocketAddr,
     /// Frames to be written to the relay.
     pub mailbox: Mailbox,
-    /// What was forwarded over the link, and what came back by it.
+    /// Packets that were forwarded over the link. Those of its relay come by a link of its own.
     pub counters: PeerCounters,
+    /// Packets that the link lost: they were pushed out of its full queue, or waited when it ended.
+    pub dropped: AtomicU64,
+    /// Times of the link.
+    pub times: LinkTimes,
+    over: AtomicBool,
+}
+
+/// Times of a link.
+#[derive(Debug, Default)]
+pub struct LinkTimes {
+    /// CLOCK_MONOTONIC milliseconds when the link came up.
+    pub up_ms: AtomicU64,
+    /// CLOCK_MONOTONIC nanoseconds when its relay was last heard.
+    pub heard_ns: AtomicU64,
+    /// CLOCK_MONOTONIC milliseconds since when the relay has taken none of the bytes that wait for it; 0: none
+    /// wait.
+    pub blocked_since_ms: AtomicU64,
+    /// Nanoseconds from the last probe to its answer; 0: none was answered yet.
+    pub round_trip_ns: AtomicU64,
 }
 
 impl Link {
     /// A handle that is not yet in the table.
     pub fn new(id: LinkId, server: NodePublic, remote: SocketAddr) -> Self {
-        Self { id, server, remote, mailbox: Mailbox::for_link(), counters: PeerCounters::default() }
+        Self {
+            id,
+            server,
+            remote,
+            mailbox: Mailbox::for_link(),
+            counters: PeerCounters::default(),
+            dropped: AtomicU64::new(0),
+            times: LinkTimes::default(),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the link's task to end.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.mailbox.wake();
+    }
+
+    /// Whether the task must end.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 }
 

@@ -1,12 +1,15 @@
-//! TLS for DERP: derper's certificates, followed by the meta certificate that enables fast start.
+//! TLS for DERP: as a server with derper's certificates, followed by the meta certificate that enables fast
+//! start; as a client of the other relays of the mesh.
 
 pub mod certificate;
 pub mod cipher;
+pub mod client;
 pub mod files;
 pub mod handshake;
 pub mod map_node;
 pub mod meta;
 pub mod records;
+mod side;
 pub mod stream;
 
 use std::net::IpAddr;

@@ -2,19 +2,19 @@
 //! records.
 //!
 //! rustls hands a connection over as it would to a kernel that implements TLS. From then on there are only
-//! three kinds of records: data, alerts, and key updates.
+//! three kinds of records: data, alerts, and handshake messages, which are key updates and, from a server,
+//! tickets. We take no ticket: links are not resumed.
 
 mod update;
 
 use std::fmt;
 use std::ops::ControlFlow;
 
-use rustls::kernel::KernelConnection;
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::{AlertDescription, Error, SupportedCipherSuite};
 
 use self::update::{KEY_UPDATE, KeyUpdate};
 use super::cipher::{APPLICATION_DATA, Broken, Cipher, MAX_PLAINTEXT, OVERHEAD, Record};
+use super::side::{KeySchedule, Side};
 
 /// Inner content types other than data.
 const ALERT: u8 = 21;
@@ -82,7 +82,7 @@ pub struct Opened {
 pub struct Records {
     rx: Cipher,
     tx: Cipher,
-    secrets: Box<KernelConnection<ServerConnectionData>>,
+    secrets: Box<dyn KeySchedule>,
     /// Records that may be sealed with one key.
     most: u64,
     fruitless: u8,
@@ -102,19 +102,19 @@ impl Records {
     ///
     /// # Errors
     /// The handshake is not over, or the configuration does not allow the handover.
-    pub fn take_over(tls: UnbufferedServerConnection) -> Result<Self, Error> {
-        let (secrets, connection) = tls.dangerous_into_kernel_connection()?;
-        let most = match connection.negotiated_cipher_suite() {
+    pub fn take_over(tls: impl Side) -> Result<Self, Error> {
+        let (secrets, connection) = tls.into_secrets()?;
+        let most = match connection.suite() {
             SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
             SupportedCipherSuite::Tls12(_) => return Err(Error::General("TLS 1.2 has other records".into())),
         };
         Ok(Self {
             rx: Cipher::new(secrets.rx)?,
             tx: Cipher::new(secrets.tx)?,
-            secrets: Box::new(connection),
             most,
             fruitless: 0,
-            update: KeyUpdate::default(),
+            update: KeyUpdate::new(connection.takes_tickets()),
+            secrets: connection,
             owes_update: false,
         })
     }
@@ -151,7 +151,7 @@ impl Records {
                 ALERT => closed = is_goodbye(plaintext)?,
                 HANDSHAKE => {
                     if let Some(asked) = self.update.push(plaintext)? {
-                        self.rx = new_cipher(self.secrets.update_rx_secret())?;
+                        self.rx = new_cipher(self.secrets.update_rx())?;
                         self.owes_update |= asked;
                     }
                 }
@@ -210,7 +210,7 @@ impl Records {
     fn update_keys(&mut self, out: &mut [u8]) -> Result<usize, Error> {
         let [a, b, c, d] = KEY_UPDATE;
         let end = self.tx.seal(HANDSHAKE, &[a, b, c, d, 0], out)?;
-        self.tx = Cipher::new(self.secrets.update_tx_secret()?)?;
+        self.tx = Cipher::new(self.secrets.update_tx()?)?;
         self.owes_update = false;
         Ok(end)
     }

@@ -10,12 +10,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::ServerConfig;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::cipher::MAX_PLAINTEXT;
-use super::handshake::Handshake;
+use super::handshake::{self, Handshake, InRustls};
 use super::records::{Opened, RecordFault, Records};
 use crate::transport::gather::pieces;
 use crate::transport::outbox::{Mark, Outbox};
@@ -30,7 +33,7 @@ const MARKS: usize = 8;
 /// Room for one sealed alert or key update.
 const MESSAGE_BYTES: usize = 64;
 
-/// A server's TLS connection.
+/// A TLS connection, a server's or a client's.
 pub struct TlsStream {
     tcp: TcpStream,
     layer: Layer,
@@ -42,7 +45,7 @@ pub struct TlsStream {
 /// The layer that opens and seals.
 enum Layer {
     /// rustls, boxed: most connections no longer have it once they have logged in.
-    Handshake(Box<Handshake>),
+    Handshake(Box<dyn InRustls>),
     /// The record layer.
     Records(Records),
     /// No layer: the last record has been sealed, or the connection could not be handed over.
@@ -64,8 +67,32 @@ impl TlsStream {
     /// # Errors
     /// The configuration cannot serve.
     pub fn new(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        let layer = Layer::Handshake(Box::new(Handshake::new(config)?));
+        let handshake: Handshake<UnbufferedServerConnection> = Handshake::new(config)?;
+        let layer = Layer::Handshake(Box::new(handshake));
         Ok(Self { tcp, layer, tail: Vec::new(), outbox: Outbox::default(), closed: false })
+    }
+
+    /// Takes over a socket that is connected to the server `name`. The handshake begins with the next flush
+    /// and goes on with reads; until [`TlsStream::is_handshaking`] is false, nothing can be sent.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn dial(
+        tcp: TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, rustls::Error> {
+        let mut handshake: Box<Handshake<UnbufferedClientConnection>> = Box::new(Handshake::dial(config, name)?);
+        let mut hello = Vec::new();
+        handshake.open(&mut [], &mut hello, &mut |_| ControlFlow::Continue(()))?;
+        let mut outbox = Outbox::default();
+        outbox.push(&hello, &[]);
+        Ok(Self { tcp, layer: Layer::Handshake(handshake), tail: Vec::new(), outbox, closed: false })
+    }
+
+    /// Whether no data can be sent yet.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(&self.layer, Layer::Handshake(handshake) if handshake.is_handshaking())
     }
 
     /// Opens the whole records in `data`; returns the number of bytes used.
@@ -113,7 +140,7 @@ impl TlsStream {
 
     fn hand_over(&mut self) -> io::Result<()> {
         if let Layer::Handshake(handshake) = std::mem::replace(&mut self.layer, Layer::None) {
-            self.layer = Layer::Records(Records::take_over(handshake.into_inner()).map_err(invalid)?);
+            self.layer = Layer::Records(handshake.hand_over().map_err(invalid)?);
         }
         Ok(())
     }
@@ -122,7 +149,7 @@ impl TlsStream {
     fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>, at: usize) -> io::Result<usize> {
         let room = match &self.layer {
             Layer::Records(_) => Records::sealed_len(plaintext.len()),
-            _ => Handshake::sealed_len(plaintext.len()),
+            _ => handshake::sealed_len(plaintext.len()),
         };
         if out.len() < at + room {
             out.resize((at + room).max(SEAL_BYTES), 0);

@@ -12,7 +12,7 @@ use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use super::*;
-use crate::transport::tls::handshake::Handshake;
+use crate::transport::tls::handshake::{Handshake, InRustls as _};
 
 mod rules;
 
@@ -70,7 +70,7 @@ fn connected(suite: SupportedCipherSuite, early: &[u8]) -> (ClientConnection, Re
         }
     }
     assert!(handshake.is_over());
-    let mut records = Records::take_over(handshake.into_inner()).expect("handed over");
+    let mut records = Box::new(handshake).hand_over().expect("handed over");
     let (got, result) = open(&mut records, &mut rest);
     assert_eq!(result, Ok(Opened { used: rest.len(), closed: false }));
     (client, records, got)
@@ -114,7 +114,7 @@ fn forging_client() -> ((Cipher, KernelConnection<ClientConnectionData>), Record
         heard.drain(..discard);
     }
     let (secrets, client) = client.dangerous_into_kernel_connection().expect("allowed");
-    let records = Records::take_over(handshake.into_inner()).expect("handed over");
+    let records = Box::new(handshake).hand_over().expect("handed over");
     ((Cipher::new(secrets.tx).expect("known"), client), records)
 }
 
