@@ -8,6 +8,8 @@
 //! | `GET /v1/clients` | the connected DERP clients; `?filter=` and `?limit=` choose, see
 //! [`crate::admin::list`] |
 //! | `GET /v1/sessions` | the UDP sessions; likewise |
+//! | `GET /v1/mesh` | the links to the other relays |
+//! | `GET /v1/why?key=` | where a key is, and on which rung |
 //! | `PUT /v1/xdp` | turns the XDP program's forwarding on or off, `{"enabled":false}`; how it is now |
 
 pub mod allocate;
@@ -15,12 +17,14 @@ pub mod ask;
 mod assemble;
 pub mod filter;
 pub mod list;
+pub mod mesh;
 pub mod print;
 pub mod question;
 pub mod socket;
 pub mod switch;
 pub mod thread;
 pub mod view;
+pub mod why;
 
 use std::sync::Arc;
 
@@ -33,6 +37,7 @@ use axum::{Json, Router};
 use self::view::{Problem, Status};
 use crate::clock;
 use crate::fastpath::FastPath;
+use crate::mesh::service::Mesh;
 use crate::relay::Relay;
 use crate::transport::tls::certificate::Facts;
 use crate::transport::tls::map_node::MapNode;
@@ -51,6 +56,8 @@ pub struct Parts {
     pub fast: Result<Arc<FastPath>, String>,
     /// The certificate of the TLS listener, if there is one.
     pub certificate: Option<Arc<ServedCertificate>>,
+    /// The links to other relays, if there are any.
+    pub mesh: Option<Arc<Mesh>>,
     /// The worker threads.
     pub pool: Arc<Pool>,
     /// CLOCK_MONOTONIC nanoseconds of the start.
@@ -91,6 +98,8 @@ fn routes(daemon: Arc<Parts>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/clients", get(list::clients))
         .route("/v1/sessions", get(list::sessions))
+        .route("/v1/mesh", get(mesh::mesh))
+        .route("/v1/why", get(why::why))
         .route("/v1/xdp", put(switch::xdp))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
@@ -102,7 +111,7 @@ async fn status(State(daemon): State<Arc<Parts>>) -> Json<Status> {
 }
 
 async fn unknown(method: Method, uri: Uri) -> Failure {
-    let known = "GET /v1/status, /v1/clients, /v1/sessions; POST /v1/udp/endpoints; PUT /v1/xdp";
+    let known = "GET /v1/status, /v1/clients, /v1/sessions, /v1/mesh, /v1/why?key=; POST /v1/udp/endpoints; PUT /v1/xdp";
     Failure::new(StatusCode::NOT_FOUND, format!("no {method} {}; there are {known}", uri.path()))
 }
 

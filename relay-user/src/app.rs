@@ -2,6 +2,7 @@
 
 mod derp;
 mod memory;
+mod mesh;
 mod stop;
 mod udp;
 
@@ -61,6 +62,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     // can still fail is the machine: its disk, memory or threads.
     let plan = derp::judge(&serve)?;
     udp::judge(&serve)?;
+    let region = mesh::judge(&serve)?;
     let key = ServerKey::judge(&serve)?;
     let count = serve.workers.map_or_else(default_workers, usize::from);
     // Before anything is opened that a sudden end would leave behind.
@@ -81,7 +83,8 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     let kernel = fast.as_mut().ok().map(|fast| Box::new(fast.session_map()) as _);
     let router = Router::new(limits, kernel);
     let queue_bytes = serve.queue_memory.map_or_else(memory::queue_default, |size| size.as_u64());
-    let relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
+    let mut relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
+    relay.mesh.key.clone_from(&region.key);
     let relay = Arc::new(relay);
     let fast = fast.map(Arc::new);
     let pool = workers.start(count, serve.busy_pause).with_context(|| {
@@ -104,6 +107,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
         None => None,
     };
     derp::start(bound, service, &relay, &pool, &mut tasks);
+    let mesh = mesh::start(region, &relay, &pool, &mut tasks);
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
     tasks.spawn(upkeep::spread(Arc::clone(&relay), Arc::clone(&pool)));
     tasks.spawn(upkeep::queue_memory(Arc::clone(&relay)));
@@ -115,6 +119,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
         udp,
         fast,
         certificate,
+        mesh,
         pool: Arc::clone(&pool),
         started_ns,
     });

@@ -78,6 +78,20 @@ pub enum Command {
         #[command(flatten)]
         admin: Admin,
     },
+    /// The links to the other relays of the region.
+    Mesh {
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Where a key is, what admits it, on which rung its packets travel, and why not on a better one.
+    Why {
+        /// A node key or disco key, or its first digits
+        key: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// Turn the XDP program's forwarding off, or on again; sessions go on through userspace meanwhile.
     Xdp {
         /// Which.
@@ -194,6 +208,19 @@ pub struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
     pub tcp_write_timeout: Duration,
 
+    /// File with the key of the region's mesh: 64 hex digits. With -dev, TAILSCALE_DERPER_MESH_KEY does as well
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub mesh_psk_file: Option<PathBuf>,
+    /// The region's relays, with commas between them: HOST, HOST:PORT, or HOST/ADDRESS to dial another address
+    /// than the certificate's name. A name with several addresses stands for several relays; this relay itself
+    /// may be among them
+    #[arg(long, value_name = "HOSTS", default_value = "", value_parser = mesh_with::value)]
+    pub mesh_with: mesh_with::MeshWith,
+    /// HOST=sha256-raw:HEX: accept this certificate of a host of -mesh-with, and no other; several with commas
+    /// between them
+    #[arg(long, value_name = "PIN", value_delimiter = ',')]
+    pub mesh_pin: Vec<String>,
+
     /// UDP port of the peer relay; absent: no UDP relay, 0: any port
     #[arg(long, value_name = "PORT", value_parser = value::port)]
     pub relay_server_port: Option<u16>,
@@ -284,7 +311,7 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_built_are_refused_by_name() {
-        for flag in ["-verify-clients", "-mesh-with=a", "--rate-config=x", "-home=blank"] {
+        for flag in ["-verify-clients", "-secrets-url=a", "--rate-config=x", "-home=blank"] {
             let error = parse(&[flag]).expect_err("refused");
             assert!(error.contains(flag.trim_start_matches('-').split('=').next().expect("name")), "{error}");
         }

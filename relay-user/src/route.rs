@@ -10,6 +10,7 @@ mod claims;
 mod clients;
 pub mod gone;
 pub mod link;
+pub mod links;
 mod mirror;
 #[cfg(test)]
 mod model_sessions;
@@ -193,76 +194,6 @@ impl Router {
             inner.watchers.iter().for_each(|watcher| told.add(watcher, peer.key, gone()));
         }
         told
-    }
-
-    /// Puts a link into the table, without claims.
-    ///
-    /// # Errors
-    /// The link is up already.
-    pub fn link_up(&self, link: &Arc<Link>, now_ns: u64) -> Result<(), Refusal> {
-        let mut inner = self.lock();
-        // The mirror must find the link before the table routes packets to it.
-        self.links.insert(link.id, Arc::clone(link));
-        self.apply(&mut inner, Event::LinkUp { link: link.id }, now_ns)
-    }
-
-    /// Handles the news that the link's relay has `key`.
-    ///
-    /// # Errors
-    /// The link is not up.
-    pub fn claim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<(), Refusal> {
-        self.apply(&mut self.lock(), Event::Claim { link, key }, now_ns)
-    }
-
-    /// Handles the news that the link's relay no longer has `key`. If nobody has it any more, the connections
-    /// that heard from it are owed the news.
-    ///
-    /// # Errors
-    /// The link is not up, or never claimed the key.
-    pub fn disclaim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<NewsOwed, Refusal> {
-        let mut inner = self.lock();
-        self.apply(&mut inner, Event::Disclaim { link, key }, now_ns)?;
-        Ok(self.tell_of_lost(&mut inner))
-    }
-
-    /// Removes a link and all that it claimed; news is owed as in [`Router::disclaim`].
-    pub fn link_down(&self, link: LinkId, now_ns: u64) -> NewsOwed {
-        let mut inner = self.lock();
-        // The table refuses this only when the link is down already; then nothing is lost.
-        let _ = self.apply(&mut inner, Event::LinkDown { link }, now_ns);
-        self.links.remove(&link);
-        self.tell_of_lost(&mut inner)
-    }
-
-    /// Notes that `peer` had a packet from the key `source`, which a link claims, so that it is told when that
-    /// key is gone. Returns whether it was noted: nobody hears of the end of a key that nobody claims.
-    pub fn heard_from(&self, source: &NodePublic, peer: &Arc<Peer>) -> bool {
-        let claimed = self.remotes.contains_key(source);
-        if claimed {
-            self.heard.entry(*source).or_default().add(peer);
-        }
-        claimed
-    }
-
-    fn tell_of_lost(&self, inner: &mut Inner) -> NewsOwed {
-        let mut told = NewsOwed::default();
-        for key in std::mem::take(&mut inner.lost) {
-            if self.peers.contains_key(&key) {
-                continue;
-            }
-            for other in inner.audiences.leave(key, Audience::default(), true) {
-                told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
-            }
-            self.tell_hearers(key, &mut told);
-        }
-        told
-    }
-
-    fn tell_hearers(&self, key: NodePublic, told: &mut NewsOwed) {
-        let Some((_, audience)) = self.heard.remove(&key) else { return };
-        for other in audience.into_peers() {
-            told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
-        }
     }
 
     /// Asks all connections of `key` to end (upstream's ClosePeer).

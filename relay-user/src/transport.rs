@@ -22,6 +22,10 @@ use tokio::net::TcpStream;
 
 use crate::files::Limit;
 
+/// Unsent bytes that a socket takes at most. Further data waits in its lane, where other lanes can overtake
+/// it and a full lane can drop it. This is enough that a fast path never runs dry.
+pub const NOT_SENT_BYTES: u32 = 64 * 1024;
+
 /// Result of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadResult {

@@ -1,10 +1,12 @@
 //! Prints the admin socket's answers for people: as much as fits a screen, with units, and the totals last.
 
 mod counters;
+mod mesh;
 
 use std::fmt::Write;
 
 use self::counters::groups;
+pub use self::mesh::{mesh, why};
 use super::list::{ClientTotals, SessionTotals};
 use super::view::{ActiveXdp, ClientView, Derp, LegView, SessionView, Status, Xdp};
 use crate::columns::Align::{Left, Right};

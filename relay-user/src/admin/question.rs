@@ -9,8 +9,10 @@ use serde::de::DeserializeOwned;
 use super::ask::{AdminAnswer, request};
 use super::filter::Filter;
 use super::list::{ClientTotals, SessionTotals};
+use super::mesh::MeshView;
 use super::view::{ClientView, SessionView, Status, Xdp};
-use super::{list, print, socket};
+use super::why::WhyView;
+use super::{list, print, socket, why};
 use crate::cli::{Admin, Command, Switch};
 use crate::fastpath::{ROOT, inspect};
 
@@ -50,6 +52,14 @@ pub fn ask(command: Command) -> anyhow::Result<CommandOutput> {
             return listed(&admin, path, limit, SESSIONS, |list: &[SessionView], totals: &SessionTotals| {
                 (print::sessions(list, totals), totals.sessions)
             });
+        }
+        Command::Mesh { admin } => {
+            let answer = get(&admin, "/v1/mesh")?;
+            if admin.json { raw(&answer) } else { print::mesh(&parse::<MeshView>(&answer.body)?) }
+        }
+        Command::Why { key, admin } => {
+            let answer = get(&admin, &why::path(&key))?;
+            if admin.json { raw(&answer) } else { print::why(&parse::<WhyView>(&answer.body)?) }
         }
         Command::Xdp { state, admin_socket } => switch(state, admin_socket)?,
         Command::Inspect { filter, limit, verbose, bpf_dir } => {

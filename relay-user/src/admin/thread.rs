@@ -176,6 +176,7 @@ mod tests {
             udp: None,
             fast: Err("none".to_owned()),
             certificate: None,
+            mesh: None,
             pool,
             started_ns: 0,
         });

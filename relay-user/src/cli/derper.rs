@@ -18,6 +18,8 @@ pub(super) const FLAGS: &[&str] = &[
     "dev",
     "hostname",
     "http-port",
+    "mesh-psk-file",
+    "mesh-with",
     "stun",
     "stun-port",
     "tcp-keepalive-time",
@@ -218,7 +220,7 @@ mod tests {
         assert!(
             refused(&["-verify-clients=false", "-verify-clients"]).contains("-verify-clients is not built")
         );
-        assert!(refused(&["-mesh-with", "a,b"]).contains("-mesh-with is not built"));
+        assert!(refused(&["-secrets-url", "a,b"]).contains("-secrets-url is not built"));
         assert!(refused(&["-ace=maybe"]).contains("-ace=maybe"));
     }
 

@@ -31,6 +31,18 @@ impl MeshHost {
     }
 }
 
+/// All relays to have links to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MeshWith(pub Vec<MeshHost>);
+
+/// [`parse`] for the command line.
+///
+/// # Errors
+/// As [`parse`].
+pub fn value(text: &str) -> Result<MeshWith, String> {
+    parse(text).map(MeshWith)
+}
+
 /// Parses the whole flag: entries `HOST`, `HOST:PORT`, `HOST/DIALHOST` or `HOST:PORT/DIALHOST`, with commas
 /// between them; IPv6 addresses with a port are in brackets. An entry that comes twice counts once.
 ///

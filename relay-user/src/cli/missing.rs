@@ -52,14 +52,14 @@ type Row = (&'static str, Idle, &'static str);
 
 const REMEDY_MANUAL: &str = "leave it out; use -certmode manual";
 const REMEDY_FIREWALL: &str = "leave it out; limit new connections in the firewall";
-const REMEDY_MESH: &str = "leave it out; run one relay per region";
+const REMEDY_SECRETS: &str = "leave it out; put the mesh key into a file and name it with -mesh-psk-file";
 const REMEDY_VERIFY: &str = "leave it out, and keep the listener to networks you trust";
 const LEAVE_OUT: &str = "leave it out";
 
 const ROWS: &[Row] = &[
     ("accept-connection-burst", Idle::AnyNumber, REMEDY_FIREWALL),
     ("accept-connection-limit", Idle::Infinite, REMEDY_FIREWALL),
-    ("ace", Idle::Switch(false), LEAVE_OUT),
+    ("ace", Idle::Switch(false), "leave it out; the relay is no proxy"),
     ("acme-eab-key", Idle::AnyText, REMEDY_MANUAL),
     ("acme-eab-kid", Idle::AnyText, REMEDY_MANUAL),
     ("acme-email", Idle::AnyText, REMEDY_MANUAL),
@@ -72,12 +72,10 @@ const ROWS: &[Row] = &[
     ("derp", Idle::Switch(true), "leave it out; DERP is always served"),
     ("disallow-app-names", Idle::Empty, LEAVE_OUT),
     ("home", Idle::Empty, "leave it out; the home page cannot be changed"),
-    ("mesh-psk-file", Idle::Empty, REMEDY_MESH),
-    ("mesh-with", Idle::Empty, REMEDY_MESH),
     ("rate-config", Idle::Empty, LEAVE_OUT),
     ("secrets-cache-dir", Idle::AnyText, LEAVE_OUT),
     ("secrets-path-prefix", Idle::AnyText, LEAVE_OUT),
-    ("secrets-url", Idle::Empty, LEAVE_OUT),
+    ("secrets-url", Idle::Empty, REMEDY_SECRETS),
     ("socket", Idle::AnyText, LEAVE_OUT),
     ("unpublished-bootstrap-dns-names", Idle::Empty, LEAVE_OUT),
     ("verify-client-url", Idle::Empty, REMEDY_VERIFY),
@@ -160,8 +158,6 @@ mod tests {
             ("derp", "true"),
             ("disallow-app-names", ""),
             ("home", ""),
-            ("mesh-psk-file", ""),
-            ("mesh-with", ""),
             ("rate-config", ""),
             ("secrets-cache-dir", "derper-secrets"),
             ("secrets-path-prefix", "prod/derp"),

@@ -116,7 +116,8 @@ pub async fn login<S: Stream>(
 
 /// What kind of client it is: who holds the mesh key is another relay or a tool of the operator.
 fn flags(info: &ClientInfo, not_ideal: bool, relay: &Relay) -> PeerPresentFlags {
-    let holds_key = info.mesh_key.as_ref().zip(relay.mesh.key.as_ref()).is_some_and(|(its, ours)| its.matches(ours));
+    let holds_key =
+        info.mesh_key.as_ref().zip(relay.mesh.key.as_ref()).is_some_and(|(its, ours)| its.matches(ours));
     let all = [
         (holds_key, PeerPresentFlags::MESH_PEER),
         (info.is_prober, PeerPresentFlags::PROBER),

@@ -15,7 +15,7 @@ use crate::route::peer::{Peer, PeerCounters};
 use crate::transport::Stream;
 
 /// Mailbox takes per turn: one busy receiver must not keep its worker from the others.
-const WRITES_PER_TURN: usize = 4;
+pub(super) const WRITES_PER_TURN: usize = 4;
 
 /// Who gets the frames, and how their ends are counted.
 #[derive(Clone, Copy, Debug)]

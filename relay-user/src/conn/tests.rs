@@ -1,7 +1,7 @@
 //! A connection over a scripted stream: panics, half-taken batches, and the order in which clients get news.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,9 @@ use relay_common::derp::message::{FromClient, recv_packet_header};
 use relay_common::derp::{HEADER_LEN, KEY_LEN};
 use relay_common::key::{NodePrivate, NodePublic};
 
+use super::outgoing::WRITES_PER_TURN;
 use super::*;
+use crate::mailbox::Lane;
 use crate::observe::counters::Counters;
 use crate::route::Router;
 use crate::route::sessions::Limits;

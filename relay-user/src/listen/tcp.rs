@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::cli::keepalive::Keepalive;
 use crate::host::wildcard;
+use crate::transport::NOT_SENT_BYTES;
 use crate::workers::here;
 
 /// Connections that may wait to be accepted.
@@ -17,10 +18,6 @@ const BACKLOG: i32 = 4096;
 /// Go sets these besides the idle time: probes 15 s apart, nine of them.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 9;
-
-/// Unsent bytes that a socket takes at most. Further data waits in its lane, where other lanes can overtake
-/// it and a full lane can drop it. This is enough that a fast path never runs dry.
-const NOT_SENT_BYTES: u32 = 64 * 1024;
 
 /// derper's socket flags.
 #[derive(Clone, Copy, Debug)]

@@ -61,6 +61,7 @@ pub enum Answer {
 pub struct Target {
     state: State,
     next_dial: u64,
+    last_dial_ns: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +69,6 @@ enum State {
     Down {
         /// Hanging dials, and when each began.
         dials: BTreeMap<DialId, u64>,
-        last_ns: Option<u64>,
         next_ns: u64,
     },
     Up {
@@ -82,14 +82,14 @@ enum State {
 impl Target {
     /// An address that is dialled at once.
     pub fn new(now_ns: u64) -> Self {
-        Self { state: State::down(now_ns), next_dial: 1 }
+        Self { state: State::down(now_ns), next_dial: 1, last_dial_ns: None }
     }
 
     /// Handles the time; `random` is a new random number for each call. Appends what is to be done to `out`,
     /// and returns when this must be called again at the latest; `None`: not before something happens.
     pub fn tick(&mut self, now_ns: u64, random: u64, out: &mut Vec<Act>) -> Option<u64> {
         match &mut self.state {
-            State::Down { dials, last_ns, next_ns } => {
+            State::Down { dials, next_ns } => {
                 let late: Vec<_> = dials
                     .iter()
                     .filter(|(_, began)| **began + DIAL_LIMIT_NS <= now_ns)
@@ -109,7 +109,7 @@ impl Target {
                     self.next_dial += 1;
                     dials.insert(id, now_ns);
                     out.push(Act::Dial(id));
-                    *last_ns = Some(now_ns);
+                    self.last_dial_ns = Some(now_ns);
                     *next_ns = now_ns + jittered(random);
                 }
                 let limit = dials.values().min().map_or(u64::MAX, |began| began + DIAL_LIMIT_NS);
@@ -162,31 +162,47 @@ impl Target {
         }
     }
 
-    /// Handles the end of the link, or of the link of which this address is an alias: it is dialled at once.
+    /// Handles the end of the link, or of the link of which this address is an alias: it is dialled at once, if
+    /// the dial before was not just now. A relay that takes us for a stranger ends each link at once.
     pub fn ended(&mut self, now_ns: u64) {
         if matches!(self.state, State::Up { .. } | State::Alias) {
-            self.state = State::down(now_ns);
+            let soonest = self.last_dial_ns.map_or(now_ns, |last| last + DIAL_EVERY_NS);
+            self.state = State::down(now_ns.max(soonest));
         }
     }
 
     /// Handles a sign that the relay is there, such as a connection of its own: if the link is down, it is
     /// dialled at once.
     pub fn hint(&mut self, now_ns: u64) {
-        if let State::Down { last_ns, next_ns, .. } = &mut self.state {
-            let soonest = last_ns.map_or(now_ns, |last| now_ns.max(last + LEAST_PAUSE_NS));
+        if let State::Down { next_ns, .. } = &mut self.state {
+            let soonest = self.last_dial_ns.map_or(now_ns, |last| now_ns.max(last + LEAST_PAUSE_NS));
             *next_ns = soonest.min(*next_ns);
         }
     }
 
-    /// Whether the link is up.
-    pub fn is_up(&self) -> bool {
-        matches!(self.state, State::Up { .. })
+    /// Who answered; `None`: nobody yet, or no more.
+    pub fn answer(&self) -> Option<Answer> {
+        match self.state {
+            State::Down { .. } => None,
+            State::Up { .. } => Some(Answer::New),
+            State::Alias => Some(Answer::Linked),
+            State::Ourselves => Some(Answer::Ourselves),
+        }
+    }
+
+    /// The dials that hang.
+    pub fn dials(&self) -> impl Iterator<Item = DialId> + '_ {
+        let dials = match &self.state {
+            State::Down { dials, .. } => Some(dials),
+            State::Up { .. } | State::Alias | State::Ourselves => None,
+        };
+        dials.into_iter().flat_map(|dials| dials.keys().copied())
     }
 }
 
 impl State {
-    fn down(now_ns: u64) -> Self {
-        Self::Down { dials: BTreeMap::new(), last_ns: None, next_ns: now_ns }
+    fn down(next_ns: u64) -> Self {
+        Self::Down { dials: BTreeMap::new(), next_ns }
     }
 }
 
@@ -214,7 +230,7 @@ mod tests {
         let mut target = Target::new(0);
         target.tick(0, 0, &mut Vec::new());
         assert!(target.answered(DialId(1), Answer::New, 10 * MS, &mut Vec::new()));
-        assert!(target.is_up());
+        assert!((target.answer() == Some(Answer::New)));
         target
     }
 
@@ -251,7 +267,7 @@ mod tests {
         assert!(target.answered(DialId(2), Answer::New, 1300 * MS, &mut out));
         assert_eq!(out, [Act::Abandon(DialId(1)), Act::Abandon(DialId(3))]);
         assert!(!target.answered(DialId(3), Answer::New, 1300 * MS, &mut Vec::new()), "too late");
-        assert!(target.is_up());
+        assert!((target.answer() == Some(Answer::New)));
     }
 
     #[test]
@@ -262,7 +278,7 @@ mod tests {
         for _ in 0..10 {
             let out = acts(|out| now_ns = target.tick(now_ns, 0, out).expect("up or down"));
             seen.extend(out.into_iter().map(|act| (now_ns / MS, act)));
-            if !target.is_up() {
+            if !(target.answer() == Some(Answer::New)) {
                 break;
             }
         }
@@ -279,7 +295,7 @@ mod tests {
             assert_eq!(acts(|out| _ = target.tick(second * 1000 * MS, 0, out)).contains(&Act::GiveUp), false);
             target.heard(second * 1000 * MS + 500 * MS);
         }
-        assert!(target.is_up());
+        assert!((target.answer() == Some(Answer::New)));
     }
 
     #[test]
@@ -306,6 +322,20 @@ mod tests {
         assert_eq!(acts(|out| _ = target.tick(100 * MS, 0, out)), [Act::Dial(DialId(2))]);
         target.hint(300 * MS);
         assert_eq!(acts(|out| _ = target.tick(300 * MS, 0, out)), [Act::Dial(DialId(3))]);
+    }
+
+    #[test]
+    fn a_link_that_is_ended_at_once_is_dialled_no_more_often_than_any_other() {
+        let mut target = up();
+        target.ended(20 * MS);
+        assert_eq!(acts(|out| assert_eq!(target.tick(20 * MS, 0, out), Some(500 * MS))), []);
+        let mut target = up();
+        target.ended(2_000 * MS);
+        assert_eq!(
+            acts(|out| _ = target.tick(2_000 * MS, 0, out)),
+            [Act::Dial(DialId(2))],
+            "a link that lasted"
+        );
     }
 
     #[test]

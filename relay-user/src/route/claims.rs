@@ -73,6 +73,11 @@ impl Claims {
         self.links_by_key.get(key).map_or(&[], Vec::as_slice)
     }
 
+    /// Number of keys that `link` claims.
+    pub(super) fn count(&self, link: LinkId) -> usize {
+        self.keys_by_link.get(&link).map_or(0, HashSet::len)
+    }
+
     fn remove(&mut self, link: LinkId, key: NodePublic, out: &mut Vec<Change>) {
         let Some(links) = self.links_by_key.get_mut(&key) else { return };
         let was_newest = links.last() == Some(&link);

@@ -4,12 +4,12 @@
 //! [`super::Router`] holds the one mutex around it and writes its changes, and nothing else, to the two
 //! mirrors (laws 1 to 5 of `docs/architecture.md`).
 
-use relay_common::key::DiscoPublic;
+use relay_common::key::{DiscoPublic, NodePublic};
 
 use super::claims::Claims;
 use super::clients::Clients;
 use super::sessions::{Limits, Session, Sessions};
-use super::vocabulary::{Change, Event, Refusal};
+use super::vocabulary::{Change, Event, LinkId, Refusal};
 
 /// The client table.
 #[derive(Debug)]
@@ -46,6 +46,16 @@ impl Table {
             Event::NextHop { vni, leg, path, hop } => self.sessions.next_hop(vni, leg, path, hop, out),
             Event::Tick { vni, last_seen_ns } => self.sessions.tick(vni, last_seen_ns, now_ns, out),
         }
+    }
+
+    /// The links that claim `key`, the newest last.
+    pub(super) fn claims(&self, key: &NodePublic) -> &[LinkId] {
+        self.claims.of(key)
+    }
+
+    /// Number of keys that a link claims.
+    pub(super) fn claimed_count(&self, link: LinkId) -> usize {
+        self.claims.count(link)
     }
 
     /// Every session, by VNI.

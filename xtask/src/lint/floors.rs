@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["main"],
     &["app"],
     &["admin", "upkeep"],
-    &["listen"],
+    &["listen", "mesh"],
     &["conn", "udp"],
     &["relay"],
     &["fastpath", "transport"],

@@ -10,9 +10,7 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::cli::TlsRecords;
 
@@ -40,8 +38,11 @@ impl FromStr for Pin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no pin; write {PIN} and 64 hex digits, as the other relay logs them");
-        let digits = text.strip_prefix(PIN).filter(|digits| digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let wrong =
+            || format!("{text:?} is no pin; write {PIN} and 64 hex digits, as the other relay logs them");
+        let digits = text
+            .strip_prefix(PIN)
+            .filter(|digits| digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let digits = digits.ok_or_else(wrong)?;
         let mut pin = [0; digest::SHA256_OUTPUT_LEN];
         for (byte, at) in pin.iter_mut().zip((0..).step_by(2)) {
@@ -159,8 +160,17 @@ mod tests {
     fn a_pin_is_written_as_it_is_read() {
         let text = format!("{PIN}{}", "0f".repeat(32));
         assert_eq!(text.parse::<Pin>().expect("a pin").to_string(), text);
-        assert_eq!(text.to_uppercase().replace("SHA256-RAW", "sha256-raw").parse::<Pin>().expect("a pin").to_string(), text);
-        for wrong in ["", PIN, &text[1..], &text[..text.len() - 1], &format!("{text}0"), &text.replace('f', "é")] {
+        assert_eq!(
+            text.to_uppercase()
+                .replace("SHA256-RAW", "sha256-raw")
+                .parse::<Pin>()
+                .expect("a pin")
+                .to_string(),
+            text
+        );
+        for wrong in
+            ["", PIN, &text[1..], &text[..text.len() - 1], &format!("{text}0"), &text.replace('f', "é")]
+        {
             assert!(wrong.parse::<Pin>().is_err(), "{wrong}");
         }
     }

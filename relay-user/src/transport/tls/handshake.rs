@@ -195,8 +195,7 @@ impl<T: Side + Send + Sync> Handshake<T> {
         let mut whole = self.shown;
         let mut end = if self.tls.is_handshaking() { whole } else { data.len() };
         for _ in 0..MAX_TURNS {
-            let UnbufferedStatus { mut discard, state, .. } =
-                self.tls.process(&mut data[used..end]);
+            let UnbufferedStatus { mut discard, state, .. } = self.tls.process(&mut data[used..end]);
             let mut done = false;
             match state? {
                 ConnectionState::ReadTraffic(mut traffic) => {
@@ -237,8 +236,7 @@ impl<T: Side + Send + Sync> Handshake<T> {
     /// something to send: otherwise it would look for the pieces of a message in data that is not there.
     fn last_words(&mut self, replies: &mut Vec<u8>) {
         while self.tls.wants_write()
-            && let Ok(ConnectionState::EncodeTlsData(mut message)) =
-                self.tls.process(&mut []).state
+            && let Ok(ConnectionState::EncodeTlsData(mut message)) = self.tls.process(&mut []).state
             && encode_into(replies, |room| message.encode(room)).is_ok()
         {}
     }

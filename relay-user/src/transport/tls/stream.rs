@@ -82,7 +82,8 @@ impl TlsStream {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Self, rustls::Error> {
-        let mut handshake: Box<Handshake<UnbufferedClientConnection>> = Box::new(Handshake::dial(config, name)?);
+        let mut handshake: Box<Handshake<UnbufferedClientConnection>> =
+            Box::new(Handshake::dial(config, name)?);
         let mut hello = Vec::new();
         handshake.open(&mut [], &mut hello, &mut |_| ControlFlow::Continue(()))?;
         let mut outbox = Outbox::default();

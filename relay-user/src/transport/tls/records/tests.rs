@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
+use rustls::kernel::KernelConnection;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite};

@@ -1,0 +1,119 @@
+//! The router's part in the mesh: links, what they claim, and who must hear of the end of a claim.
+
+use std::sync::Arc;
+
+use relay_common::derp::message::PeerGoneReason;
+use relay_common::key::NodePublic;
+
+use super::gone::Audience;
+use super::link::Link;
+use super::peer::Peer;
+use super::vocabulary::{Event, LinkId, Refusal};
+use super::{Inner, NewsOwed, Router};
+use crate::mailbox::News;
+
+/// Where a key is.
+#[derive(Clone, Debug, Default)]
+pub struct Whereabouts {
+    /// Its connections here; packets go to the active one.
+    pub here: Vec<Arc<Peer>>,
+    /// The links that claim it, the newest last: without a connection here, packets go over that one.
+    pub links: Vec<Arc<Link>>,
+}
+
+impl Router {
+    /// Puts a link into the table, without claims.
+    ///
+    /// # Errors
+    /// The link is up already.
+    pub fn link_up(&self, link: &Arc<Link>, now_ns: u64) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        // The mirror must find the link before the table routes packets to it.
+        self.links.insert(link.id, Arc::clone(link));
+        self.apply(&mut inner, Event::LinkUp { link: link.id }, now_ns)
+    }
+
+    /// Handles the news that the link's relay has `key`.
+    ///
+    /// # Errors
+    /// The link is not up.
+    pub fn claim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<(), Refusal> {
+        self.apply(&mut self.lock(), Event::Claim { link, key }, now_ns)
+    }
+
+    /// Handles the news that the link's relay no longer has `key`. If nobody has it any more, the connections
+    /// that heard from it are owed the news.
+    ///
+    /// # Errors
+    /// The link is not up, or never claimed the key.
+    pub fn disclaim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<NewsOwed, Refusal> {
+        let mut inner = self.lock();
+        self.apply(&mut inner, Event::Disclaim { link, key }, now_ns)?;
+        Ok(self.tell_of_lost(&mut inner))
+    }
+
+    /// Removes a link and all that it claimed; news is owed as in [`Router::disclaim`].
+    pub fn link_down(&self, link: LinkId, now_ns: u64) -> NewsOwed {
+        let mut inner = self.lock();
+        // The table refuses this only when the link is down already; then nothing is lost.
+        let _ = self.apply(&mut inner, Event::LinkDown { link }, now_ns);
+        self.links.remove(&link);
+        self.tell_of_lost(&mut inner)
+    }
+
+    /// Notes that `peer` had a packet from the key `source`, which a link claims, so that it is told when that
+    /// key is gone. Returns whether it was noted: nobody hears of the end of a key that nobody claims.
+    pub fn heard_from(&self, source: &NodePublic, peer: &Arc<Peer>) -> bool {
+        let claimed = self.remotes.contains_key(source);
+        if claimed {
+            self.heard.entry(*source).or_default().add(peer);
+        }
+        claimed
+    }
+
+    fn tell_of_lost(&self, inner: &mut Inner) -> NewsOwed {
+        let mut told = NewsOwed::default();
+        for key in std::mem::take(&mut inner.lost) {
+            if self.peers.contains_key(&key) {
+                continue;
+            }
+            for other in inner.audiences.leave(key, Audience::default(), true) {
+                told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
+            }
+            self.tell_hearers(key, &mut told);
+        }
+        told
+    }
+
+    pub(super) fn tell_hearers(&self, key: NodePublic, told: &mut NewsOwed) {
+        let Some((_, audience)) = self.heard.remove(&key) else { return };
+        for other in audience.into_peers() {
+            told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
+        }
+    }
+
+    /// Where a key is. Takes the table's lock: this is for operators.
+    pub fn whereabouts(&self, key: &NodePublic) -> Whereabouts {
+        let inner = self.lock();
+        let links = inner.table.claims(key).iter();
+        let links = links.filter_map(|link| self.links.get(link).map(|link| Arc::clone(&link))).collect();
+        let mut here = Vec::new();
+        self.for_each_peer(|peer| {
+            if peer.key == *key {
+                here.push(Arc::clone(peer));
+            }
+        });
+        Whereabouts { here, links }
+    }
+
+    /// Number of keys that a link claims.
+    pub fn claimed_count(&self, link: LinkId) -> usize {
+        self.lock().table.claimed_count(link)
+    }
+
+    /// Visits every key that is here or claimed by a link, some of them twice; `visit` must not block.
+    pub fn for_each_key(&self, mut visit: impl FnMut(&NodePublic)) {
+        self.peers.iter().for_each(|peer| visit(peer.key()));
+        self.remotes.iter().for_each(|remote| visit(remote.key()));
+    }
+}
