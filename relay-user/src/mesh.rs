@@ -12,5 +12,7 @@ pub mod dial;
 pub mod incoming;
 pub mod region;
 pub mod service;
+#[cfg(test)]
+mod simulation;
 pub mod target;
 pub mod task;

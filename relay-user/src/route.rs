@@ -144,9 +144,10 @@ impl Router {
         let mut inner = self.lock();
         // The mirror must find the connection before the table routes packets to it.
         self.conns.insert(peer.id, Arc::clone(peer));
+        let is_first = !self.peers.contains_key(&peer.key);
         self.apply(&mut inner, Event::Login { conn: peer.id, key: peer.key }, now_ns)?;
         let mut told = NewsOwed::default();
-        inner.watchers.iter().for_each(|watcher| told.add(watcher, peer.key, peer.presence()));
+        inner.watchers.iter().for_each(|watcher| told.add(watcher, peer.key, peer.presence(is_first)));
         Ok(told)
     }
 
@@ -158,7 +159,7 @@ impl Router {
         // Whoever has left watches nothing any more.
         if self.conns.contains_key(&watcher.id) && inner.watchers.iter().all(|other| other.id != watcher.id) {
             inner.watchers.push(Arc::clone(watcher));
-            self.peers.iter().for_each(|peer| told.add(watcher, peer.key, peer.presence()));
+            self.peers.iter().for_each(|peer| told.add(watcher, peer.key, peer.presence(true)));
         }
         told
     }

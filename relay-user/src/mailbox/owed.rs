@@ -1,8 +1,9 @@
 //! News that a receiver is owed: the latest for each key. News is never dropped.
 //!
 //! A receiver that takes nothing may be owed one piece of news for each key: that it is gone, or, if the receiver
-//! watches, that it is here. So the news takes bounded memory, however often these keys come and go (upstream
-//! keeps a list without this bound).
+//! watches, that it is here. A key that came and left before the receiver was told of it is not news at all. So
+//! the news takes bounded memory, however many keys come and go, and however often: one piece for each key that
+//! is here or that the receiver believes to be here (upstream keeps a list without a bound).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ pub struct Presence {
     pub flags: PeerPresentFlags,
     /// The label that the client gave itself.
     pub app_name: AppName,
+    /// Whether the receiver does not believe the key to be here, unless it is owed other news.
+    pub is_first: bool,
 }
 
 /// The news about one key.
@@ -63,12 +66,21 @@ pub(super) struct Owed {
 
 impl Owed {
     /// Notes news about `key` in place of what was pending; returns by how many bytes the frames have grown.
-    pub(super) fn add(&mut self, key: NodePublic, news: News) -> i64 {
+    pub(super) fn add(&mut self, key: NodePublic, mut news: News) -> i64 {
         let before = self.bytes;
-        self.bytes += news.bytes(&key);
-        if let Some(old) = self.news.insert(key, news) {
-            self.bytes -= old.bytes(&key);
+        let pending = self.news.remove(&key);
+        self.bytes -= pending.as_ref().map_or(0, |old| old.bytes(&key));
+        let knows_nothing = matches!(&pending, Some(News::Here(presence)) if presence.is_first);
+        match &mut news {
+            News::Gone(_) if knows_nothing => return self.bytes as i64 - before as i64,
+            News::Gone(_) => {}
+            // Pending news of the key's end means that the receiver believes the key to be here.
+            News::Here(presence) => {
+                presence.is_first = knows_nothing || (presence.is_first && pending.is_none())
+            }
         }
+        self.bytes += news.bytes(&key);
+        self.news.insert(key, news);
         self.bytes as i64 - before as i64
     }
 

@@ -224,13 +224,36 @@ fn news_is_owed_once_per_key_and_never_dropped() {
 }
 
 #[test]
+fn a_key_that_left_before_anybody_was_told_of_it_is_no_news() {
+    let mailbox = Mailbox::default();
+    let key = NodePublic::from_bytes([7; 32]);
+    let here = |is_first| {
+        let addr = ([192, 0, 2, 1], 7).into();
+        let (flags, app_name) = (PeerPresentFlags::REGULAR, AppName::default());
+        News::Here(Box::new(Presence { addr, flags, app_name, is_first }))
+    };
+    let owe = |news| mailbox.owe(key, news).expect("open").growth;
+    assert_eq!(
+        owe(here(true)) + owe(here(false)) + owe(GONE),
+        0,
+        "its second connection is no reason to tell"
+    );
+    assert!(mailbox.take().is_empty());
+    let _ = owe(here(true));
+    assert!(!mailbox.take().is_empty());
+    // The receiver believes the key to be here now: whatever happens, it must learn that the key is gone.
+    let _ = owe(GONE) + owe(here(true)) + owe(GONE);
+    assert_eq!(drain(&mailbox).len(), NEWS_BYTES);
+}
+
+#[test]
 fn of_a_key_that_comes_and_goes_only_the_latest_is_told() {
     let mailbox = Mailbox::default();
     let (key, addr) = (NodePublic::from_bytes([7; 32]), ([192, 0, 2, 1], 7).into());
     let flags = PeerPresentFlags::REGULAR;
     let here = |name: &str| {
         let app_name = AppName::new(name).expect("a name");
-        News::Here(Box::new(Presence { addr, flags, app_name }))
+        News::Here(Box::new(Presence { addr, flags, app_name, is_first: false }))
     };
     let mut growth = 0;
     for name in ["first", "a longer name", "last"] {

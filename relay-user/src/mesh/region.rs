@@ -15,6 +15,9 @@ use crate::route::vocabulary::LinkId;
 /// Nanoseconds between two look-ups of a name.
 pub const LOOK_UP_EVERY_NS: u64 = 5_000_000_000;
 
+/// Nanoseconds between two look-ups of a name that has no known address.
+const LOOK_UP_UNKNOWN_NS: u64 = 1_000_000_000;
+
 /// Look-ups in a row that must leave an address out before its link is closed: a server of names may leave an
 /// address out once.
 pub const LOOK_UPS_WITHOUT: u8 = 3;
@@ -162,7 +165,9 @@ impl Region {
         out: &mut Vec<Act>,
     ) {
         let Some(state) = self.hosts.get_mut(host) else { return };
-        state.next_look_up_ns = Some(now_ns + LOOK_UP_EVERY_NS);
+        let is_unknown = state.addresses.is_empty() && found.is_none_or(<[SocketAddr]>::is_empty);
+        let pause = if is_unknown { LOOK_UP_UNKNOWN_NS } else { LOOK_UP_EVERY_NS };
+        state.next_look_up_ns = Some(now_ns + pause);
         let Some(found) = found else { return };
         for addr in found {
             state.addresses.entry(*addr).or_insert_with(|| Address::new(now_ns)).missing = 0;

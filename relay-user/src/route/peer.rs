@@ -110,11 +110,11 @@ impl Peer {
         }
     }
 
-    /// The client as watchers are told of it.
-    pub fn presence(&self) -> News {
+    /// The client as watchers are told of it; `is_first`: they do not know the key.
+    pub fn presence(&self, is_first: bool) -> News {
         let About { app_name, flags, .. } = &self.about;
         let flags = if *flags == PeerPresentFlags::default() { PeerPresentFlags::REGULAR } else { *flags };
-        News::Here(Box::new(Presence { addr: self.remote, flags, app_name: app_name.clone() }))
+        News::Here(Box::new(Presence { addr: self.remote, flags, app_name: app_name.clone(), is_first }))
     }
 
     /// Whether packets for the key go here. A cached handle that is not active is stale. (One relaxed load is

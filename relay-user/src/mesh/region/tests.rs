@@ -115,6 +115,17 @@ fn names_are_looked_up_every_five_seconds_after_the_last_answer() {
 }
 
 #[test]
+fn a_name_without_an_address_is_looked_up_every_second() {
+    let mut region = Region::new(key(1), [None], 0);
+    assert_eq!(tick(&mut region, 0), [Act::LookUp { host: 0 }]);
+    for (found, now_ns) in [(None, 0), (Some(&[][..]), 1_000 * MS)] {
+        region.looked_up(0, found, now_ns, &mut Vec::new());
+        assert_eq!(tick(&mut region, now_ns + 999 * MS), []);
+        assert_eq!(tick(&mut region, now_ns + 1_000 * MS), [Act::LookUp { host: 0 }]);
+    }
+}
+
+#[test]
 fn an_address_in_place_of_a_name_is_never_looked_up() {
     let mut region = Region::new(key(1), [Some(addr(2))], 0);
     let all = tick(&mut region, 0);
