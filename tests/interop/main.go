@@ -106,6 +106,7 @@ func cases() []testCase {
 	all = append(all, meshWatchCases...)
 	all = append(all, meshRightsCases...)
 	all = append(all, meshForwardCases...)
+	all = append(all, meshLoopCases...)
 	return all
 }
 
