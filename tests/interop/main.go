@@ -107,6 +107,9 @@ func cases() []testCase {
 	all = append(all, meshRightsCases...)
 	all = append(all, meshForwardCases...)
 	all = append(all, meshLoopCases...)
+	all = append(all, meshLinkCases...)
+	all = append(all, meshScriptCases...)
+	all = append(all, meshTableCases...)
 	return all
 }
 
