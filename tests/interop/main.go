@@ -108,6 +108,7 @@ func cases() []testCase {
 	all = append(all, meshForwardCases...)
 	all = append(all, meshLoopCases...)
 	all = append(all, meshLinkCases...)
+	all = append(all, meshTrustCases...)
 	all = append(all, meshScriptCases...)
 	all = append(all, meshTableCases...)
 	return all

@@ -68,8 +68,8 @@ func meshForward(ctx context.Context, r *meshRelay) (string, error) {
 	return fmt.Sprintf("%d packets", n+len(packets)), to.fence(ctx, "no more")
 }
 
-// meshForwardUnknown: the peer that forwarded to an unknown key is told, if the packet was disco, and not more
-// often than three times at once.
+// meshForwardUnknown: the peer that forwarded to an unknown key is told, if the packet was disco, and not
+// more often than three times at once.
 func meshForwardUnknown(ctx context.Context, r *meshRelay) (string, error) {
 	link, err := r.forwarder(ctx)
 	if err != nil {

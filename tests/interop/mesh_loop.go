@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -197,8 +196,8 @@ func brokenByClosePeer(ctx context.Context, r *meshRelay, l *loop) error {
 	return other.fence(ctx, "closed")
 }
 
-// loopBrokenWhileBusy: the connection breaks, and a packet to forward makes a new one, while the loop does not
-// read. It notices when it reads on, and knows exactly who is there, without its pause.
+// loopBrokenWhileBusy: the connection breaks, and a packet to forward makes a new one, while the loop does
+// not read. It notices when it reads on, and knows exactly who is there, without its pause.
 func loopBrokenWhileBusy(ctx context.Context, r *meshRelay) (string, error) {
 	busy, goOn := make(chan struct{}), make(chan struct{})
 	step := func(c chan struct{}) error {
@@ -271,61 +270,4 @@ func loopOwnKey(ctx context.Context, r *meshRelay) (string, error) {
 	}
 	// The first client is still connected: upstream's loop returns without closing it.
 	return "ends at its own server", other.await(ctx, other.key, self.key)
-}
-
-// cutProxy passes TCP connections on until they are cut.
-type cutProxy struct {
-	addr string
-	mu   sync.Mutex
-	open []net.Conn
-}
-
-func newCutProxy(ctx context.Context, to string) (*cutProxy, error) {
-	listener, err := net.Listen("tcp", relayHost+":0")
-	if err != nil {
-		return nil, err
-	}
-	p := &cutProxy{addr: listener.Addr().String()}
-	context.AfterFunc(ctx, func() {
-		listener.Close()
-		p.cut()
-	})
-	go func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go p.pass(near, to)
-		}
-	}()
-	return p, nil
-}
-
-func (p *cutProxy) pass(near net.Conn, to string) {
-	defer near.Close()
-	far, err := net.Dial("tcp", to)
-	if err != nil {
-		return
-	}
-	defer far.Close()
-	p.mu.Lock()
-	p.open = append(p.open, near, far)
-	p.mu.Unlock()
-	go func() {
-		io.Copy(near, far)
-		near.Close()
-	}()
-	io.Copy(far, near)
-}
-
-// cut resets all connections at both ends, as a box on the way does that forgot them.
-func (p *cutProxy) cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, conn := range p.open {
-		conn.(*net.TCPConn).SetLinger(0)
-		conn.Close()
-	}
-	p.open = nil
 }

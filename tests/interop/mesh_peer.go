@@ -19,8 +19,8 @@ import (
 	"tailscale.com/types/key"
 )
 
-// meshPeer is a stock server in the judge that the relay under test is to mesh with: it takes the relay's link,
-// and has one of its own to the relay.
+// meshPeer is a stock server in the judge that the relay under test is to mesh with: it takes the relay's
+// link, and has one of its own to the relay.
 type meshPeer struct {
 	target  // Its url alone.
 	r       *meshRelay
@@ -167,8 +167,8 @@ func (p *meshPeer) login(ctx context.Context, how member) (*peer, error) {
 
 func (p *meshPeer) client(ctx context.Context) (*peer, error) { return p.login(ctx, member{}) }
 
-// reachPeer sends until a packet arrives: until then the way may be unknown to a server on it. Nothing is under
-// way when it returns.
+// reachPeer sends until a packet arrives: until then the way may be unknown to a server on it. Nothing is
+// under way when it returns.
 func reachPeer(ctx context.Context, from, to *peer) error {
 	sent := map[string]int{}
 	for seq := 1; ctx.Err() == nil; seq++ {

@@ -3,8 +3,8 @@
 //!
 //! For the mesh cases the judge itself starts more relays, one for each: it is given the command.
 //!
-//! All other running cases share one relay. Only the cases hold it (a `static` would never be dropped), so the last
-//! case that ends removes the processes and their files.
+//! All other running cases share one relay. Only the cases hold it (a `static` would never be dropped), so the
+//! last case that ends removes the processes and their files.
 
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -123,7 +123,9 @@ impl JudgedRelay {
         let mut flags: Vec<String> =
             flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         let words = match server {
-            Server::Relayd(program) => vec![program.clone(), "--admin-socket".into(), "{dir}/admin.sock".into()],
+            Server::Relayd(program) => {
+                vec![program.clone(), "--admin-socket".into(), "{dir}/admin.sock".into()]
+            }
             Server::Upstream => vec![build_package(DERPER)?],
         };
         flags.extend(words.iter().flat_map(|word| ["-server".to_owned(), word.display().to_string()]));
