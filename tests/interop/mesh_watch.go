@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -89,32 +91,79 @@ func meshWatch(ctx context.Context, r *meshRelay) (string, error) {
 	return "three watchers told alike", nil
 }
 
-// meshWatchOrder: a watcher that is slow to read is told of everything, in the order in which it happened.
+// meshWatchOrder: a watcher that does not read for a while is told of everything, in the order in which it
+// happened.
 func meshWatchOrder(ctx context.Context, r *meshRelay) (string, error) {
+	slow, err := r.greet(ctx, key.NewNode(), derp.ClientInfo{MeshKey: r.meshKey}, "", "")
+	if err != nil {
+		return "", err
+	}
+	if _, err := slow.conn.Write(frame(derp.FrameWatchConns, nil)); err != nil {
+		return "", err
+	}
+	if _, err := slow.expect(derp.FramePeerPresent); err != nil {
+		return "", err
+	}
+	// This one reads, and so says when the relay has noticed what comes next.
 	w, err := r.watcher(ctx)
 	if err != nil {
 		return "", err
 	}
-	if err := expectPresent(ctx, w, w.meshed()); err != nil {
+	if _, err := slow.expect(derp.FramePeerPresent); err != nil {
 		return "", err
 	}
-	const n = 40
-	clients, err := r.clients(ctx, n)
-	if err != nil {
+	for range 2 {
+		if _, err := expect[derp.PeerPresentMessage](ctx, w); err != nil {
+			return "", err
+		}
+	}
+	// More than the sockets hold: the relay cannot write to it any more.
+	for range 400 {
+		if err := w.Send(slow.key, make([]byte, derp.MaxPacketSize)); err != nil {
+			return "", err
+		}
+	}
+	if err := w.fence(ctx, "all sent"); err != nil {
 		return "", err
 	}
-	for i, c := range clients {
-		if err := expectPresent(ctx, w, c.regular()); err != nil {
+	var want [][]byte
+	const n = 20
+	var clients [n]*peer
+	for i := range clients {
+		if clients[i], err = r.client(ctx); err != nil {
+			return "", err
+		}
+		if err := expectPresent(ctx, w, clients[i].regular()); err != nil {
 			return "", fmt.Errorf("login %d: %w", i, err)
 		}
-	}
-	for i, c := range clients {
-		c.leave()
-		if err := expectGoneAt(ctx, c.key, w); err != nil {
-			return "", fmt.Errorf("leave %d: %w", i, err)
+		want = append(want, presentFrame(clients[i].regular()))
+		if i%2 == 1 {
+			gone := clients[i/2]
+			gone.leave()
+			if err := expectGoneAt(ctx, gone.key, w); err != nil {
+				return "", fmt.Errorf("leave %d: %w", i/2, err)
+			}
+			want = append(want, goneFrame(gone.key, derp.PeerGoneReasonDisconnected))
 		}
 	}
-	return fmt.Sprintf("%d clients came and went", n), w.fence(ctx, "no more")
+	for i := 0; i < len(want); {
+		kind, length, err := derp.ReadFrameHeader(slow.frame)
+		if err != nil {
+			return "", fmt.Errorf("event %d: %w", i, err)
+		}
+		payload := make([]byte, length)
+		if _, err := io.ReadFull(slow.frame, payload); err != nil {
+			return "", err
+		}
+		if kind == derp.FrameRecvPacket {
+			continue
+		}
+		if got := frame(kind, payload); !bytes.Equal(got, want[i]) {
+			return "", fmt.Errorf("event %d is %x, want %x", i, got, want[i])
+		}
+		i++
+	}
+	return fmt.Sprintf("%d events behind a full connection", len(want)), w.fence(ctx, "no more")
 }
 
 // meshWatchFlags: what a client is, and its app name, reaches watchers, both at once and at first.
