@@ -236,6 +236,13 @@ func meshFrameLengths(ctx context.Context, r *meshRelay) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		// Of the right length, the frames are its right.
+		if err := p.ClosePeer(key.NewNode().Public()); err != nil {
+			return "", err
+		}
+		if err := p.fence(ctx, "a right"); err != nil {
+			return "", err
+		}
 		if _, err := p.raw.Write(bytes); err != nil {
 			return "", err
 		}
