@@ -12,9 +12,11 @@ type cutProxy struct {
 	addr string
 	mu   sync.Mutex
 	open []net.Conn
+	made int // Connections that reached the other side.
 }
 
-func newCutProxy(ctx context.Context, to string) (*cutProxy, error) {
+// newCutProxy asks where to pass each connection on to: a relay's port is known only once it was launched.
+func newCutProxy(ctx context.Context, to func() string) (*cutProxy, error) {
 	listener, err := net.Listen("tcp", relayHost+":0")
 	if err != nil {
 		return nil, err
@@ -30,7 +32,7 @@ func newCutProxy(ctx context.Context, to string) (*cutProxy, error) {
 			if err != nil {
 				return
 			}
-			go p.pass(near, to)
+			go p.pass(near, to())
 		}
 	}()
 	return p, nil
@@ -45,12 +47,20 @@ func (p *cutProxy) pass(near net.Conn, to string) {
 	defer far.Close()
 	p.mu.Lock()
 	p.open = append(p.open, near, far)
+	p.made++
 	p.mu.Unlock()
 	go func() {
 		io.Copy(near, far)
 		near.Close()
 	}()
 	io.Copy(far, near)
+}
+
+// passed is how many connections reached the other side so far.
+func (p *cutProxy) passed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.made
 }
 
 // cut resets all connections at both ends, as a box on the way does that forgot them.

@@ -42,7 +42,7 @@ type loop struct {
 func (r *meshRelay) startLoop(
 	ctx context.Context, k key.NodePrivate, adding func(),
 ) (*loop, error) {
-	proxy, err := newCutProxy(ctx, r.addr)
+	proxy, err := newCutProxy(ctx, func() string { return r.addr })
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,6 @@ type meshPeer struct {
 
 // linkRequest is what of a client's login is seen before its frames.
 type linkRequest struct {
-	at                time.Time
 	serverName        string // SNI
 	method, uri, host string
 	upgrade           string
@@ -106,7 +105,7 @@ func (p *meshPeer) noting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		p.mu.Lock()
 		p.requests = append(p.requests, linkRequest{
-			time.Now(), req.TLS.ServerName, req.Method, req.RequestURI, req.Host, req.Header.Get("Upgrade"),
+			req.TLS.ServerName, req.Method, req.RequestURI, req.Host, req.Header.Get("Upgrade"),
 		})
 		p.mu.Unlock()
 		next.ServeHTTP(w, req)

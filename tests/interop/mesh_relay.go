@@ -39,11 +39,8 @@ type meshRelay struct {
 // relayHost is where the server under test and the judge's own servers listen.
 const relayHost = "127.0.0.1"
 
-// selfInWords is replaced by the relay's own HOST:PORT, dirInWords by the directory of its files.
-const (
-	selfInWords = "{self}"
-	dirInWords  = "{dir}"
-)
+// dirInWords is replaced by the directory of the relay's files.
+const dirInWords = "{dir}"
 
 // newMeshRelay prepares a relay's files: its keys, and a certificate of the mesh's authority.
 func newMeshRelay(t *target) (*meshRelay, error) {
@@ -103,7 +100,7 @@ func (r *meshRelay) launch(args ...string) error {
 	}, args...)
 	words := append(append([]string(nil), r.words...), args...)
 	for i, word := range words {
-		words[i] = strings.NewReplacer(selfInWords, r.addr, dirInWords, r.dir).Replace(word)
+		words[i] = strings.ReplaceAll(word, dirInWords, r.dir)
 	}
 	r.log.Reset()
 	r.command = exec.Command(words[0], words[1:]...)
