@@ -39,10 +39,11 @@ const (
 // peer is a stock derphttp client that is connected and whose messages are being read.
 type peer struct {
 	*derphttp.Client
-	key   key.NodePublic
-	inbox chan derp.ReceivedMessage // closed when reading ended; readErr says why
-	tap   *tapConn                  // over TCP for fastStart, overTLS12 and plainTCP; over TLS for overTLS13
-	raw   net.Conn                  // overTLS13: the plaintext connection, for frames a client would not send
+	private key.NodePrivate
+	key     key.NodePublic
+	inbox   chan derp.ReceivedMessage // closed when reading ended; readErr says why
+	tap     *tapConn                  // over TCP for fastStart, overTLS12 and plainTCP; over TLS for overTLS13
+	raw     net.Conn                  // overTLS13: the plaintext connection, for frames a client would not send
 
 	readErr error
 	done    context.Context
@@ -64,7 +65,7 @@ func connectKey(ctx context.Context, t *target, mode loginMode, k key.NodePrivat
 
 // newPeer prepares a client that has not dialled yet.
 func newPeer(ctx context.Context, t *target, mode loginMode, k key.NodePrivate) (*peer, error) {
-	p := &peer{key: k.Public(), inbox: make(chan derp.ReceivedMessage, 256)}
+	p := &peer{private: k, key: k.Public(), inbox: make(chan derp.ReceivedMessage, 256)}
 	serverURL := t.url
 	if mode == plainTCP {
 		serverURL = t.plainURL

@@ -1,7 +1,7 @@
 // Command judge drives a running relay with upstream's own client packages and says, case by case, whether
-// the relay behaves as Tailscale's. It knows nothing of the relay under test but its addresses, so the same
-// cases can be held against upstream's derper and its UDP relay server to see that they ask for what
-// upstream does.
+// the relay behaves as Tailscale's. It knows nothing of the relay under test but its addresses and, for the
+// mesh cases, the command that starts it, so the same cases can be held against upstream's derper and its UDP
+// relay server to see that they ask for what upstream does.
 //
 // Output: one line a case, "PASS name detail", "FAIL name reason" or, where an address the case needs was
 // not given and the case was not asked for by name, "SKIP name reason". Exit status 1 if a case failed.
@@ -27,6 +27,9 @@ type target struct {
 	stunAddr    string // HOST:PORT
 	adminSocket string // path of the admin unix socket
 
+	// server is a command that starts another relay when derper's flags are appended: for the mesh cases.
+	server []string
+
 	logf logger.Logf
 }
 
@@ -44,6 +47,8 @@ func needsHTTP(t *target) (string, string)   { return "-http-url", t.httpURL }
 func needsSTUN(t *target) (string, string)   { return "-stun-addr", t.stunAddr }
 func needsSocket(t *target) (string, string) { return "-admin-socket", t.adminSocket }
 
+func needsServer(t *target) (string, string) { return "-server", strings.Join(t.server, " ") }
+
 // skipError is returned by a case that found that the target cannot be asked (say, no IPv6 address
 // advertised).
 type skipError string
@@ -58,6 +63,11 @@ func main() {
 	flag.StringVar(&t.httpURL, "http-url", "", "plain HTTP companion of the TLS listener, http://HOST:PORT")
 	flag.StringVar(&t.stunAddr, "stun-addr", "", "STUN, HOST:PORT")
 	flag.StringVar(&t.adminSocket, "admin-socket", "", "unix socket that allocates UDP relay endpoints")
+	flag.Func("server", "one word (repeat the flag) of a command that starts a relay when derper's flags are "+
+		"appended; "+dirInWords+" in it is a directory for the relay's files", func(word string) error {
+		t.server = append(t.server, word)
+		return nil
+	})
 	only := flag.String("case", "all", "comma-separated case names, or all")
 	list := flag.Bool("list", false, "print the case names and exit")
 	wait := flag.Duration("await", 0, "wait at most this long for the given services to answer, judge nothing")
@@ -93,6 +103,14 @@ func cases() []testCase {
 	all = append(all, allocateCases...)
 	all = append(all, udpCases...)
 	all = append(all, udpRefusalCases...)
+	all = append(all, meshWatchCases...)
+	all = append(all, meshRightsCases...)
+	all = append(all, meshForwardCases...)
+	all = append(all, meshLoopCases...)
+	all = append(all, meshLinkCases...)
+	all = append(all, meshTrustCases...)
+	all = append(all, meshScriptCases...)
+	all = append(all, meshTableCases...)
 	return all
 }
 

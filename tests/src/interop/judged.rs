@@ -1,8 +1,10 @@
 //! A relay to be judged on its own loopback ports, with every service that the judge can ask: DERP over TLS,
 //! a second relay without TLS, the plain HTTP companion, STUN, and the UDP relay behind the admin socket.
 //!
-//! All running cases share one relay. Only the cases hold it (a `static` would never be dropped), so the last
-//! case that ends removes the processes and their files.
+//! For the mesh cases the judge itself starts more relays, one for each: it is given the command.
+//!
+//! All other running cases share one relay. Only the cases hold it (a `static` would never be dropped), so the
+//! last case that ends removes the processes and their files.
 
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -19,7 +21,9 @@ use crate::flags::Flags;
 use crate::process::{Process, until};
 
 /// Cases that upstream fails because relayd is stricter on purpose; see the case's own comment.
-const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve"];
+const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve", "mesh-link-untrusted-address"];
+
+const DERPER: &str = "tailscale.com/cmd/derper";
 
 /// Attempts to start a relay: another process may take a port after it was chosen and before the relay binds
 /// it.
@@ -116,7 +120,15 @@ impl JudgedRelay {
             ("-stun-addr", format!("127.0.0.1:{}", ports.stun)),
             ("-admin-socket", socket.display().to_string()),
         ];
-        let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let mut flags: Vec<String> =
+            flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let words = match server {
+            Server::Relayd(program) => {
+                vec![program.clone(), "--admin-socket".into(), "{dir}/admin.sock".into()]
+            }
+            Server::Upstream => vec![build_package(DERPER)?],
+        };
+        flags.extend(words.iter().flat_map(|word| ["-server".to_owned(), word.display().to_string()]));
         let must_fail = match server {
             Server::Relayd(_) => &[],
             Server::Upstream => STRICTER_THAN_UPSTREAM,
@@ -135,7 +147,7 @@ impl JudgedRelay {
                 relay.run(plain)?;
             }
             Server::Upstream => {
-                let derper = build_package("tailscale.com/cmd/derper")?;
+                let derper = build_package(DERPER)?;
                 let mut tls = relay.tls(&derper, &ports);
                 // Upstream's queue of 32 packets per client is smaller than the judge's window.
                 tls.env("TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH", "256");
