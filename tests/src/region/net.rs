@@ -1,0 +1,130 @@
+//! The region's network: each relay has one path to the clients and another one to the other relays, so that
+//! a cut between relays leaves their clients connected.
+//!
+//! ```text
+//!   relay 1: c0 10.78.0.1 ─ c1 ┐                        ┌ m1 ─ m0 10.79.0.1 :relay 1
+//!   relay 2: c0 10.78.0.2 ─ c2 ├ clients ── switch ── mesh ┤ m2 ─ m0 10.79.0.2 :relay 2
+//!   relay 3: c0 10.78.0.3 ─ c3 ┤ (bridge)        (bridge) └ m3 ─ m0 10.79.0.3 :relay 3
+//!   clients: c0 10.78.0.9 ─ c9 ┘
+//! ```
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+
+use crate::lab::{End, Netns, veth};
+use crate::topology::no_bridge_filter;
+
+/// Relays of a region.
+pub const SIZE: usize = 3;
+/// The clients' number on their bridge.
+const CLIENTS: u8 = 9;
+
+/// The two bridges of the switch.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Clients,
+    Mesh,
+}
+
+/// The hosts, and the switch between them.
+#[derive(Debug)]
+pub(super) struct Net {
+    relays: [Netns; SIZE],
+    clients: Netns,
+    switch: Netns,
+}
+
+impl Net {
+    pub(super) fn new() -> Result<Self> {
+        let switch = Netns::new("switch")?;
+        switch.enter(no_bridge_filter)??;
+        for side in [Side::Clients, Side::Mesh] {
+            switch.ip(&["link", "add", side.bridge(), "type", "bridge"])?;
+            switch.ip(&["link", "set", side.bridge(), "up"])?;
+        }
+        // The field's buffers: with loopback's, a link that is cut would swallow a minute of packets.
+        let relays = [Netns::narrow("one")?, Netns::narrow("two")?, Netns::narrow("three")?];
+        let clients = Netns::new("clients")?;
+        for (number, relay) in (1..).zip(&relays) {
+            connect(relay, number, Side::Clients, &switch)?;
+            connect(relay, number, Side::Mesh, &switch)?;
+        }
+        connect(&clients, CLIENTS, Side::Clients, &switch)?;
+        Ok(Self { relays, clients, switch })
+    }
+
+    /// The host of a relay.
+    pub(super) fn relay(&self, index: usize) -> &Netns {
+        &self.relays[index]
+    }
+
+    /// The host of all clients.
+    pub(super) fn clients(&self) -> &Netns {
+        &self.clients
+    }
+
+    /// Cuts a relay off from the other relays, or restores its path. The switch drops its frames, and no host
+    /// sees its own link go down: that is how a path between two sites breaks.
+    pub(super) fn pass_mesh(&self, index: usize, pass: bool) -> Result<()> {
+        // States of a bridge's port: 0 is disabled, 3 is forwarding.
+        let state = if pass { "3" } else { "0" };
+        let port = Side::Mesh.port(number(index));
+        self.switch.ip(&["link", "set", "dev", &port, "type", "bridge_slave", "state", state])
+    }
+}
+
+/// Where clients reach a relay.
+pub(super) fn client_side(index: usize) -> Ipv4Addr {
+    Side::Clients.address(number(index))
+}
+
+/// Where other relays reach a relay.
+pub(super) fn mesh_side(index: usize) -> Ipv4Addr {
+    Side::Mesh.address(number(index))
+}
+
+/// A relay's number, counted from 1 as in its name.
+fn number(index: usize) -> u8 {
+    index as u8 + 1
+}
+
+impl Side {
+    fn bridge(self) -> &'static str {
+        match self {
+            Self::Clients => "clients",
+            Self::Mesh => "mesh",
+        }
+    }
+
+    fn letter(self) -> char {
+        match self {
+            Self::Clients => 'c',
+            Self::Mesh => 'm',
+        }
+    }
+
+    /// The switch's port to a host.
+    fn port(self, number: u8) -> String {
+        format!("{}{number}", self.letter())
+    }
+
+    fn subnet(self) -> u8 {
+        match self {
+            Self::Clients => 78,
+            Self::Mesh => 79,
+        }
+    }
+
+    fn address(self, number: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.subnet(), 0, number)
+    }
+}
+
+fn connect(host: &Netns, number: u8, side: Side, switch: &Netns) -> Result<()> {
+    let (name, port) = (side.port(0), side.port(number));
+    let mac = |end| [0x02, 0, end, side.subnet(), 0, number];
+    veth(End { netns: host, name: &name, mac: mac(0) }, End { netns: switch, name: &port, mac: mac(1) })?;
+    host.ip(&["address", "add", &format!("{}/24", side.address(number)), "dev", &name])?;
+    switch.ip(&["link", "set", &port, "master", side.bridge()])
+}
