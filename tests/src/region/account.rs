@@ -54,6 +54,9 @@ pub struct Window {
 pub struct Figures {
     /// The longest time without an arrival.
     pub gap: Duration,
+    /// The longest time without a packet of the sender on one connection: a load that is late makes gaps of
+    /// its own, and so does a relay that takes nothing.
+    pub unsent: Duration,
     /// All silences after the fault, together.
     pub beyond: Duration,
     /// Packets that were sent while both were connected.
@@ -74,6 +77,7 @@ impl Figures {
     pub fn and(self, other: Self) -> Self {
         Self {
             gap: self.gap.max(other.gap),
+            unsent: self.unsent.max(other.unsent),
             beyond: self.beyond.max(other.beyond),
             sent: self.sent + other.sent,
             lost_within: self.lost_within + other.lost_within,
@@ -108,8 +112,16 @@ pub(super) fn figures(records: &[Record], pair: Pair, window: &Window) -> Figure
         }
     }
     silent(last, window.to);
+    let mut sent_before = window.from;
     for packet in sender.sent.iter().filter(|packet| usize::from(packet.to) == pair.to) {
-        if !within(packet.at) || !receiver.was_connected(packet.at, FLIGHT) {
+        if !within(packet.at) {
+            continue;
+        }
+        if !sender.lives.iter().any(|life| (sent_before..packet.at).contains(&life.from)) {
+            figures.unsent = figures.unsent.max(Duration::from_nanos(packet.at - sent_before));
+        }
+        sent_before = packet.at;
+        if !receiver.was_connected(packet.at, FLIGHT) {
             continue;
         }
         figures.sent += 1;
@@ -157,7 +169,7 @@ mod tests {
     fn a_quiet_window_has_no_faults() {
         let figures = of(&records(|number| vec![number * 20 + 1]));
         let gap = Duration::from_millis(20);
-        assert_eq!(figures, Figures { gap, sent: 100, ..Figures::default() });
+        assert_eq!(figures, Figures { gap, unsent: gap, sent: 100, ..Figures::default() });
     }
 
     #[test]

@@ -72,6 +72,8 @@ impl Trial {
         let load = Load::start(&mut region)?;
         let started = load.now();
         region.start_all()?;
+        // A relay that cannot start is an error at once.
+        (0..SIZE).try_for_each(|index| region.wait_until_listening(index))?;
         let trial = Self { region, load, started };
         let whole = trial.load.wait_whole(STEADY, PATIENCE);
         ensure!(whole, "not every pair talks after {PATIENCE:?}; {}", trial.region.logs());

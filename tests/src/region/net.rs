@@ -70,7 +70,8 @@ impl Net {
         // States of a bridge's port: 0 is disabled, 3 is forwarding.
         let state = if pass { "3" } else { "0" };
         let port = Side::Mesh.port(number(index));
-        self.switch.ip(&["link", "set", "dev", &port, "type", "bridge_slave", "state", state])
+        // `ip link` takes a state too, but has no effect on it.
+        self.switch.command("bridge", &["link", "set", "dev", &port, "state", state])
     }
 }
 
@@ -127,4 +128,37 @@ fn connect(host: &Netns, number: u8, side: Side, switch: &Netns) -> Result<()> {
     veth(End { netns: host, name: &name, mac: mac(0) }, End { netns: switch, name: &port, mac: mac(1) })?;
     host.ip(&["address", "add", &format!("{}/24", side.address(number)), "dev", &name])?;
     switch.ip(&["link", "set", &port, "master", side.bridge()])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Whether a packet from one host arrives at another one.
+    fn passes(from: &Netns, host: &Netns, address: Ipv4Addr) -> Result<bool> {
+        let receiver = host.enter(|| UdpSocket::bind((address, 0)))??;
+        receiver.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let sender = from.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+        sender.send_to(b"a", receiver.local_addr()?)?;
+        Ok(receiver.recv(&mut [0; 1]).is_ok())
+    }
+
+    #[test]
+    fn a_cut_parts_a_relay_from_the_others_and_from_no_client() -> Result<()> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(crate::skip("a cut in a region", "network namespaces need root"));
+        }
+        let net = Net::new()?;
+        for pass in [true, false, true] {
+            net.pass_mesh(0, pass)?;
+            assert_eq!(passes(net.relay(0), net.relay(1), mesh_side(1))?, pass);
+            assert_eq!(passes(net.relay(1), net.relay(0), mesh_side(0))?, pass);
+            assert!(passes(net.relay(2), net.relay(1), mesh_side(1))?);
+            assert!(passes(net.clients(), net.relay(0), client_side(0))?);
+        }
+        Ok(())
+    }
 }

@@ -80,7 +80,7 @@ impl Agent {
             }
             if Instant::now() >= next {
                 // A client that was late sends no burst, which would look like recovered packets.
-                next = Instant::now() + TICK;
+                next = Instant::now().max(next + TICK);
                 for ((to, key), number) in self.peers.iter().zip(&mut *numbers) {
                     let sent_ns = self.state.now();
                     let stamp = Stamp { from: self.me as u8, life, number: *number };
