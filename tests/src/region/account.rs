@@ -55,8 +55,10 @@ pub struct Figures {
     /// The longest time without an arrival.
     pub gap: Duration,
     /// The longest time without a packet of the sender on one connection: a load that is late makes gaps of
-    /// its own, and so does a relay that takes nothing.
+    /// its own.
     pub unsent: Duration,
+    /// All silences, together.
+    pub silent: Duration,
     /// All silences after the fault, together.
     pub beyond: Duration,
     /// Packets that were sent while both were connected.
@@ -78,6 +80,7 @@ impl Figures {
         Self {
             gap: self.gap.max(other.gap),
             unsent: self.unsent.max(other.unsent),
+            silent: self.silent.max(other.silent),
             beyond: self.beyond.max(other.beyond),
             sent: self.sent + other.sent,
             lost_within: self.lost_within + other.lost_within,
@@ -94,8 +97,10 @@ pub(super) fn figures(records: &[Record], pair: Pair, window: &Window) -> Figure
     let mut figures = Figures::default();
     let (mut seen, mut newest, mut last) = (BTreeSet::new(), (0, 0), window.from);
     let mut silent = |from: Nanos, to: Nanos| {
-        figures.gap = figures.gap.max(Duration::from_nanos(to.saturating_sub(from)));
+        let gap = Duration::from_nanos(to.saturating_sub(from));
+        figures.gap = figures.gap.max(gap);
         if to.saturating_sub(from) >= SILENCE {
+            figures.silent += gap;
             figures.beyond += Duration::from_nanos(to.saturating_sub(from.max(window.fault_to)));
         }
     };
@@ -179,6 +184,7 @@ mod tests {
             _ => vec![number * 20 + 1],
         }));
         assert_eq!(figures.gap, Duration::from_millis(520));
+        assert_eq!(figures.silent, figures.gap);
         assert_eq!(figures.beyond, Duration::from_millis(201));
         assert_eq!((figures.lost_within, figures.lost_outside), (16, 9));
     }

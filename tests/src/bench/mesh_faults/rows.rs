@@ -31,9 +31,10 @@ type Column = (&'static str, fn(&Figures) -> f64);
 type Part = fn(&Restart) -> (Window, fn(&Pair, usize) -> bool);
 
 /// The further columns.
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     ("longest time without sending, ms", |seen| ms(seen.unsent)),
-    ("silent beyond the fault, ms", |seen| ms(seen.beyond)),
+    ("silences together, ms", |seen| ms(seen.silent)),
+    ("silences after the fault, ms", |seen| ms(seen.beyond)),
     ("lost of those sent during the fault", |seen| seen.lost_within as f64),
     ("lost of those sent before or after it", |seen| seen.lost_outside as f64),
     ("sent while both were connected", |seen| seen.sent as f64),
