@@ -1,4 +1,4 @@
-//! Relays of both kinds in one region: whoever forwards to whom, clients of different relays reach each other,
+//! Relays of both kinds in one region: whoever forwards to whom, clients of different relays reach each other
 //! and hear of each other's leaving.
 //!
 //! The relays are started one after the other, so the order of a mixture says who finds whom at its start.

@@ -47,9 +47,21 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     }
     for mut row in rows::all(settings, &samples) {
         row.notes.extend(broken.iter().map(|reason| format!("**relayd failed**: {reason}")));
+        let kept = rows.len();
         keep(&mut rows, settings, row);
+        rows[kept..].iter().for_each(tell);
     }
     Ok(rows)
+}
+
+/// Prints the columns in which something happened; `keep` prints the gap only.
+fn tell(row: &Row) {
+    for column in &row.extra {
+        let is_zero = |value: &str| value.is_empty() || value == "0";
+        if !is_zero(&column.ours) || !is_zero(&column.rival) {
+            eprintln!("    {}: {} against {}", column.name, column.ours, column.rival);
+        }
+    }
 }
 
 /// How often each side runs.

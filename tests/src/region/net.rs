@@ -2,10 +2,10 @@
 //! a cut between relays leaves their clients connected.
 //!
 //! ```text
-//!   relay 1: c0 10.78.0.1 ─ c1 ┐                        ┌ m1 ─ m0 10.79.0.1 :relay 1
-//!   relay 2: c0 10.78.0.2 ─ c2 ├ clients ── switch ── mesh ┤ m2 ─ m0 10.79.0.2 :relay 2
-//!   relay 3: c0 10.78.0.3 ─ c3 ┤ (bridge)        (bridge) └ m3 ─ m0 10.79.0.3 :relay 3
-//!   clients: c0 10.78.0.9 ─ c9 ┘
+//!   clients 10.78.0.9 ─┬─ 10.78.0.1 relay 1 10.79.0.1 ─┬
+//!                      ├─ 10.78.0.2 relay 2 10.79.0.2 ─┤
+//!                      └─ 10.78.0.3 relay 3 10.79.0.3 ─┘
+//!                bridge "clients"                bridge "mesh", both of the switch
 //! ```
 
 use std::fs;
