@@ -14,6 +14,9 @@ const LOAD: &str = "Three relays with a client each, and two more clients at rel
 /// What a row's samples are.
 const GAP: &str = "ms, longest time without a packet, of the worst pair";
 
+/// A client that did not send for so long was kept from it by other work on the machine.
+const LATE: Duration = Duration::from_millis(100);
+
 /// Pairs of clients with one lot: their name, and who they are.
 type Group = (&'static str, fn(&Pair) -> bool);
 
@@ -98,6 +101,14 @@ fn of_windows(name: &str, samples: &[Vec<Sample>; 2], seen: impl Fn(&Sample) -> 
         if broken > 0 {
             let all = seen.len();
             row.notes.push(format!("**{side} was not whole again** in {broken} of {all} trials."));
+        }
+        let late = seen.iter().map(|(figures, _)| figures.unsent).max().unwrap_or_default();
+        if late > LATE {
+            let late = number(ms(late));
+            row.notes.push(format!(
+                "**A client beside {side} did not send for {late} ms**: the machine was busy, and so long a \
+                 silence need not be {side}'s."
+            ));
         }
     }
     row
