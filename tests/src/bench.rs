@@ -4,7 +4,8 @@
 //! ```text
 //!   cargo xtask bench ─► bin/bench ─┬─ lookup, mux          code against code, in this process or in Go's
 //!                                   ├─ derp, scale, slow    relayd and derper as processes; load: a third
-//!                                   └─ workers              relayd against itself, likewise
+//!                                   ├─ workers              relayd against itself, likewise
+//!                                   └─ mesh-faults          regions of three of them, with faults
 //! ```
 //!
 //! Our samples and the rival's alternate (A B A B ...). A row is judged by the median of the ratios of
@@ -14,6 +15,7 @@ pub mod derp;
 pub mod load;
 pub mod lookup;
 pub mod machine;
+pub mod mesh_faults;
 pub mod mux;
 pub mod report;
 mod rivals;

@@ -4,6 +4,7 @@
 #![expect(clippy::missing_errors_doc, reason = "what fails in the harness fails the test, with its context")]
 
 pub mod admin;
+mod authority;
 pub mod bare;
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -19,6 +20,7 @@ pub mod oracle;
 pub mod packet;
 pub mod process;
 pub mod raw;
+pub mod region;
 mod skip;
 pub mod stock;
 pub mod topology;

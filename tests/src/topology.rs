@@ -227,7 +227,7 @@ pub fn mac(host: u8) -> [u8; 6] {
 }
 
 /// Stops bridges from passing frames to netfilter, which would drop malformed IP packets before the relay.
-fn no_bridge_filter() -> io::Result<()> {
+pub(crate) fn no_bridge_filter() -> io::Result<()> {
     match fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use rand_core::OsRng;
-use relay_common::key::{NodePrivate, NodePublic};
+use relay_common::key::NodePrivate;
 use relay_tests::{
     client::{Client, Start},
     daemon::{Daemon, Setup},

@@ -52,7 +52,9 @@ enum Which {
     Slow,
     /// The daemon with two workers and with one
     Workers,
-    /// All groups
+    /// Regions of three relays while one of them is cut off, frozen, killed or restarted
+    MeshFaults,
+    /// All groups except the regions, which take long
     #[default]
     All,
 }

@@ -4,7 +4,7 @@
 //! still verifies the handshake's signature, because the signature, not the chain, proves that the relay
 //! holds the key.
 
-use std::{path::Path, sync::Arc};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use relay_common::key::NodePublic;
@@ -24,21 +24,37 @@ const META_HEAD: [u8; 8] = [0xa0, 3, 2, 1, 2, 2, 1, 2];
 /// Hex digits of the key in the common name.
 const HEX_LEN: usize = 64;
 
-/// The certificate that a relay must show first.
+/// The certificate that a relay must show first, and the name by which the client asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pinned(CertificateDer<'static>);
+pub struct Pinned {
+    certificate: CertificateDer<'static>,
+    /// `None`: the address, which TLS does not send.
+    name: Option<ServerName<'static>>,
+}
 
 impl Pinned {
     /// Reads the first certificate of a PEM file.
     pub fn load(path: &Path) -> Result<Self> {
         let certificate = CertificateDer::from_pem_file(path);
-        certificate.map(Self).with_context(|| format!("certificate {}", path.display()))
+        let certificate = certificate.with_context(|| format!("certificate {}", path.display()))?;
+        Ok(Self { certificate, name: None })
+    }
+
+    /// Asks for the certificate by this name: a relay whose certificate is for a name refuses clients that
+    /// send none.
+    pub fn by_name(self, name: &str) -> Result<Self> {
+        Ok(Self { name: Some(ServerName::try_from(name.to_owned())?), ..self })
+    }
+
+    /// The name for a connection to this address.
+    pub(super) fn name(&self, ip: IpAddr) -> ServerName<'static> {
+        self.name.clone().unwrap_or_else(|| ServerName::IpAddress(ip.into()))
     }
 
     /// A TLS configuration that accepts this certificate and uses one version.
     pub(super) fn config(&self, version: &'static SupportedProtocolVersion) -> Result<Arc<ClientConfig>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Verifier { pinned: Some(self.0.clone()), provider: Arc::clone(&provider) };
+        let verifier = Verifier { pinned: Some(self.certificate.clone()), provider: Arc::clone(&provider) };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])?
             .dangerous()

@@ -13,7 +13,7 @@ use relay_common::{
     derp::{deframer::Deframer, limits},
     key::NodePublic,
 };
-use rustls::{ClientConnection, StreamOwned, pki_types::ServerName, version};
+use rustls::{ClientConnection, StreamOwned, version};
 
 use super::{
     DEADLINE, Dial, Transport,
@@ -76,7 +76,7 @@ impl Wire {
             Transport::Tls12(pinned) => (pinned, &version::TLS12),
             Transport::Tls13(pinned) => (pinned, &version::TLS13),
         };
-        let name = ServerName::IpAddress(dial.addr.ip().into());
+        let name = pinned.name(dial.addr.ip());
         let mut tls = StreamOwned::new(ClientConnection::new(pinned.config(version)?, name)?, tcp);
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock).context("TLS handshake")?;

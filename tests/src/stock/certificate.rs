@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use super::place::RELAY_IPV4;
+use crate::authority::Authority;
 
 /// The relay's certificate, and why clients trust it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,21 +36,8 @@ impl Certificate {
         if self == Self::Pinned {
             return Ok(());
         }
-        let authority_key = KeyPair::generate()?;
-        let mut authority = CertificateParams::default();
-        authority.distinguished_name.push(DnType::CommonName, "Authority of the stock tests");
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority_pem = authority.self_signed(&authority_key)?.pem();
-        let issuer = Issuer::new(authority, authority_key);
-        let key = KeyPair::generate()?;
-        let mut leaf = CertificateParams::new([NAME.to_owned()])?;
-        // Public authorities set this too, and derpprobe checks the dates only of certificates that name
-        // their issuer.
-        leaf.use_authority_key_identifier_extension = true;
-        let leaf_pem = leaf.signed_by(&key, &issuer)?.pem();
-        fs::write(dir.join(AUTHORITY), &authority_pem)?;
-        fs::write(dir.join(format!("{NAME}.crt")), leaf_pem + &authority_pem)?;
-        fs::write(dir.join(format!("{NAME}.key")), key.serialize_pem())?;
-        Ok(())
+        let authority = Authority::new("Authority of the stock tests")?;
+        fs::write(dir.join(AUTHORITY), authority.pem())?;
+        authority.issue(NAME, dir)
     }
 }

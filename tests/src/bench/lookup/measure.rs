@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::time::{ClockId, clock_gettime};
 use relay_common::key::NodePublic;
 use relay_user::route::cache::Cache;
+use relay_user::route::link;
 use relay_user::route::peer::Peer;
 
 use super::clients::{Clients, Load};
@@ -141,7 +142,9 @@ impl<'a> Worker<'a> {
         let hot = [0, 1, 2, 3].map(|n| Load::FourHot.key(n));
         let hot = (0..ROUND).map(|i| &hot[i % 4]);
         match (load, way) {
-            (Load::FourHot, Way::Cache) => hot.filter(|key| is_hit(cache.lookup(key, router), key)).count(),
+            (Load::FourHot, Way::Cache) => {
+                hot.filter(|key| is_hit(here(cache.lookup(key, router)), key)).count()
+            }
             (Load::FourHot, Way::Mirror) => hot.filter(|key| is_hit(router.peer(key).as_ref(), key)).count(),
             (Load::FourHot, Way::Mutex) => {
                 hot.filter(|key| is_hit(clients.locked(key).as_ref(), key)).count()
@@ -149,13 +152,18 @@ impl<'a> Worker<'a> {
             (Load::Many { clients: count, .. }, way) => {
                 let keys = iter::repeat_with(|| load.key(random.below(count))).take(ROUND);
                 match way {
-                    Way::Cache => keys.filter(|key| is_hit(cache.lookup(key, router), key)).count(),
+                    Way::Cache => keys.filter(|key| is_hit(here(cache.lookup(key, router)), key)).count(),
                     Way::Mirror => keys.filter(|key| is_hit(router.peer(key).as_ref(), key)).count(),
                     Way::Mutex => keys.filter(|key| is_hit(clients.locked(key).as_ref(), key)).count(),
                 }
             }
         }
     }
+}
+
+/// The client, as the daemon takes it from what its cache finds.
+fn here(found: Option<&link::Way>) -> Option<&Arc<Peer>> {
+    found.and_then(link::Way::peer)
 }
 
 /// Checks that the right client was found, as upstream's benchmark does; it reads the memory that a packet
