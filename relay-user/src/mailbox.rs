@@ -21,7 +21,7 @@ use futures_util::task::AtomicWaker;
 use relay_common::key::NodePublic;
 
 pub use self::batch::Batch;
-use self::chunk::CHUNK_BYTES;
+use self::chunk::{CHUNK_BYTES, Chunk};
 pub use self::lane::{
     Count, LINK_LANE_BYTES, LINK_LANE_FRAMES, MAX_LANE_BYTES, MAX_LANE_FRAMES, MIN_LANE_FRAMES,
 };
@@ -81,7 +81,8 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Lanes {
     queues: [Queue; LANES],
-    owed: Owed,
+    // Boxed: most receivers are owed nothing.
+    owed: Option<Box<Owed>>,
     closed: bool,
     woken: bool,
     /// The receiver is a link to another relay.
@@ -125,7 +126,7 @@ impl Mailbox {
         if lanes.closed {
             return Err(Closed);
         }
-        let growth = lanes.owed.add(key, news);
+        let growth = lanes.owed.get_or_insert_default().add(key, news);
         let wake = !std::mem::replace(&mut lanes.woken, true);
         Ok(Pushed { wake, dropped: Count::default(), growth })
     }
@@ -156,7 +157,7 @@ impl Mailbox {
         let mut lanes = self.lock();
         lanes.closed = true;
         let mut left = Batch::new(lanes.link);
-        while let Some(chunk) = lanes.owed.take() {
+        while let Some(chunk) = lanes.take_owed() {
             left.add_owed(chunk);
         }
         let [control, disco, data] = &mut lanes.queues;
@@ -169,7 +170,8 @@ impl Mailbox {
     /// Frames and bytes that wait in all lanes, including owed news.
     pub fn depth(&self) -> Count {
         let lanes = self.lock();
-        let news = Count { frames: lanes.owed.len(), bytes: lanes.owed.bytes() };
+        let news = lanes.owed.as_ref();
+        let news = news.map_or_else(Count::default, |owed| Count { frames: owed.len(), bytes: owed.bytes() });
         let waiting =
             lanes.queues.iter().fold((0, 0), |(f, b), queue| (f + queue.frames(), b + queue.bytes()));
         Count { frames: waiting.0 + news.frames, bytes: waiting.1 + news.bytes }
@@ -196,20 +198,27 @@ impl Mailbox {
 }
 
 impl Lanes {
+    /// Some of the news.
+    fn take_owed(&mut self) -> Option<Chunk> {
+        let chunk = self.owed.as_mut()?.take();
+        self.owed.take_if(|owed| owed.len() == 0);
+        chunk
+    }
+
     fn take(&mut self, room: usize) -> Batch {
         let mut batch = Batch::new(self.link);
-        if let Some(news) = self.owed.take() {
+        if let Some(news) = self.take_owed() {
             batch.add_owed(news);
         }
         let [control, disco, data] = &mut self.queues;
         batch.add(Lane::Control, control, room);
         // Owed news may be about a key that has come back: that key's packets must not be written before the
         // news.
-        if self.owed.len() == 0 {
+        if self.owed.is_none() {
             batch.add(Lane::Disco, disco, room);
             batch.add(Lane::Data, data, room);
         }
-        if self.owed.len() > 0 || self.queues.iter().any(|queue| queue.frames() > 0) {
+        if self.owed.is_some() || self.queues.iter().any(|queue| queue.frames() > 0) {
             batch.set_followed();
         }
         batch

@@ -58,12 +58,12 @@ impl Relay {
         Self { router, counters, key, public, write_timeout, budget, mesh, next_conn }
     }
 
-    /// Handles the news that the relay of `link` has `key`.
+    /// Handles the news that the relay of `link` has `key`. `listed`: perhaps since long ago.
     ///
     /// # Errors
     /// The link is not up.
-    pub fn claim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<(), Refusal> {
-        self.router.claim(link, key, now_ns)
+    pub fn claim(&self, link: LinkId, key: NodePublic, listed: bool, now_ns: u64) -> Result<(), Refusal> {
+        self.router.claim(link, key, listed, now_ns)
     }
 
     /// Handles the news that the relay of `link` no longer has `key`; those who heard from it are told if

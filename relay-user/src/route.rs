@@ -152,14 +152,17 @@ impl Router {
     }
 
     /// From now on, `watcher` is told of every key that comes or leaves, and first of those that are here, its
-    /// own among them (upstream's WatchConns). Once is enough.
+    /// own among them (upstream's WatchConns). If it asks again, it is told again of those who are here.
     pub fn watch(&self, watcher: &Arc<Peer>) -> NewsOwed {
         let mut inner = self.lock();
         let mut told = NewsOwed::default();
         // Whoever has left watches nothing any more.
-        if self.conns.contains_key(&watcher.id) && inner.watchers.iter().all(|other| other.id != watcher.id) {
-            inner.watchers.push(Arc::clone(watcher));
-            self.peers.iter().for_each(|peer| told.add(watcher, peer.key, peer.presence(true)));
+        if self.conns.contains_key(&watcher.id) {
+            let is_first = inner.watchers.iter().all(|other| other.id != watcher.id);
+            if is_first {
+                inner.watchers.push(Arc::clone(watcher));
+            }
+            self.peers.iter().for_each(|peer| told.add(watcher, peer.key, peer.presence(is_first)));
         }
         told
     }

@@ -110,24 +110,30 @@ struct ReadTotals {
     tight: bool,
 }
 
-/// Which connections here have had packets from which keys of another relay, as far as it was noted.
+/// Pairs of a key elsewhere and a connection here.
+type Pairs = HashSet<(NodePublic, ConnId), foldhash::fast::RandomState>;
+
+/// What is needed for packets of another relay's clients.
 #[derive(Debug, Default)]
 struct Forwarded {
-    noted: HashSet<(NodePublic, ConnId), foldhash::fast::RandomState>,
+    /// Their receivers. They have heard nothing of this connection's own key.
+    cache: Cache,
+    /// Which connections here have had packets from which keys of the other relay, as far as it was noted.
+    noted: Pairs,
 }
 
 impl Forwarded {
     /// Notes, once for each pair, that `peer` must be told when the key `source` is gone.
-    fn note(&mut self, source: &NodePublic, peer: &Arc<Peer>, relay: &Relay) {
-        if self.noted.contains(&(*source, peer.id)) {
+    fn note(noted: &mut Pairs, source: &NodePublic, peer: &Arc<Peer>, relay: &Relay) {
+        if noted.contains(&(*source, peer.id)) {
             return;
         }
-        if self.noted.len() >= MAX_NOTED {
+        if noted.len() >= MAX_NOTED {
             // They are noted again: that costs time and changes nothing.
-            self.noted.clear();
+            noted.clear();
         }
         if relay.router.heard_from(source, peer) {
-            self.noted.insert((*source, peer.id));
+            noted.insert((*source, peer.id));
         }
     }
 }
@@ -254,6 +260,8 @@ impl Handler<'_> {
                 self.begun.tally.add(Counter::Pings, 1);
                 self.answer_ping(data);
             }
+            // This relay itself, by a link to one of its own addresses: it needs no news of itself.
+            FromClient::WatchConns if self.mesh.is_some() && self.me.key == self.relay.public => {}
             FromClient::WatchConns if self.mesh.is_some() => self.relay.watch(self.me),
             FromClient::ClosePeer(key) if self.mesh.is_some() => self.relay.router.close(key),
             FromClient::ForwardPacket { .. } | FromClient::WatchConns | FromClient::ClosePeer(_) => {
@@ -294,16 +302,20 @@ impl Handler<'_> {
     /// Handles a packet of another relay's client. It never leaves by a link again.
     fn forwarded(&mut self, source: &NodePublic, dest: &NodePublic, packet: &[u8]) {
         self.begun.tally.add(Counter::ForwardedIn, 1);
-        let Some(Way::Here(peer)) = self.cache.lookup(dest, &self.relay.router) else {
+        self.begun.tally.add(Counter::ForwardedInBytes, packet.len() as u64);
+        let Some(mesh) = &mut self.mesh else { return };
+        let disco = is_disco_packet(packet);
+        let Some(Way::Here(peer)) = mesh.cache.lookup(dest, &self.relay.router) else {
             self.begun.tally.add(Counter::DropUnknownDest, 1);
+            if disco && self.not_here.take(self.begun.now_ns) {
+                self.answer_gone(dest);
+            }
             return;
         };
-        let lane = if is_disco_packet(packet) { Lane::Disco } else { Lane::Data };
+        let lane = if disco { Lane::Disco } else { Lane::Data };
         let head = recv_packet_header(source, packet.len());
         self.begun.deliver(peer, lane, &head, packet);
-        if let Some(mesh) = &mut self.mesh {
-            mesh.note(source, peer, self.relay);
-        }
+        Forwarded::note(&mut mesh.noted, source, peer, self.relay);
     }
 
     // The client that is being read is not woken: its own task is running and will look at its mailbox.

@@ -5,7 +5,7 @@
 //! the news takes bounded memory, however many keys come and go, and however often: one piece for each key that
 //! is here or that the receiver believes to be here (upstream keeps a list without a bound).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use relay_common::derp::info::AppName;
@@ -57,10 +57,12 @@ impl News {
     }
 }
 
-/// The pending news of one receiver, by key.
+/// The pending news of one receiver: the oldest is told first.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
-    news: BTreeMap<NodePublic, News>,
+    by_number: BTreeMap<u64, (NodePublic, News)>,
+    numbers: HashMap<NodePublic, u64, foldhash::fast::RandomState>,
+    next_number: u64,
     bytes: usize,
 }
 
@@ -68,7 +70,8 @@ impl Owed {
     /// Notes news about `key` in place of what was pending; returns by how many bytes the frames have grown.
     pub(super) fn add(&mut self, key: NodePublic, mut news: News) -> i64 {
         let before = self.bytes;
-        let pending = self.news.remove(&key);
+        let pending = self.numbers.remove(&key).and_then(|number| self.by_number.remove(&number));
+        let pending = pending.map(|(_, news)| news);
         self.bytes -= pending.as_ref().map_or(0, |old| old.bytes(&key));
         let knows_nothing = matches!(&pending, Some(News::Here(presence)) if presence.is_first);
         match &mut news {
@@ -76,16 +79,18 @@ impl Owed {
             News::Gone(_) => {}
             // Pending news of the key's end means that the receiver believes the key to be here.
             News::Here(presence) => {
-                presence.is_first = knows_nothing || (presence.is_first && pending.is_none())
+                presence.is_first = knows_nothing || (presence.is_first && pending.is_none());
             }
         }
         self.bytes += news.bytes(&key);
-        self.news.insert(key, news);
+        self.numbers.insert(key, self.next_number);
+        self.by_number.insert(self.next_number, (key, news));
+        self.next_number += 1;
         self.bytes as i64 - before as i64
     }
 
     pub(super) fn len(&self) -> usize {
-        self.news.len()
+        self.by_number.len()
     }
 
     /// Bytes of the pending frames.
@@ -95,13 +100,14 @@ impl Owed {
 
     /// Takes some of the news, as frames.
     pub(super) fn take(&mut self) -> Option<Chunk> {
-        if self.news.is_empty() {
+        if self.by_number.is_empty() {
             return None;
         }
         let mut chunk = Chunk::pooled();
         let mut frame = Vec::new();
         for _ in 0..MAX_AT_ONCE {
-            let Some((peer, news)) = self.news.pop_first() else { break };
+            let Some((_, (peer, news))) = self.by_number.pop_first() else { break };
+            self.numbers.remove(&peer);
             frame.clear();
             news.frame(&peer).encode(&mut frame);
             self.bytes -= frame.len();

@@ -135,7 +135,8 @@ pub async fn dial(peer: &Peer, addr: SocketAddr) -> Result<Reached, DialError> {
 pub async fn log_in(reached: &mut Reached, relay: &Relay) -> io::Result<()> {
     let mut nonce = [0; NONCE_LEN];
     OsRng.fill_bytes(&mut nonce);
-    let info = ClientInfo { mesh_key: relay.mesh.key.clone(), ..ClientInfo::stock() };
+    // Upstream's relays say of themselves that they answer no Ping, so nobody asks them.
+    let info = ClientInfo { mesh_key: relay.mesh.key.clone(), can_ack_pings: false, ..ClientInfo::stock() };
     let frames = client_info_frame(&relay.key, &reached.server, &info, nonce);
     let mut frames = frames.ok_or_else(|| io::Error::other("the relay's key makes no secret"))?;
     FromClient::WatchConns.encode(&mut frames);

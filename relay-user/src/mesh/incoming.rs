@@ -15,6 +15,10 @@ use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::route::link::Link;
 
+/// Nanoseconds after its first word during which a relay may be listing whom it has. Nothing marks the end of the
+/// list; a client that connects there meanwhile is taken for one of the list.
+const LISTING_NS: u64 = 1_000_000_000;
+
 /// How the other relay broke the protocol. This ends its link.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -35,18 +39,20 @@ pub enum LinkFault {
 pub struct Incoming {
     deframer: Deframer,
     is_logged_in: bool,
-    is_joined: bool,
+    /// CLOCK_MONOTONIC nanoseconds until when the relay may be listing whom it has; `None`: it has told of
+    /// nobody yet.
+    listing_until_ns: Option<u64>,
 }
 
 impl Incoming {
     /// Goes on where the login's deframer stopped.
     pub fn new(deframer: Deframer) -> Self {
-        Self { deframer, is_logged_in: false, is_joined: false }
+        Self { deframer, is_logged_in: false, listing_until_ns: None }
     }
 
     /// Whether the relay has told of a client: of ourselves at least, if it trusts us with the mesh.
     pub fn is_joined(&self) -> bool {
-        self.is_joined
+        self.listing_until_ns.is_some()
     }
 
     /// Handles a run of plaintext.
@@ -61,14 +67,14 @@ impl Incoming {
         now_ns: u64,
     ) -> Result<(), LinkFault> {
         link.times.heard_ns.store(now_ns, Ordering::Relaxed);
-        let Self { deframer, is_logged_in, is_joined } = self;
+        let Self { deframer, is_logged_in, listing_until_ns } = self;
         let on_frame = |header: Header, payload: &[u8]| {
             if !*is_logged_in {
                 parse_server_info(header, payload, &relay.key, &link.server)?;
                 *is_logged_in = true;
                 return Ok(());
             }
-            frame(header, payload, link, relay, is_joined, now_ns)
+            frame(header, payload, link, relay, listing_until_ns, now_ns)
         };
         deframer
             .push_with(&mut crate::transport::fitting::Fitting, plaintext, limits::client, on_frame)
@@ -84,16 +90,17 @@ fn frame(
     payload: &[u8],
     link: &Arc<Link>,
     relay: &Relay,
-    is_joined: &mut bool,
+    listing_until_ns: &mut Option<u64>,
     now_ns: u64,
 ) -> Result<(), LinkFault> {
     // A refusal only means that the link is over, or that the relay takes back what it never said.
     match FromServer::parse(header, payload)? {
         FromServer::PeerPresent { peer, .. } => {
-            if !std::mem::replace(is_joined, true) {
+            if listing_until_ns.is_none() {
                 tracing::info!(server = %link.server, remote = %link.remote, "linked to another relay");
             }
-            let _ = relay.claim(link.id, *peer, now_ns);
+            let listed = now_ns < *listing_until_ns.get_or_insert(now_ns + LISTING_NS);
+            let _ = relay.claim(link.id, *peer, listed, now_ns);
         }
         FromServer::PeerGone { peer, .. } => {
             let _ = relay.disclaim(link.id, *peer, now_ns);

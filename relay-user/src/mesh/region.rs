@@ -151,7 +151,7 @@ impl Region {
         if over.is_empty() {
             return next_ns;
         }
-        over.into_iter().for_each(|link| self.ended(link, now_ns));
+        over.into_iter().for_each(|link| self.ended(link, true, now_ns));
         // The other addresses of these relays are dialled now.
         self.tick(now_ns, random, out)
     }
@@ -188,7 +188,7 @@ impl Region {
         });
         for link in over {
             out.push(Act::GiveUp { link, why: GivenUp::Vanished });
-            self.ended(link, now_ns);
+            self.ended(link, true, now_ns);
         }
     }
 
@@ -243,18 +243,19 @@ impl Region {
         }
     }
 
-    /// Handles the end of a link: its address and all others of its relay are dialled.
-    pub fn ended(&mut self, link: LinkId, now_ns: u64) {
+    /// Handles the end of a link: its address and all others of its relay are dialled. `joined`: its relay had
+    /// told of clients, so it took us for one of the region.
+    pub fn ended(&mut self, link: LinkId, joined: bool, now_ns: u64) {
         let Some(place) = self.links.remove(&link) else { return };
         let server = self.address(place).and_then(|address| {
             address.link = None;
-            address.target.ended(now_ns);
+            address.target.ended(joined, now_ns);
             address.server
         });
         for address in self.addresses() {
             // If the address has vanished, its relay's key is not known: any alias may be one of this relay.
             if address.link.is_none() && (server.is_none() || address.server == server) {
-                address.target.ended(now_ns);
+                address.target.ended(joined, now_ns);
             }
         }
     }

@@ -173,7 +173,7 @@ impl Service {
                     if reply.send(link).is_err() {
                         // The dial was given up in this moment.
                         state.links.remove(&id);
-                        state.region.ended(id, now_ns);
+                        state.region.ended(id, true, now_ns);
                     }
                 }
             }
@@ -187,7 +187,7 @@ impl Service {
                 if let Some(link) = state.links.remove(&id) {
                     tracing::info!(server = %link.server, remote = %link.remote, %end, "a link has ended");
                 }
-                state.region.ended(id, now_ns);
+                state.region.ended(id, end.is_of_the_region(), now_ns);
                 if let Some(place) = place {
                     state.faults.insert(place, end.to_string());
                 }

@@ -137,12 +137,14 @@ impl World {
         {
             self.agenda.pop();
             NOW_NS.set(due);
-            match event {
+            let changed = match event {
                 Event::Tick { node, life } => self.tick(node, life),
                 Event::Arrive { wire, from } => self.arrive(wire, from),
                 Event::LookedUp { node, life, host } => self.looked_up(node, life, host),
+            };
+            if changed {
+                self.pump();
             }
-            self.pump();
         }
         NOW_NS.set(end);
     }

@@ -25,6 +25,8 @@ const MAX_DIALS: usize = 10;
 pub const PROBE_AFTER_NS: u64 = 1_000_000_000;
 /// Nanoseconds of silence after which a link is given up.
 pub const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
+/// How often the time between two dials doubles, for a relay that refuses us: to 8 s.
+const MAX_DOUBLINGS: u32 = 4;
 /// Nanoseconds that must lie between two dials, whatever asks for the second.
 const LEAST_PAUSE_NS: u64 = 100_000_000;
 
@@ -62,6 +64,8 @@ pub struct Target {
     state: State,
     next_dial: u64,
     last_dial_ns: Option<u64>,
+    /// Links in a row that ended before their relay had told of any client.
+    refused: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -82,7 +86,7 @@ enum State {
 impl Target {
     /// An address that is dialled at once.
     pub fn new(now_ns: u64) -> Self {
-        Self { state: State::down(now_ns), next_dial: 1, last_dial_ns: None }
+        Self { state: State::down(now_ns), next_dial: 1, last_dial_ns: None, refused: 0 }
     }
 
     /// Handles the time; `random` is a new random number for each call. Appends what is to be done to `out`,
@@ -163,12 +167,16 @@ impl Target {
     }
 
     /// Handles the end of the link, or of the link of which this address is an alias: it is dialled at once, if
-    /// the dial before was not just now. A relay that takes us for a stranger ends each link at once.
-    pub fn ended(&mut self, now_ns: u64) {
-        if matches!(self.state, State::Up { .. } | State::Alias) {
-            let soonest = self.last_dial_ns.map_or(now_ns, |last| last + DIAL_EVERY_NS);
-            self.state = State::down(now_ns.max(soonest));
+    /// the dial before was not just now. A relay that takes us for a stranger ends each link before it has told
+    /// of any client (`joined`): then each time is twice as long as the one before.
+    pub fn ended(&mut self, joined: bool, now_ns: u64) {
+        if !matches!(self.state, State::Up { .. } | State::Alias) {
+            return;
         }
+        let pause = DIAL_EVERY_NS << self.refused.min(MAX_DOUBLINGS);
+        self.refused = if joined { 0 } else { self.refused + 1 };
+        let soonest = self.last_dial_ns.map_or(now_ns, |last| last + pause);
+        self.state = State::down(now_ns.max(soonest));
     }
 
     /// Handles a sign that the relay is there, such as a connection of its own: if the link is down, it is
@@ -307,7 +315,7 @@ mod tests {
             assert_eq!(target.tick(100_000 * MS, 0, &mut Vec::new()), None, "{answer:?}");
             target.hint(100_000 * MS);
             assert_eq!(acts(|out| _ = target.tick(100_000 * MS, 0, out)), [], "{answer:?}");
-            target.ended(100_000 * MS);
+            target.ended(true, 100_000 * MS);
             let dialled = acts(|out| _ = target.tick(100_000 * MS, 0, out)) == [Act::Dial(DialId(2))];
             assert_eq!(dialled, again, "{answer:?}");
         }
@@ -327,15 +335,37 @@ mod tests {
     #[test]
     fn a_link_that_is_ended_at_once_is_dialled_no_more_often_than_any_other() {
         let mut target = up();
-        target.ended(20 * MS);
+        target.ended(true, 20 * MS);
         assert_eq!(acts(|out| assert_eq!(target.tick(20 * MS, 0, out), Some(500 * MS))), []);
         let mut target = up();
-        target.ended(2_000 * MS);
+        target.ended(true, 2_000 * MS);
         assert_eq!(
             acts(|out| _ = target.tick(2_000 * MS, 0, out)),
             [Act::Dial(DialId(2))],
             "a link that lasted"
         );
+    }
+
+    #[test]
+    fn a_relay_that_refuses_us_is_dialled_less_and_less_often() {
+        let mut target = Target::new(0);
+        let (mut now_ns, mut begun) = (0, Vec::new());
+        for dial in 1..=7 {
+            let mut out = Vec::new();
+            while !out.contains(&Act::Dial(DialId(dial))) {
+                now_ns = target.tick(now_ns, 0, &mut out).expect("it is down").max(now_ns);
+                if out.is_empty() {
+                    continue;
+                }
+            }
+            begun.push(target.last_dial_ns.expect("dialled") / MS);
+            now_ns = target.last_dial_ns.expect("dialled");
+            assert!(target.answered(DialId(dial), Answer::New, now_ns, &mut Vec::new()));
+            target.ended(false, now_ns);
+        }
+        assert_eq!(begun, [0, 500, 1_500, 3_500, 7_500, 15_500, 23_500]);
+        target.hint(now_ns + 200 * MS);
+        assert_eq!(acts(|out| _ = target.tick(now_ns + 200 * MS, 0, out)), [Act::Dial(DialId(8))]);
     }
 
     #[test]

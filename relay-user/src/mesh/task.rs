@@ -1,6 +1,7 @@
 //! A link that is up, as a task of a worker: it reads the other relay's news, and writes our clients' packets.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,6 +41,13 @@ pub enum LinkEnd {
     /// This relay ended the link.
     #[error("given up")]
     GivenUp,
+}
+
+impl LinkEnd {
+    /// Whether the other relay had taken us for one of the region.
+    pub fn is_of_the_region(&self) -> bool {
+        !matches!(self, Self::NotTrusted | Self::Fault(_))
+    }
 }
 
 /// A link's connection. As a future, it resolves when the link is over. Dropping it always takes the link out of
@@ -121,12 +129,20 @@ impl<S: Stream> LinkTask<S> {
                     return Poll::Ready(Err(LinkEnd::NotTrusted));
                 }
                 Poll::Ready(Ok(ReadResult::Closed)) => return Poll::Ready(Err(LinkEnd::Closed)),
+                Poll::Ready(Err(error)) if is_reset(&error) && !incoming.is_joined() => {
+                    return Poll::Ready(Err(LinkEnd::NotTrusted));
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                 Poll::Pending => return Poll::Pending,
             }
         }
         Poll::Ready(Ok(()))
     }
+}
+
+fn is_reset(error: &std::io::Error) -> bool {
+    [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::UnexpectedEof]
+        .contains(&error.kind())
 }
 
 impl<S: Stream> Future for LinkTask<S> {

@@ -74,6 +74,8 @@ counters! {
     ForwardedOutBytes = "bytes_forwarded_out";
     /// Packets from clients of other relays. (derper's `packets_forwarded_in`.)
     ForwardedIn = "packets_forwarded_in";
+    /// Payload bytes of these packets.
+    ForwardedInBytes = "bytes_forwarded_in";
     /// Packets for a key that is not logged in.
     DropUnknownDest = "drop_unknown_dest";
     /// Packets for a connection that ended before they were written.

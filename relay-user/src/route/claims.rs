@@ -2,8 +2,9 @@
 //!
 //! Each relay tells its watchers which keys are connected to it; that is a claim of the link to that relay. The
 //! newest claim wins: a client that moves from one relay to another is claimed by the second at once, and its
-//! first relay may take long to notice. (Upstream keeps the oldest, so that a key that is connected twice keeps
-//! its path; here such a key moves each time it connects.)
+//! first relay may take long to notice. A relay that has just been linked lists whom it has, some of them long
+//! gone: such claims come after those that were there before. (Upstream keeps the oldest claim, so that a key that
+//! is connected twice keeps its path; here such a key moves each time it connects.)
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,18 +29,27 @@ impl Claims {
         Ok(())
     }
 
-    /// Handles the news that the link's relay has a connection of `key`. A repeated claim becomes the newest.
+    /// Handles the news that the link's relay has a connection of `key`. A repeated claim becomes the newest;
+    /// one that is only `listed` becomes the oldest, or stays what it is.
     pub(super) fn claim(
         &mut self,
         link: LinkId,
         key: NodePublic,
+        listed: bool,
         out: &mut Vec<Change>,
     ) -> Result<(), Refusal> {
-        self.keys_by_link.get_mut(&link).ok_or(Refusal::UnknownLink)?.insert(key);
+        let is_new = self.keys_by_link.get_mut(&link).ok_or(Refusal::UnknownLink)?.insert(key);
         let links = self.links_by_key.entry(key).or_default();
-        if links.last() != Some(&link) {
+        let newest = links.last().copied();
+        if listed {
+            if is_new {
+                links.insert(0, link);
+            }
+        } else {
             links.retain(|other| *other != link);
             links.push(link);
+        }
+        if newest != links.last().copied() {
             out.push(Change::Remote { key, link });
         }
         Ok(())
@@ -117,10 +127,10 @@ mod tests {
     fn the_newest_claim_wins_and_the_one_before_is_next() {
         let mut claims = up(&[1, 2]);
         let remote = |link| vec![Change::Remote { key: key(7), link: LinkId(link) }];
-        assert_eq!(changes(|out| claims.claim(LinkId(1), key(7), out)), remote(1));
-        assert_eq!(changes(|out| claims.claim(LinkId(2), key(7), out)), remote(2));
-        assert_eq!(changes(|out| claims.claim(LinkId(2), key(7), out)), [], "nothing new");
-        assert_eq!(changes(|out| claims.claim(LinkId(1), key(7), out)), remote(1), "it is back there");
+        assert_eq!(changes(|out| claims.claim(LinkId(1), key(7), false, out)), remote(1));
+        assert_eq!(changes(|out| claims.claim(LinkId(2), key(7), false, out)), remote(2));
+        assert_eq!(changes(|out| claims.claim(LinkId(2), key(7), false, out)), [], "nothing new");
+        assert_eq!(changes(|out| claims.claim(LinkId(1), key(7), false, out)), remote(1), "it is back there");
         assert_eq!(changes(|out| claims.disclaim(LinkId(1), key(7), out)), remote(2));
         assert_eq!(
             changes(|out| claims.disclaim(LinkId(2), key(7), out)),
@@ -130,10 +140,22 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_that_lists_whom_it_has_takes_no_key_from_another() {
+        let mut claims = up(&[1, 2, 3]);
+        changes(|out| claims.claim(LinkId(1), key(7), true, out));
+        assert_eq!(claims.of(&key(7)), [LinkId(1)], "nobody else has it");
+        assert_eq!(changes(|out| claims.claim(LinkId(2), key(7), true, out)), []);
+        assert_eq!(claims.of(&key(7)), [LinkId(2), LinkId(1)]);
+        changes(|out| claims.claim(LinkId(3), key(7), false, out));
+        assert_eq!(changes(|out| claims.claim(LinkId(3), key(7), true, out)), [], "it has said so before");
+        assert_eq!(claims.of(&key(7)), [LinkId(2), LinkId(1), LinkId(3)]);
+    }
+
+    #[test]
     fn the_end_of_an_older_claim_changes_nothing() {
         let mut claims = up(&[1, 2]);
         for link in [1, 2] {
-            changes(|out| claims.claim(LinkId(link), key(7), out));
+            changes(|out| claims.claim(LinkId(link), key(7), false, out));
         }
         assert_eq!(changes(|out| claims.disclaim(LinkId(1), key(7), out)), []);
         assert_eq!(claims.of(&key(7)), [LinkId(2)]);
@@ -143,11 +165,15 @@ mod tests {
     fn with_a_link_all_its_claims_end_and_no_others() {
         let mut claims = up(&[1, 2]);
         for (link, n) in [(1, 7), (1, 8), (2, 8), (2, 9)] {
-            changes(|out| claims.claim(LinkId(link), key(n), out));
+            changes(|out| claims.claim(LinkId(link), key(n), false, out));
         }
         assert_eq!(changes(|out| claims.down(LinkId(1), out)), [Change::NoRemote { key: key(7) }]);
         assert_eq!([7, 8, 9].map(|n| claims.of(&key(n)).len()), [0, 1, 1]);
-        assert_eq!(claims.claim(LinkId(1), key(7), &mut Vec::new()), Err(Refusal::UnknownLink), "it is over");
+        assert_eq!(
+            claims.claim(LinkId(1), key(7), false, &mut Vec::new()),
+            Err(Refusal::UnknownLink),
+            "it is over"
+        );
     }
 
     #[test]

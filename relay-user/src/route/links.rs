@@ -33,12 +33,12 @@ impl Router {
         self.apply(&mut inner, Event::LinkUp { link: link.id }, now_ns)
     }
 
-    /// Handles the news that the link's relay has `key`.
+    /// Handles the news that the link's relay has `key`; `listed` is as in [`Event::Claim`].
     ///
     /// # Errors
     /// The link is not up.
-    pub fn claim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<(), Refusal> {
-        self.apply(&mut self.lock(), Event::Claim { link, key }, now_ns)
+    pub fn claim(&self, link: LinkId, key: NodePublic, listed: bool, now_ns: u64) -> Result<(), Refusal> {
+        self.apply(&mut self.lock(), Event::Claim { link, key, listed }, now_ns)
     }
 
     /// Handles the news that the link's relay no longer has `key`. If nobody has it any more, the connections

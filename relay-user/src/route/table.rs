@@ -35,7 +35,7 @@ impl Table {
             Event::Frame { conn } => self.clients.frame(conn, out),
             Event::Leave { conn } => self.clients.leave(conn, out),
             Event::LinkUp { link } => self.claims.up(link),
-            Event::Claim { link, key } => self.claims.claim(link, key, out),
+            Event::Claim { link, key, listed } => self.claims.claim(link, key, listed, out),
             Event::Disclaim { link, key } => self.claims.disclaim(link, key, out),
             Event::LinkDown { link } => self.claims.down(link, out),
             Event::Allocate { pair } => self.sessions.allocate(pair, now_ns, out),

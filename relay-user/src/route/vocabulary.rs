@@ -39,8 +39,9 @@ pub enum Event {
     Leave { conn: ConnId },
     /// A link to another relay is up, and its relay is about to tell which keys it has.
     LinkUp { link: LinkId },
-    /// The link's relay has a connection of the key.
-    Claim { link: LinkId, key: NodePublic },
+    /// The link's relay has a connection of the key. `listed`: it lists whom it has since nobody knows when;
+    /// otherwise the key has just connected there.
+    Claim { link: LinkId, key: NodePublic, listed: bool },
     /// The link's relay no longer has a connection of the key.
     Disclaim { link: LinkId, key: NodePublic },
     /// A link ended.

@@ -57,7 +57,7 @@ fn a_relay_with_many_addresses_has_one_link_and_when_it_ends_all_of_them_are_dia
     assert_eq!(region.link_to(&key(9)), Some(link));
     let standings: Vec<_> = region.standings().map(|(_, _, standing)| standing).collect();
     assert_eq!(standings, [Standing::Up(link), Standing::Alias, Standing::Up(LinkId(2))]);
-    region.ended(link, 2_000 * MS);
+    region.ended(link, true, 2_000 * MS);
     let again = dialled(&tick(&mut region, 2_000 * MS));
     assert_eq!(again.iter().map(|(place, _)| place.addr).collect::<Vec<_>>(), [addr(2), addr(3)]);
     assert!(up(&mut region, again[1], 9).is_some(), "now by the other address");
@@ -144,7 +144,7 @@ fn a_silent_link_is_given_up_and_its_other_addresses_are_dialled_with_it() {
     let all = tick(&mut region, 4_500 * MS);
     assert!(all.contains(&Act::GiveUp { link, why: GivenUp::Silent }));
     assert_eq!(dialled(&all).len(), 2);
-    region.ended(link, 4_500 * MS);
+    region.ended(link, true, 4_500 * MS);
     assert_eq!(dialled(&tick(&mut region, 4_500 * MS)), [], "its end is known already");
 }
 

@@ -57,15 +57,16 @@ impl Node {
 }
 
 impl World {
-    pub(super) fn tick(&mut self, node: usize, life: u32) {
+    pub(super) fn tick(&mut self, node: usize, life: u32) -> bool {
         let state = &mut self.nodes[node];
         if state.life != life || state.state == State::Dead || state.tick_due_ns != now_ns() {
-            return;
+            return false;
         }
         state.tick_due_ns = u64::MAX;
         if state.state == State::Frozen {
             // It goes on where it was, with all that has become due.
-            return self.tick_after(node, 50 * super::MS);
+            self.tick_after(node, 50 * super::MS);
+            return false;
         }
         let links = self.wires.values().filter(|wire| wire.nodes[0] == node);
         for (link, _) in links.filter_map(|wire| wire.link.as_ref()) {
@@ -81,6 +82,7 @@ impl World {
         if let Some(next_ns) = next_ns {
             self.tick_after(node, next_ns.saturating_sub(now_ns()).max(1));
         }
+        true
     }
 
     /// Something has happened that may have made something due.
@@ -97,12 +99,13 @@ impl World {
         }
     }
 
-    pub(super) fn looked_up(&mut self, node: usize, life: u32, host: usize) {
+    pub(super) fn looked_up(&mut self, node: usize, life: u32, host: usize) -> bool {
         if self.nodes[node].life != life || self.nodes[node].state == State::Dead {
-            return;
+            return false;
         }
         if self.nodes[node].state == State::Frozen {
-            return self.at(50 * super::MS, Event::LookedUp { node, life, host });
+            self.at(50 * super::MS, Event::LookedUp { node, life, host });
+            return false;
         }
         let mut found = addresses(host).to_vec();
         match if self.is_calm { 9 } else { self.random.below(10) } {
@@ -116,6 +119,7 @@ impl World {
         self.nodes[node].region.looked_up(host, answer, now_ns(), &mut acts);
         self.act(node, acts);
         self.tick_now(node);
+        true
     }
 
     /// Ends a node at once. `off`: with its machine.
@@ -132,7 +136,7 @@ impl World {
         // The life changes first: what the node knew is lost, not taken back.
         self.nodes[node].life += 1;
         for (number, end) in ends {
-            if off { self.forget(number, end) } else { self.close(number, end) }
+            if off { self.vanish(number, end) } else { self.close(number, end) }
         }
         self.clients.iter_mut().for_each(|client| client.lose(node));
     }

@@ -23,6 +23,9 @@ use crate::route::peer::{About, Peer};
 /// Bytes that a socket and the network take in one direction.
 const IN_FLIGHT: usize = 64 * 1024;
 
+/// When a relay notices at the latest that another one takes nothing.
+const WRITE_DEADLINE: u64 = 30_000 * MS;
+
 /// Time between two tries of a message that cannot get through.
 const RETRY: u64 = 50 * MS;
 
@@ -91,6 +94,15 @@ impl World {
         self.say(number, end, Message::Fin);
     }
 
+    /// The machine of one end is off. The other end notices in time, by its write deadline.
+    pub(super) fn vanish(&mut self, number: usize, end: usize) {
+        self.forget(number, end);
+        let Some(wire) = self.wires.get_mut(&number) else { return };
+        wire.on_the_way[end].clear();
+        wire.on_the_way[end].push_back(Message::Fin);
+        self.at(WRITE_DEADLINE, Event::Arrive { wire: number, from: end });
+    }
+
     /// One end has no connection any more, and says nothing.
     pub(super) fn forget(&mut self, number: usize, end: usize) {
         let Some(wire) = self.wires.get_mut(&number) else { return };
@@ -111,16 +123,18 @@ impl World {
         }
     }
 
-    pub(super) fn arrive(&mut self, number: usize, from: usize) {
-        let Some(wire) = self.wires.get(&number) else { return };
+    /// The first message of a wire arrives, if it can; returns whether anything has changed.
+    pub(super) fn arrive(&mut self, number: usize, from: usize) -> bool {
+        let Some(wire) = self.wires.get(&number) else { return false };
         let to = 1 - from;
         let [sender, receiver] = [wire.nodes[from], wire.nodes[to]];
         let (is_open, same_life) = (wire.open[to], self.nodes[receiver].life == wire.lives[to]);
         if self.is_cut(sender, receiver) || self.nodes[receiver].state == State::Frozen {
-            return self.at(RETRY, Event::Arrive { wire: number, from });
+            self.at(RETRY, Event::Arrive { wire: number, from });
+            return false;
         }
-        let Some(wire) = self.wires.get_mut(&number) else { return };
-        let Some(message) = wire.on_the_way[from].pop_front() else { return };
+        let Some(wire) = self.wires.get_mut(&number) else { return false };
+        let Some(message) = wire.on_the_way[from].pop_front() else { return false };
         let more = !wire.on_the_way[from].is_empty();
         if more {
             // What follows closely arrives closely.
@@ -129,6 +143,9 @@ impl World {
         let is_fin = matches!(message, Message::Fin);
         if self.nodes[receiver].state == State::Dead || !same_life || !is_open {
             // Nobody is there: the sender is told so, unless the whole machine is off.
+            if let Some(wire) = self.wires.get_mut(&number) {
+                wire.open[to] = false;
+            }
             if !is_fin && !self.nodes[receiver].is_off() {
                 self.say(number, to, Message::Fin);
             }
@@ -138,6 +155,7 @@ impl World {
         if self.wires.get(&number).is_some_and(|wire| wire.open == [false; 2]) {
             self.wires.remove(&number);
         }
+        true
     }
 
     fn heard(&mut self, number: usize, end: usize, message: Message) {
@@ -174,7 +192,7 @@ impl World {
                 if end == 0 {
                     let region = &mut self.nodes[from].region;
                     match link {
-                        Some(link) => region.ended(link, now_ns()),
+                        Some(link) => region.ended(link, true, now_ns()),
                         None => region.failed(place, dial),
                     }
                     self.tick_now(from);
