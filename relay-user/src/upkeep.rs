@@ -24,6 +24,9 @@ use crate::workers::spread::{self, Spread};
 /// Time between two checks of keep-alives and write deadlines.
 const CONNECTION_SWEEP: Duration = Duration::from_millis(500);
 
+/// Time between two looks for clients of other relays that nobody here remembers.
+const FORGET: Duration = Duration::from_secs(30);
+
 /// Time between two looks at how many workers the load needs.
 const SPREAD_LOOK: Duration = Duration::from_millis(100);
 
@@ -47,12 +50,15 @@ const AUDIT: Duration = Duration::from_secs(30);
 /// neighbours confirmed.
 const NEXT_HOP_REFRESH: Duration = Duration::from_secs(20);
 
-/// Keeps connections alive, and ends those whose clients take nothing.
+/// Keeps connections alive, ends those whose clients take nothing, and forgets what concerns only clients that
+/// have left.
 pub async fn connections(relay: Arc<Relay>) {
-    let mut ticks = ticks(CONNECTION_SWEEP);
+    let (mut ticks, mut forgetting) = (ticks(CONNECTION_SWEEP), ticks(FORGET));
     loop {
-        ticks.tick().await;
-        conn::sweep::sweep(&relay, clock::monotonic_ms());
+        tokio::select! {
+            _ = ticks.tick() => conn::sweep::sweep(&relay, clock::monotonic_ms()),
+            _ = forgetting.tick() => relay.router.forget_hearers(),
+        }
     }
 }
 

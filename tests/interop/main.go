@@ -68,6 +68,10 @@ func main() {
 		t.server = append(t.server, word)
 		return nil
 	})
+	flag.BoolVar(&newestClaim, "newest-claim", false, "the relay sends packets for a key that several peers have to "+
+		"the peer that had it last; upstream's keeps to the one that had it first")
+	flag.BoolVar(&latestNews, "latest-news", false, "the relay tells a watcher that takes nothing only the latest "+
+		"about each key, and nothing of keys that came and left; upstream's keeps everything")
 	only := flag.String("case", "all", "comma-separated case names, or all")
 	list := flag.Bool("list", false, "print the case names and exit")
 	wait := flag.Duration("await", 0, "wait at most this long for the given services to answer, judge nothing")

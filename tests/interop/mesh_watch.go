@@ -91,8 +91,11 @@ func meshWatch(ctx context.Context, r *meshRelay) (string, error) {
 	return "three watchers told alike", nil
 }
 
+// latestNews says what a watcher that took nothing for a while is told.
+var latestNews bool
+
 // meshWatchOrder: a watcher that does not read for a while is told of everything, in the order in which it
-// happened.
+// happened, or of those who are still there.
 func meshWatchOrder(ctx context.Context, r *meshRelay) (string, error) {
 	slow, err := r.greet(ctx, key.NewNode(), derp.ClientInfo{MeshKey: r.meshKey}, "", "")
 	if err != nil {
@@ -144,6 +147,12 @@ func meshWatchOrder(ctx context.Context, r *meshRelay) (string, error) {
 				return "", fmt.Errorf("leave %d: %w", i/2, err)
 			}
 			want = append(want, goneFrame(gone.key, derp.PeerGoneReasonDisconnected))
+		}
+	}
+	if latestNews {
+		want = nil
+		for _, stays := range clients[n/2:] {
+			want = append(want, presentFrame(stays.regular()))
 		}
 	}
 	for i := 0; i < len(want); {

@@ -41,6 +41,12 @@ impl Audience {
         }
     }
 
+    /// Forgets those who have left; returns whether anybody remains.
+    pub(super) fn has_anybody(&mut self) -> bool {
+        self.heard.retain(|_, peer| peer.strong_count() > 0);
+        !self.heard.is_empty()
+    }
+
     pub(super) fn into_peers(self) -> Vec<Arc<Peer>> {
         self.heard.into_values().filter_map(|peer| peer.upgrade()).collect()
     }

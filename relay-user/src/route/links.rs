@@ -12,6 +12,9 @@ use super::vocabulary::{Event, LinkId, Refusal};
 use super::{Inner, NewsOwed, Router};
 use crate::mailbox::News;
 
+/// Keys of other relays without a claim that are remembered at most, for those who heard from them.
+const MAX_UNCLAIMED: usize = 64 * 1024;
+
 /// Where a key is.
 #[derive(Clone, Debug, Default)]
 pub struct Whereabouts {
@@ -61,14 +64,20 @@ impl Router {
         self.tell_of_lost(&mut inner)
     }
 
-    /// Notes that `peer` had a packet from the key `source`, which a link claims, so that it is told when that
-    /// key is gone. Returns whether it was noted: nobody hears of the end of a key that nobody claims.
+    /// Notes that `peer` had a packet from the key `source` of another relay, so that it is told when that key is
+    /// gone. No link need claim the key yet: the other relay's link to us may be up before ours to it. Returns
+    /// whether it was noted: of such keys only so many are remembered.
     pub fn heard_from(&self, source: &NodePublic, peer: &Arc<Peer>) -> bool {
-        let claimed = self.remotes.contains_key(source);
-        if claimed {
+        let noted = self.remotes.contains_key(source) || self.heard.len() < MAX_UNCLAIMED;
+        if noted {
             self.heard.entry(*source).or_default().add(peer);
         }
-        claimed
+        noted
+    }
+
+    /// Forgets those who heard from other relays' keys and have left since. Call this now and then.
+    pub fn forget_hearers(&self) {
+        self.heard.retain(|_, audience| audience.has_anybody());
     }
 
     fn tell_of_lost(&self, inner: &mut Inner) -> NewsOwed {

@@ -113,7 +113,13 @@ fn those_who_heard_from_a_key_elsewhere_are_told_when_nobody_has_it_any_more() {
     let mut run = Run::new();
     run.step(Step::Login { conn: 1, key: 1 });
     let hearer = Arc::clone(&run.peers[&1]);
-    assert!(!run.router.heard_from(&key(0), &hearer), "nobody claims it");
+    let other = key(3);
+    assert!(run.router.heard_from(&other, &hearer), "before its relay has claimed it");
+    let early = link(&run.router, 9);
+    run.router.claim(early.id, other, false, 0).expect("up");
+    run.router.forget_hearers();
+    let _ = run.router.link_down(early.id, 0);
+    assert_eq!(told(&hearer), "-3");
     let (first, second) = (link(&run.router, 1), link(&run.router, 2));
     for link in [&first, &second] {
         run.router.claim(link.id, key(0), false, 0).expect("up");
