@@ -4,12 +4,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use relay_user::transport::tls::cipher::{APPLICATION_DATA, Cipher, HEADER, OVERHEAD};
-use relay_user::transport::tls::handshake::Handshake;
+use relay_user::transport::tls::handshake::{Handshake, InRustls, sealed_len};
 use relay_user::transport::tls::records::{Opened, RecordFault, Records};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::kernel::KernelConnection;
 use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ClientConfig, ServerConfig, version};
 
@@ -79,7 +80,10 @@ pub(super) struct Outcome {
 pub(super) struct Ours(Records);
 
 /// rustls, as `--tls-records rustls` runs it.
-pub(super) struct Theirs(Handshake);
+pub(super) struct Theirs(ServerHandshake);
+
+/// A server while rustls handles it.
+type ServerHandshake = Handshake<UnbufferedServerConnection>;
 
 /// A server, and the keys of its client.
 pub(super) struct Side<L> {
@@ -95,7 +99,7 @@ impl<L> Side<L> {
     fn new(
         server: &Arc<ServerConfig>,
         client: &Arc<ClientConfig>,
-        layer: impl FnOnce(Handshake) -> L,
+        layer: impl FnOnce(ServerHandshake) -> L,
     ) -> Self {
         let mut server = Handshake::new(Arc::clone(server)).expect("server");
         let name = ServerName::try_from("relay.test").expect("name");
@@ -179,7 +183,7 @@ impl<L> Side<L> {
 impl Side<Ours> {
     pub(super) fn ours(configs: &Configs) -> Self {
         Self::new(&configs.ours, &configs.client, |server| {
-            Ours(Records::take_over(server.into_inner()).expect("handed over"))
+            Ours(Box::new(server).hand_over().expect("handed over"))
         })
     }
 
@@ -235,7 +239,7 @@ impl Side<Theirs> {
     }
 
     pub(super) fn say(&mut self, text: &[u8]) -> Vec<u8> {
-        let (mut out, mut replies) = (vec![0; Handshake::sealed_len(text.len())], Vec::new());
+        let (mut out, mut replies) = (vec![0; sealed_len(text.len())], Vec::new());
         let len = self.layer.0.seal(&mut self.data, text, &mut out, &mut replies).expect("sealed");
         replies.extend_from_slice(&out[..len]);
         self.read(&mut replies).0
