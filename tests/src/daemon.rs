@@ -50,6 +50,8 @@ pub struct Setup {
     pub under: Vec<OsString>,
     /// More arguments.
     pub args: Vec<OsString>,
+    /// A directory with the certificate and its key, which are copied; `None`: the daemon makes one.
+    pub certificate: Option<PathBuf>,
 }
 
 /// A running daemon.
@@ -77,7 +79,8 @@ impl Setup {
             "--relay-server-static-endpoints".into(),
             format!("{ip}:1").into(),
         ];
-        Self { netns: None, ip: ip.into(), plain: false, xdp: None, under: Vec::new(), args: args.into() }
+        let (xdp, under, certificate) = (None, Vec::new(), None);
+        Self { netns: None, ip: ip.into(), plain: false, xdp, under, args: args.into(), certificate }
     }
 
     /// A daemon in a network namespace where it does not share its ports.
@@ -90,6 +93,7 @@ impl Setup {
             xdp: None,
             under: Vec::new(),
             args: args.into(),
+            certificate: None,
         }
     }
 
@@ -303,6 +307,14 @@ fn start(setup: &Setup, dir: &Path, bpf_dir: &Path, admin: &Admin) -> Result<Pro
         None => Command::new(&words[0]),
     };
     command.args(&words[1..]);
+    for ending in ["crt", "key"] {
+        let name = format!("{}.{ending}", setup.ip);
+        if let Some(from) = &setup.certificate
+            && !dir.join(&name).exists()
+        {
+            fs::copy(from.join(&name), dir.join(&name)).with_context(|| format!("copying {name}"))?;
+        }
+    }
     let addr = SocketAddr::new(setup.ip, DERP_PORT).to_string();
     let flags = match setup.plain {
         true => Flags::plain(addr, dir),

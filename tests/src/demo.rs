@@ -4,7 +4,8 @@
 //!   1 DERP over TLS     alice = TLS = relayd = TLS = bob
 //!   2 UDP through XDP   alice - r0 [XDP program] r0 - bob          userspace sees nothing
 //!   3 XDP turned off     alice - r0 - socket, relayd, socket - r0 - bob     the same session
-//!   4 nobody's peer     alice = TLS = relayd: counted, and said so
+//!   4 mesh              alice = TLS = relayd = TLS = second relayd = TLS = carol
+//!   5 nobody's peer     alice = TLS = relayd: counted, and said so
 //! ```
 //! As root with BPF it makes a lab of network namespaces; otherwise it prints what is missing and uses
 //! loopback for the paths that work there. It fails if a packet for a known peer did not arrive, or if
@@ -14,6 +15,7 @@ mod account;
 mod interrupt;
 mod keep;
 mod place;
+mod region;
 mod rung;
 mod traffic;
 
@@ -23,6 +25,7 @@ use relay_common::{disco, key::NodePrivate};
 use self::{
     account::Account,
     place::Place,
+    region::Region,
     rung::{Rung, print_table},
     traffic::{Traffic, by_derp, by_udp},
 };
@@ -41,7 +44,9 @@ pub fn run(keep: bool) -> Result<()> {
     let place = Place::new()?;
     let mut account = Account::default();
     let mut rungs = Vec::new();
-    let relayd = place.start()?;
+    let setup = place.setup();
+    let region = Region::new([setup.ip, place.second_ip()])?;
+    let relayd = place.start(region.join(setup))?;
 
     let (mut alice, mut bob) = connect(&place, &relayd)?;
     rungs.push(derp(&relayd, &mut alice, &mut bob, &mut account)?);
@@ -58,6 +63,7 @@ pub fn run(keep: bool) -> Result<()> {
         relayd.switch_xdp("off")?;
     }
     rungs.push(userspace(&relayd, &clients, &mut account)?);
+    rungs.push(region::mesh(&place, &relayd, &region, &mut alice, &mut account)?);
     rungs.push(unknown_peer(&relayd, &mut alice, &mut account)?);
 
     println!();

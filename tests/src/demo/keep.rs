@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Starts the daemon again and keeps everything until Ctrl-C, then lets the caller clean up.
 pub(super) fn keep(place: &Place) -> Result<()> {
     println!();
-    let relayd = place.start()?;
+    let relayd = place.start(place.setup())?;
     let mut alice = place.derp_client(0, &relayd.dial(Start::Fast)?)?;
     let mut bob = place.derp_client(1, &relayd.dial(Start::Normal)?)?;
     let session = place.bound_session(&relayd)?;

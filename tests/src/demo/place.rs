@@ -1,6 +1,6 @@
 //! Where the demo runs: in a lab of network namespaces or, without the rights for it, over loopback.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use relay_ebpf::lab::Checked;
@@ -60,12 +60,41 @@ impl Place {
         matches!(self, Self::Lab(_))
     }
 
-    /// Starts the daemon, with XDP if possible.
-    pub(super) fn start(&self) -> Result<Daemon> {
-        let setup = match self {
+    /// The settings of the daemon, with XDP if possible.
+    pub(super) fn setup(&self) -> Setup {
+        match self {
             Self::Lab(lab) => lab.setup_xdp(),
             Self::Loopback => Setup::loopback(),
+        }
+    }
+
+    /// An address for a second relay on the daemon's host.
+    pub(super) fn second_ip(&self) -> IpAddr {
+        match self {
+            Self::Lab(_) => [127, 0, 0, 2].into(),
+            Self::Loopback => Setup::loopback().ip,
+        }
+    }
+
+    /// The settings of a second relay on the daemon's host, without UDP and XDP.
+    pub(super) fn second(&self, ip: IpAddr) -> Setup {
+        let setup = match self {
+            Self::Lab(lab) => Setup::in_netns(lab.relay.name(), ip),
+            Self::Loopback => Setup { ip, ..Setup::loopback() },
         };
+        Setup { args: Vec::new(), ..setup }
+    }
+
+    /// Calls `inside` on the daemon's host.
+    pub(super) fn beside<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> Result<T> {
+        match self {
+            Self::Lab(lab) => lab.relay.enter(inside),
+            Self::Loopback => Ok(inside()),
+        }
+    }
+
+    /// Starts the daemon.
+    pub(super) fn start(&self, setup: Setup) -> Result<Daemon> {
         let daemon = Daemon::start(setup)?;
         let status = daemon.admin().status()?;
         let fast_path = match self.has_xdp() {

@@ -1,5 +1,7 @@
 //! Packets between connections, without sockets: reader, look-up, mailbox.
 
+mod mesh;
+
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 use std::time::Duration;
