@@ -208,16 +208,17 @@ pub struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
     pub tcp_write_timeout: Duration,
 
-    /// File with the key of the region's mesh: 64 hex digits. With -dev, TAILSCALE_DERPER_MESH_KEY does as well
+    /// File with the key of the region's mesh: 64 hex digits. With -dev, TAILSCALE_DERPER_MESH_KEY does as
+    /// well
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub mesh_psk_file: Option<PathBuf>,
-    /// The region's relays, with commas between them: HOST, HOST:PORT, or HOST/ADDRESS to dial another address
-    /// than the certificate's name. A name with several addresses stands for several relays; this relay itself
-    /// may be among them
+    /// The region's relays, with commas between them: HOST, HOST:PORT, or HOST/ADDRESS to dial another
+    /// address than the certificate's name. A name with several addresses stands for several relays; this
+    /// relay itself may be among them
     #[arg(long, value_name = "HOSTS", default_value = "", value_parser = mesh_with::value)]
     pub mesh_with: mesh_with::MeshWith,
-    /// HOST=sha256-raw:HEX: accept this certificate of a host of -mesh-with, and no other; several with commas
-    /// between them
+    /// HOST=sha256-raw:HEX: accept this certificate of a host of -mesh-with, and no other; several with
+    /// commas between them
     #[arg(long, value_name = "PIN", value_delimiter = ',')]
     pub mesh_pin: Vec<String>,
 

@@ -1,4 +1,5 @@
-//! Links to the other relays of the region: one connection to each, as a client of it with the server's own key.
+//! Links to the other relays of the region: one connection to each, as a client of it with the server's own
+//! key.
 //!
 //! ```text
 //!   service ── region: names, addresses, one link per server key ── target: when to dial, probe, give up

@@ -151,8 +151,8 @@ impl Router {
         Ok(told)
     }
 
-    /// From now on, `watcher` is told of every key that comes or leaves, and first of those that are here, its
-    /// own among them (upstream's WatchConns). If it asks again, it is told again of those who are here.
+    /// From now on, `watcher` is told of every key that comes or leaves, and first of those that are here,
+    /// its own among them (upstream's WatchConns). If it asks again, it is told again of those who are here.
     pub fn watch(&self, watcher: &Arc<Peer>) -> NewsOwed {
         let mut inner = self.lock();
         let mut told = NewsOwed::default();

@@ -50,8 +50,8 @@ const AUDIT: Duration = Duration::from_secs(30);
 /// neighbours confirmed.
 const NEXT_HOP_REFRESH: Duration = Duration::from_secs(20);
 
-/// Keeps connections alive, ends those whose clients take nothing, and forgets what concerns only clients that
-/// have left.
+/// Keeps connections alive, ends those whose clients take nothing, and forgets what concerns only clients
+/// that have left.
 pub async fn connections(relay: Arc<Relay>) {
     let (mut ticks, mut forgetting) = (ticks(CONNECTION_SWEEP), ticks(FORGET));
     loop {

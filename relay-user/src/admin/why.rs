@@ -1,5 +1,5 @@
-//! `GET /v1/why?key=`: where a key is, what admits it, on which rung its packets travel, and why not on a better
-//! one. One form of answer for every kind of key.
+//! `GET /v1/why?key=`: where a key is, what admits it, on which rung its packets travel, and why not on a
+//! better one. One form of answer for every kind of key.
 
 use std::sync::Arc;
 

@@ -16,8 +16,8 @@ use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::route::peer::{Ending, Peer};
 
-/// How long another relay may take nothing (upstream's time for holders of the mesh key, whatever the flag says):
-/// a relay that is cut hears nothing of its clients' peers.
+/// How long another relay may take nothing (upstream's time for holders of the mesh key, whatever the flag
+/// says): a relay that is cut hears nothing of its clients' peers.
 const MESH_WRITE_TIMEOUT_MS: u64 = 30_000;
 
 /// Nanoseconds of a millisecond.

@@ -16,8 +16,8 @@ pub const MAX_LANE_FRAMES: usize = 256;
 /// [`MIN_LANE_FRAMES`] frames, even if they are longer.
 pub const MAX_LANE_BYTES: usize = 512 * 1024;
 
-/// Frames and bytes that a lane of a link to another relay holds at most, whether its relay takes them or not:
-/// the packets of many clients wait in it.
+/// Frames and bytes that a lane of a link to another relay holds at most, whether its relay takes them or
+/// not: the packets of many clients wait in it.
 pub const LINK_LANE_FRAMES: usize = 4096;
 /// See [`LINK_LANE_FRAMES`].
 pub const LINK_LANE_BYTES: usize = 4 * 1024 * 1024;

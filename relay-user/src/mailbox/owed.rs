@@ -1,9 +1,9 @@
 //! News that a receiver is owed: the latest for each key. News is never dropped.
 //!
-//! A receiver that takes nothing may be owed one piece of news for each key: that it is gone, or, if the receiver
-//! watches, that it is here. A key that came and left before the receiver was told of it is not news at all. So
-//! the news takes bounded memory, however many keys come and go, and however often: one piece for each key that
-//! is here or that the receiver believes to be here (upstream keeps a list without a bound).
+//! A receiver that takes nothing may be owed one piece of news for each key: that it is gone, or, if the
+//! receiver watches, that it is here. A key that came and left before the receiver was told of it is not news
+//! at all. So the news takes bounded memory, however many keys come and go, and however often: one piece for
+//! each key that is here or that the receiver believes to be here (upstream keeps a list without a bound).
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! From an address to another relay's key: TCP, TLS, the upgrade to DERP, ServerKey. Then the login of a relay.
+//! From an address to another relay's key: TCP, TLS, the upgrade to DERP, ServerKey. Then the login of a
+//! relay.
 
 use std::fmt;
 use std::io;

@@ -15,8 +15,8 @@ use crate::observe::counters::Counter;
 use crate::relay::Relay;
 use crate::route::link::Link;
 
-/// Nanoseconds after its first word during which a relay may be listing whom it has. Nothing marks the end of the
-/// list; a client that connects there meanwhile is taken for one of the list.
+/// Nanoseconds after its first word during which a relay may be listing whom it has. Nothing marks the end of
+/// the list; a client that connects there meanwhile is taken for one of the list.
 const LISTING_NS: u64 = 1_000_000_000;
 
 /// How the other relay broke the protocol. This ends its link.

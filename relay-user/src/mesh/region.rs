@@ -1,8 +1,8 @@
 //! The other relays of the region: which addresses they have, which are dialled, and which link is whose.
 //!
 //! This module does no I/O, reads no clock and draws no random numbers: the caller looks names up, dials, and
-//! reports what came of it. A name may have many addresses, and a relay many names: there is one link for each
-//! server key.
+//! reports what came of it. A name may have many addresses, and a relay many names: there is one link for
+//! each server key.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -107,8 +107,8 @@ impl Address {
 }
 
 impl Region {
-    /// The region around the relay with the key `me`. `hosts`: every name of `-mesh-with`, with its address if
-    /// it is one.
+    /// The region around the relay with the key `me`. `hosts`: every name of `-mesh-with`, with its address
+    /// if it is one.
     pub fn new(me: NodePublic, hosts: impl IntoIterator<Item = Option<SocketAddr>>, now_ns: u64) -> Self {
         let host = |addr: Option<SocketAddr>| Host {
             next_look_up_ns: addr.is_none().then_some(now_ns),
@@ -243,8 +243,8 @@ impl Region {
         }
     }
 
-    /// Handles the end of a link: its address and all others of its relay are dialled. `joined`: its relay had
-    /// told of clients, so it took us for one of the region.
+    /// Handles the end of a link: its address and all others of its relay are dialled. `joined`: its relay
+    /// had told of clients, so it took us for one of the region.
     pub fn ended(&mut self, link: LinkId, joined: bool, now_ns: u64) {
         let Some(place) = self.links.remove(&link) else { return };
         let server = self.address(place).and_then(|address| {

@@ -1,5 +1,6 @@
-//! A region of relays in one thread, without sockets and clocks: tables, mailboxes, readers, links and the times
-//! of dials are the real ones; the network and the clients are simulated, with all that can happen to them.
+//! A region of relays in one thread, without sockets and clocks: tables, mailboxes, readers, links and the
+//! times of dials are the real ones; the network and the clients are simulated, with all that can happen to
+//! them.
 //!
 //! One seed is one history. A failed check names its seed and step.
 
@@ -19,8 +20,8 @@ use self::wire::Wire;
 /// Nanoseconds of a millisecond.
 const MS: u64 = 1_000_000;
 
-/// How long a region that nothing happens to any more may take until every relay reaches every client: silence is
-/// noticed after three seconds, and dials begin every half second.
+/// How long a region that nothing happens to any more may take until every relay reaches every client:
+/// silence is noticed after three seconds, and dials begin every half second.
 const HEALED_WITHIN: u64 = 6_000 * MS;
 
 /// Bugs of the parts around the tables, to see that they are noticed.

@@ -1,4 +1,5 @@
-//! A link that is up, as a task of a worker: it reads the other relay's news, and writes our clients' packets.
+//! A link that is up, as a task of a worker: it reads the other relay's news, and writes our clients'
+//! packets.
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -50,8 +51,8 @@ impl LinkEnd {
     }
 }
 
-/// A link's connection. As a future, it resolves when the link is over. Dropping it always takes the link out of
-/// the table, also after a panic.
+/// A link's connection. As a future, it resolves when the link is over. Dropping it always takes the link out
+/// of the table, also after a panic.
 #[derive(Debug)]
 pub struct LinkTask<S> {
     stream: S,
@@ -62,7 +63,8 @@ pub struct LinkTask<S> {
 }
 
 impl<S: Stream> LinkTask<S> {
-    /// Puts `link` into the table and runs it over `stream`; `rest` are the bytes that have been read already.
+    /// Puts `link` into the table and runs it over `stream`; `rest` are the bytes that have been read
+    /// already.
     ///
     /// # Errors
     /// The link is up already, or the other relay has broken the protocol.

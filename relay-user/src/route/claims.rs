@@ -1,10 +1,10 @@
 //! Which links of the mesh reach a node key that has no connection here.
 //!
-//! Each relay tells its watchers which keys are connected to it; that is a claim of the link to that relay. The
-//! newest claim wins: a client that moves from one relay to another is claimed by the second at once, and its
-//! first relay may take long to notice. A relay that has just been linked lists whom it has, some of them long
-//! gone: such claims come after those that were there before. (Upstream keeps the oldest claim, so that a key that
-//! is connected twice keeps its path; here such a key moves each time it connects.)
+//! Each relay tells its watchers which keys are connected to it; that is a claim of the link to that relay.
+//! The newest claim wins: a client that moves from one relay to another is claimed by the second at once, and
+//! its first relay may take long to notice. A relay that has just been linked lists whom it has, some of them
+//! long gone: such claims come after those that were there before. (Upstream keeps the oldest claim, so that
+//! a key that is connected twice keeps its path; here such a key moves each time it connects.)
 
 use std::collections::{HashMap, HashSet};
 

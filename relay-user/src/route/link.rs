@@ -37,8 +37,8 @@ pub struct LinkTimes {
     pub up_ms: AtomicU64,
     /// CLOCK_MONOTONIC nanoseconds when its relay was last heard.
     pub heard_ns: AtomicU64,
-    /// CLOCK_MONOTONIC milliseconds since when the relay has taken none of the bytes that wait for it; 0: none
-    /// wait.
+    /// CLOCK_MONOTONIC milliseconds since when the relay has taken none of the bytes that wait for it; 0:
+    /// none wait.
     pub blocked_since_ms: AtomicU64,
     /// Nanoseconds from the last probe to its answer; 0: none was answered yet.
     pub round_trip_ns: AtomicU64,

@@ -64,9 +64,9 @@ impl Router {
         self.tell_of_lost(&mut inner)
     }
 
-    /// Notes that `peer` had a packet from the key `source` of another relay, so that it is told when that key is
-    /// gone. No link need claim the key yet: the other relay's link to us may be up before ours to it. Returns
-    /// whether it was noted: of such keys only so many are remembered.
+    /// Notes that `peer` had a packet from the key `source` of another relay, so that it is told when that
+    /// key is gone. No link need claim the key yet: the other relay's link to us may be up before ours to it.
+    /// Returns whether it was noted: of such keys only so many are remembered.
     pub fn heard_from(&self, source: &NodePublic, peer: &Arc<Peer>) -> bool {
         let noted = self.remotes.contains_key(source) || self.heard.len() < MAX_UNCLAIMED;
         if noted {

@@ -11,7 +11,8 @@ use super::next_hop::NextHop;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
 
-/// A link's name: a connection to another relay of the mesh. It is never used twice in the life of the process.
+/// A link's name: a connection to another relay of the mesh. It is never used twice in the life of the
+/// process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 

@@ -3,8 +3,8 @@
 //!
 //! For the mesh cases the judge itself starts more relays, one for each: it is given the command.
 //!
-//! All other running cases share one relay. Only the cases hold it (a `static` would never be dropped), so the
-//! last case that ends removes the processes and their files.
+//! All other running cases share one relay. Only the cases hold it (a `static` would never be dropped), so
+//! the last case that ends removes the processes and their files.
 
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};

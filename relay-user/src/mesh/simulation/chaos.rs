@@ -30,11 +30,9 @@ impl World {
                     self.cut.push((node.min(other), node.max(other)));
                 }
             }
-            78..83 => {
-                if !self.cut.is_empty() {
-                    let healed = self.random.index(self.cut.len());
-                    self.cut.swap_remove(healed);
-                }
+            78..83 if !self.cut.is_empty() => {
+                let healed = self.random.index(self.cut.len());
+                self.cut.swap_remove(healed);
             }
             83..86 if self.nodes[node].state == State::Up => self.nodes[node].state = State::Frozen,
             86..90 if self.nodes[node].state == State::Frozen => self.nodes[node].state = State::Up,

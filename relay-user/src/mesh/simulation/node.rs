@@ -40,8 +40,8 @@ fn addresses(node: usize) -> [SocketAddr; 2] {
 }
 
 impl Node {
-    /// The node `number` of `count`. Odd nodes know the others by address, even ones by names, which have several
-    /// addresses. All of them are told of themselves too.
+    /// The node `number` of `count`. Odd nodes know the others by address, even ones by names, which have
+    /// several addresses. All of them are told of themselves too.
     pub(super) fn new(number: usize, count: usize, life: u32) -> Self {
         let key = NodePrivate::from_bytes([number as u8 + 1; KEY_LEN]);
         let router = Router::new(Limits::default(), None);

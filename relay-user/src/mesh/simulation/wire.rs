@@ -1,5 +1,5 @@
-//! Connections between two nodes: in order each for itself, with a delay of their own, so that what one says may
-//! overtake what another said before.
+//! Connections between two nodes: in order each for itself, with a delay of their own, so that what one says
+//! may overtake what another said before.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

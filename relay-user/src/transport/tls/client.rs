@@ -80,8 +80,8 @@ pub fn trusting(roots: Arc<RootCertStore>, records: TlsRecords) -> anyhow::Resul
     config(verifier.build().context("the certificate authorities cannot be used")?, provider, records)
 }
 
-/// The configuration for links to a server that shows the certificate of this `pin`, whoever signed it, whatever
-/// its names, and however old it is: as a client of a pinned DERP map node.
+/// The configuration for links to a server that shows the certificate of this `pin`, whoever signed it,
+/// whatever its names, and however old it is: as a client of a pinned DERP map node.
 ///
 /// # Errors
 /// The provider lacks a protocol version.

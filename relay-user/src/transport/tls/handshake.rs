@@ -1,5 +1,5 @@
 //! A connection while rustls handles it, by its unbuffered API: through the handshake and, if TLS 1.2 was
-//! agreed, to its end. Clients and servers differ only in [`Side`].
+//! agreed, to its end. Clients and servers differ only in their `Side`.
 
 use std::fmt;
 use std::io;
