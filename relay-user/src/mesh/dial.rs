@@ -146,7 +146,8 @@ pub async fn log_in(reached: &mut Reached, relay: &Relay) -> io::Result<()> {
 
 fn request(host: &MeshHost) -> String {
     format!(
-        "GET /derp HTTP/1.1\r\nHost: {}\r\nUser-Agent: relayd/{}\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n",
+        "GET /derp HTTP/1.1\r\nHost: {}\r\nUser-Agent: relayd/{}\r\nConnection: Upgrade\r\n\
+         Upgrade: DERP\r\n\r\n",
         host.authority(),
         env!("CARGO_PKG_VERSION")
     )
