@@ -51,7 +51,10 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
     let runtime = runtime.context("cannot start the main thread's event loop")?;
     // Dropped after everything that uses the workers, and outside any task.
     let mut workers = Workers::default();
-    runtime.block_on(start(serve, &mut workers))
+    let ended = runtime.block_on(start(serve, &mut workers));
+    // A look-up of another relay's name may hang for many seconds; the stop does not wait for it.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {

@@ -32,6 +32,7 @@ use relay_common::key::{DiscoPublic, NodePublic};
 
 use self::gone::Audience;
 use self::link::{Link, Remote, Way};
+use self::links::Hearers;
 use self::mirror::Kernel;
 pub use self::mirror::KernelHealth;
 use self::next_hop::NextHop;
@@ -80,7 +81,7 @@ pub struct Router {
     links: Map<LinkId, Arc<Link>>,
     remotes: Map<NodePublic, Arc<Remote>>,
     /// Connections that had packets from keys of other relays.
-    heard: Map<NodePublic, Audience>,
+    heard: Map<NodePublic, Hearers>,
     sessions: Map<u32, Arc<SessionRoute>>,
 }
 

@@ -25,13 +25,13 @@ use relay_common::{disco, key::NodePrivate};
 use self::{
     account::Account,
     place::Place,
-    region::Region,
     rung::{Rung, print_table},
     traffic::{Traffic, by_derp, by_udp},
 };
 use crate::{
     client::{Client, Message, Start},
     daemon::{Daemon, run_relayd},
+    neighbours::Neighbours,
     udp_client::UdpClient,
 };
 
@@ -45,7 +45,7 @@ pub fn run(keep: bool) -> Result<()> {
     let mut account = Account::default();
     let mut rungs = Vec::new();
     let setup = place.setup();
-    let region = Region::new([setup.ip, place.second_ip()])?;
+    let region = Neighbours::new([setup.ip, place.second_ip()])?;
     let relayd = place.start(region.join(setup))?;
 
     let (mut alice, mut bob) = connect(&place, &relayd)?;

@@ -16,6 +16,7 @@ pub mod fastpath;
 mod flags;
 pub mod interop;
 pub mod lab;
+pub mod neighbours;
 pub mod oracle;
 pub mod packet;
 pub mod process;

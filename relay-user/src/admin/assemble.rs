@@ -32,6 +32,8 @@ impl Status {
             derp: Derp {
                 key: relay.public,
                 clients: relay.router.client_count(),
+                remote_clients: relay.router.remote_count(),
+                links: relay.router.link_count(),
                 queued_bytes: relay.budget.held(),
                 queue_memory_bytes: relay.budget.most(),
                 workers: daemon.pool.count(),

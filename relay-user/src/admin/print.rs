@@ -24,6 +24,10 @@ pub fn status(status: &Status, all: bool) -> String {
     let Derp { key, workers, workers_in_use, .. } = &status.derp;
     let workers = plural(*workers, "worker");
     line(&mut out, "derp", format!("{clients} on {workers_in_use} of {workers}, key {key}"));
+    if status.derp.links > 0 {
+        let (links, keys) = (plural(status.derp.links, "link"), plural(status.derp.remote_clients, "key"));
+        line(&mut out, "mesh", format!("{links} to other relays, which have {keys} (relayd mesh)"));
+    }
     if status.log_lines_dropped > 0 {
         let lines = plural(status.log_lines_dropped, "line");
         line(&mut out, "log", format!("{lines} dropped: standard error was not read fast enough"));

@@ -43,6 +43,12 @@ pub struct Derp {
     pub key: NodePublic,
     /// Connected clients.
     pub clients: usize,
+    /// Keys that other relays of the region have.
+    #[serde(default)]
+    pub remote_clients: usize,
+    /// Links to other relays that are up.
+    #[serde(default)]
+    pub links: usize,
     /// Bytes that wait for all clients together, counted as on the wire.
     pub queued_bytes: u64,
     /// Bytes that may wait (`--queue-memory`).

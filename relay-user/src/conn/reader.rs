@@ -1,7 +1,7 @@
 //! Moves packets from plaintext to the receivers' mailboxes: deframe, look up, copy once.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,12 +17,13 @@ use relay_common::derp::{
 use relay_common::key::NodePublic;
 
 use super::bucket::Bucket;
-use crate::mailbox::Lane;
+use crate::mailbox::{Lane, News};
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::cache::Cache;
 use crate::route::gone::Audience;
 use crate::route::link::{Link, Way};
+use crate::route::links::Note;
 use crate::route::peer::Peer;
 use crate::route::vocabulary::ConnId;
 use crate::transport::fitting;
@@ -111,7 +112,7 @@ struct ReadTotals {
 }
 
 /// Pairs of a key elsewhere and a connection here.
-type Pairs = HashSet<(NodePublic, ConnId), foldhash::fast::RandomState>;
+type Pairs = HashMap<(NodePublic, ConnId), Note, foldhash::fast::RandomState>;
 
 /// What is needed for packets of another relay's clients.
 #[derive(Debug, Default)]
@@ -120,20 +121,22 @@ struct Forwarded {
     cache: Cache,
     /// Which connections here have had packets from which keys of the other relay, as far as it was noted.
     noted: Pairs,
+    /// The other relay is told of every key that comes and goes.
+    watches: bool,
 }
 
 impl Forwarded {
     /// Notes, once for each pair, that `peer` must be told when the key `source` is gone.
     fn note(noted: &mut Pairs, source: &NodePublic, peer: &Arc<Peer>, relay: &Relay) {
-        if noted.contains(&(*source, peer.id)) {
+        if noted.get(&(*source, peer.id)).is_some_and(Note::stands) {
             return;
         }
         if noted.len() >= MAX_NOTED {
             // They are noted again: that costs time and changes nothing.
             noted.clear();
         }
-        if relay.router.heard_from(source, peer) {
-            noted.insert((*source, peer.id));
+        if let Some(note) = relay.router.heard_from(source, peer) {
+            noted.insert((*source, peer.id), note);
         }
     }
 }
@@ -262,7 +265,12 @@ impl Handler<'_> {
             }
             // This relay itself, by a link to one of its own addresses: it needs no news of itself.
             FromClient::WatchConns if self.mesh.is_some() && self.me.key == self.relay.public => {}
-            FromClient::WatchConns if self.mesh.is_some() => self.relay.watch(self.me),
+            FromClient::WatchConns if self.mesh.is_some() => {
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.watches = true;
+                }
+                self.relay.watch(self.me);
+            }
             FromClient::ClosePeer(key) if self.mesh.is_some() => self.relay.router.close(key),
             FromClient::ForwardPacket { .. } | FromClient::WatchConns | FromClient::ClosePeer(_) => {
                 return Err(ProtocolFault::NeedsMesh(header.kind));
@@ -308,7 +316,10 @@ impl Handler<'_> {
         let Some(Way::Here(peer)) = mesh.cache.lookup(dest, &self.relay.router) else {
             self.begun.tally.add(Counter::DropUnknownDest, 1);
             if disco && self.not_here.take(self.begun.now_ns) {
-                self.answer_gone(dest);
+                match mesh.watches {
+                    true => self.owe_gone(dest),
+                    false => self.answer_gone(dest),
+                }
             }
             return;
         };
@@ -325,6 +336,14 @@ impl Handler<'_> {
         let mut frame = Vec::new();
         FromServer::PeerGone { peer: dest, reason: PeerGoneReason::NotHere }.encode(&mut frame);
         self.answer(&frame);
+    }
+
+    /// Tells a watcher that this key is not here. It is news, in its order with all other news of the key: the
+    /// key may come back before the watcher has been told.
+    fn owe_gone(&mut self, dest: &NodePublic) {
+        if let Ok(pushed) = self.me.mailbox.owe(*dest, News::Gone(PeerGoneReason::NotHere)) {
+            self.begun.growth += pushed.growth;
+        }
     }
 
     fn answer(&mut self, frame: &[u8]) {

@@ -12,6 +12,9 @@ use relay_common::key::NodePublic;
 
 use super::vocabulary::{Change, LinkId, Refusal};
 
+/// Claims that end at once with their link: a login waits no longer for the table than that takes.
+const AT_ONCE: usize = 256;
+
 /// The claims of every key, the newest last, and the keys of every link.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -69,12 +72,15 @@ impl Claims {
         Ok(())
     }
 
-    /// Handles the end of a link: all its claims end.
+    /// Handles the end of a link: the next [`AT_ONCE`] of its claims end, or the link itself if it has none.
     pub(super) fn down(&mut self, link: LinkId, out: &mut Vec<Change>) -> Result<(), Refusal> {
-        let keys = self.keys_by_link.remove(&link).ok_or(Refusal::UnknownLink)?;
-        for key in keys {
-            self.remove(link, key, out);
+        let keys = self.keys_by_link.get_mut(&link).ok_or(Refusal::UnknownLink)?;
+        let some: Vec<_> = keys.iter().take(AT_ONCE).copied().collect();
+        some.iter().for_each(|key| _ = keys.remove(key));
+        if some.is_empty() {
+            self.keys_by_link.remove(&link);
         }
+        some.into_iter().for_each(|key| self.remove(link, key, out));
         Ok(())
     }
 
@@ -168,12 +174,28 @@ mod tests {
             changes(|out| claims.claim(LinkId(link), key(n), false, out));
         }
         assert_eq!(changes(|out| claims.down(LinkId(1), out)), [Change::NoRemote { key: key(7) }]);
+        assert_eq!(changes(|out| claims.down(LinkId(1), out)), [], "now the link itself");
         assert_eq!([7, 8, 9].map(|n| claims.of(&key(n)).len()), [0, 1, 1]);
         assert_eq!(
             claims.claim(LinkId(1), key(7), false, &mut Vec::new()),
             Err(Refusal::UnknownLink),
             "it is over"
         );
+    }
+
+    #[test]
+    fn many_claims_end_some_at_a_time() {
+        let mut claims = up(&[1]);
+        let mut keys = (0..2 * AT_ONCE as u64 + 1).map(|n| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            NodePublic::from_bytes(bytes)
+        });
+        let mut out = Vec::new();
+        keys.try_for_each(|key| claims.claim(LinkId(1), key, false, &mut out)).expect("up");
+        let ended: Vec<_> = (0..4).map(|_| changes(|out| claims.down(LinkId(1), out)).len()).collect();
+        assert_eq!(ended, [AT_ONCE, AT_ONCE, 1, 0]);
+        assert_eq!(claims.down(LinkId(1), &mut Vec::new()), Err(Refusal::UnknownLink));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The router's part in the mesh: links, what they claim, and who must hear of the end of a claim.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::MutexGuard;
 use relay_common::derp::message::PeerGoneReason;
 use relay_common::key::NodePublic;
 
@@ -14,6 +16,39 @@ use crate::mailbox::News;
 
 /// Keys of other relays without a claim that are remembered at most, for those who heard from them.
 const MAX_UNCLAIMED: usize = 64 * 1024;
+
+/// Those who heard from a key of another relay.
+#[derive(Debug)]
+pub(super) struct Hearers {
+    audience: Audience,
+    /// Cleared when they have been told, or forgotten.
+    stands: Arc<AtomicBool>,
+}
+
+impl Default for Hearers {
+    fn default() -> Self {
+        Self { audience: Audience::default(), stands: Arc::new(AtomicBool::new(true)) }
+    }
+}
+
+impl Hearers {
+    /// Whoever hears from the key again must be noted again. Returns `false`: nothing of it is kept.
+    fn end(&mut self) -> bool {
+        self.stands.store(false, Ordering::Release);
+        false
+    }
+}
+
+/// That somebody who heard from a key will be told of its end.
+#[derive(Clone, Debug)]
+pub struct Note(Arc<AtomicBool>);
+
+impl Note {
+    /// Whether it still stands: nobody has been told yet.
+    pub fn stands(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
 
 /// Where a key is.
 #[derive(Clone, Debug, Default)]
@@ -52,36 +87,48 @@ impl Router {
     pub fn disclaim(&self, link: LinkId, key: NodePublic, now_ns: u64) -> Result<NewsOwed, Refusal> {
         let mut inner = self.lock();
         self.apply(&mut inner, Event::Disclaim { link, key }, now_ns)?;
-        Ok(self.tell_of_lost(&mut inner))
+        let mut told = NewsOwed::default();
+        self.tell_of_lost(&mut inner, &mut told);
+        Ok(told)
     }
 
-    /// Removes a link and all that it claimed; news is owed as in [`Router::disclaim`].
+    /// Removes a link and all that it claimed; news is owed as in [`Router::disclaim`]. A relay may claim very
+    /// many keys: they end some at a time, and in between others get the table. Meanwhile packets for the rest
+    /// go to the link's mailbox, which is closed, and are counted.
     pub fn link_down(&self, link: LinkId, now_ns: u64) -> NewsOwed {
-        let mut inner = self.lock();
-        // The table refuses this only when the link is down already; then nothing is lost.
-        let _ = self.apply(&mut inner, Event::LinkDown { link }, now_ns);
-        self.links.remove(&link);
-        self.tell_of_lost(&mut inner)
+        let mut told = NewsOwed::default();
+        loop {
+            let mut inner = self.lock();
+            // The table refuses this only when the link is down; then nothing is lost.
+            let is_down = self.apply(&mut inner, Event::LinkDown { link }, now_ns).is_err();
+            self.tell_of_lost(&mut inner, &mut told);
+            if is_down {
+                self.links.remove(&link);
+                return told;
+            }
+            MutexGuard::unlock_fair(inner);
+        }
     }
 
-    /// Notes that `peer` had a packet from the key `source` of another relay, so that it is told when that
-    /// key is gone. No link need claim the key yet: the other relay's link to us may be up before ours to it.
-    /// Returns whether it was noted: of such keys only so many are remembered.
-    pub fn heard_from(&self, source: &NodePublic, peer: &Arc<Peer>) -> bool {
-        let noted = self.remotes.contains_key(source) || self.heard.len() < MAX_UNCLAIMED;
-        if noted {
-            self.heard.entry(*source).or_default().add(peer);
+    /// Notes that `peer` had a packet from the key `source` of another relay, so that it is told when that key
+    /// is gone. No link need claim the key yet: the other relay's link to us may be up before ours to it. As
+    /// long as the note stands, the caller need not make it again. `None`: of such keys only so many are
+    /// remembered.
+    pub fn heard_from(&self, source: &NodePublic, peer: &Arc<Peer>) -> Option<Note> {
+        if !self.remotes.contains_key(source) && self.heard.len() >= MAX_UNCLAIMED {
+            return None;
         }
-        noted
+        let mut hearers = self.heard.entry(*source).or_default();
+        hearers.audience.add(peer);
+        Some(Note(Arc::clone(&hearers.stands)))
     }
 
     /// Forgets those who heard from other relays' keys and have left since. Call this now and then.
     pub fn forget_hearers(&self) {
-        self.heard.retain(|_, audience| audience.has_anybody());
+        self.heard.retain(|_, hearers| hearers.audience.has_anybody() || hearers.end());
     }
 
-    fn tell_of_lost(&self, inner: &mut Inner) -> NewsOwed {
-        let mut told = NewsOwed::default();
+    fn tell_of_lost(&self, inner: &mut Inner, told: &mut NewsOwed) {
         for key in std::mem::take(&mut inner.lost) {
             if self.peers.contains_key(&key) {
                 continue;
@@ -89,23 +136,23 @@ impl Router {
             for other in inner.audiences.leave(key, Audience::default(), true) {
                 told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
             }
-            self.tell_hearers(key, &mut told);
+            self.tell_hearers(key, told);
         }
-        told
     }
 
     pub(super) fn tell_hearers(&self, key: NodePublic, told: &mut NewsOwed) {
-        let Some((_, audience)) = self.heard.remove(&key) else { return };
-        for other in audience.into_peers() {
+        let Some((_, mut hearers)) = self.heard.remove(&key) else { return };
+        hearers.end();
+        for other in hearers.audience.into_peers() {
             told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
         }
     }
 
-    /// Where a key is. Takes the table's lock: this is for operators.
+    /// Where a key is. Takes the table's lock for a moment, and looks at every connection: this is for operators.
     pub fn whereabouts(&self, key: &NodePublic) -> Whereabouts {
-        let inner = self.lock();
-        let links = inner.table.claims(key).iter();
-        let links = links.filter_map(|link| self.links.get(link).map(|link| Arc::clone(&link))).collect();
+        let claims = self.lock().table.claims(key).to_vec();
+        let links = claims.iter().filter_map(|link| self.links.get(link).map(|link| Arc::clone(&link)));
+        let links = links.collect();
         let mut here = Vec::new();
         self.for_each_peer(|peer| {
             if peer.key == *key {
@@ -113,6 +160,16 @@ impl Router {
             }
         });
         Whereabouts { here, links }
+    }
+
+    /// Number of keys that links claim.
+    pub fn remote_count(&self) -> usize {
+        self.remotes.len()
+    }
+
+    /// Number of links that are up.
+    pub fn link_count(&self) -> usize {
+        self.links.len()
     }
 
     /// Number of keys that a link claims.

@@ -45,7 +45,7 @@ pub enum Event {
     Claim { link: LinkId, key: NodePublic, listed: bool },
     /// The link's relay no longer has a connection of the key.
     Disclaim { link: LinkId, key: NodePublic },
-    /// A link ended.
+    /// A link ended: some of its claims end with it, and when it has none, the link itself.
     LinkDown { link: LinkId },
     /// Two clients want a session.
     Allocate { pair: [DiscoPublic; 2] },

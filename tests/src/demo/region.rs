@@ -1,10 +1,6 @@
 //! The demo's region: the relay and a second one on the same host, with links to each other.
 
-use std::{fs, net::IpAddr};
-
 use anyhow::{Context as _, Result};
-use rand_core::{OsRng, RngCore as _};
-use tempfile::TempDir;
 
 use super::{
     PACKETS,
@@ -15,54 +11,17 @@ use super::{
     traffic::by_derp,
 };
 use crate::{
-    authority::Authority,
     client::{Client, Start},
-    daemon::{DERP_PORT, Daemon, Setup},
+    daemon::Daemon,
+    neighbours::Neighbours,
     process::until,
 };
-
-/// The files of a region of two relays: the mesh key, their certificates, and the authority that signed them.
-#[derive(Debug)]
-pub(super) struct Region {
-    dir: TempDir,
-    addresses: [IpAddr; 2],
-}
-
-impl Region {
-    /// A region of relays with these addresses.
-    pub(super) fn new(addresses: [IpAddr; 2]) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let mut key = [0; 32];
-        OsRng.fill_bytes(&mut key);
-        let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        fs::write(dir.path().join("mesh.key"), digits)?;
-        let authority = Authority::new("demo")?;
-        fs::write(dir.path().join("authority.crt"), authority.pem())?;
-        addresses.iter().try_for_each(|address| authority.issue(&address.to_string(), dir.path()))?;
-        Ok(Self { dir, addresses })
-    }
-
-    /// Makes the relay one of the region.
-    pub(super) fn join(&self, setup: Setup) -> Setup {
-        let path = |name: &str| self.dir.path().join(name).display().to_string();
-        let others = self.addresses.iter().map(|address| format!("{address}:{DERP_PORT}"));
-        let (key, others) = (path("mesh.key"), others.collect::<Vec<_>>().join(","));
-        let setup = setup.with(&["-mesh-psk-file", &key, "-mesh-with", &others]);
-        let trust = format!("SSL_CERT_FILE={}", path("authority.crt"));
-        Setup { certificate: Some(self.dir.path().to_owned()), ..setup.under(&["env", &trust]) }
-    }
-
-    /// The address of the second relay.
-    pub(super) fn second(&self) -> IpAddr {
-        self.addresses[1]
-    }
-}
 
 /// Starts the second relay, with a client of its own, and sends packets between its client and the first's.
 pub(super) fn mesh(
     place: &Place,
     relayd: &Daemon,
-    region: &Region,
+    region: &Neighbours,
     alice: &mut Client,
     account: &mut Account,
 ) -> Result<Rung> {

@@ -88,7 +88,16 @@ fn status_shows_what_was_counted_and_all_when_asked() {
     let counters: BTreeMap<String, u64> = counters.map(|(label, n)| (label.to_owned(), n)).into();
     let key = NodePublic::from_bytes([1; KEY_LEN]);
     let queue_memory_bytes = 1 << 20;
-    let derp = Derp { key, clients: 1, queued_bytes: 0, queue_memory_bytes, workers: 4, workers_in_use: 1 };
+    let derp = Derp {
+        key,
+        clients: 1,
+        remote_clients: 0,
+        links: 0,
+        queued_bytes: 0,
+        queue_memory_bytes,
+        workers: 4,
+        workers_in_use: 1,
+    };
     let xdp = Xdp::Unavailable { unavailable: "no --xdp".to_owned() };
     let state = Status {
         version: "1".to_owned(),

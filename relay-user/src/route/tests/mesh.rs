@@ -114,7 +114,7 @@ fn those_who_heard_from_a_key_elsewhere_are_told_when_nobody_has_it_any_more() {
     run.step(Step::Login { conn: 1, key: 1 });
     let hearer = Arc::clone(&run.peers[&1]);
     let other = key(3);
-    assert!(run.router.heard_from(&other, &hearer), "before its relay has claimed it");
+    assert!(run.router.heard_from(&other, &hearer).is_some(), "before its relay has claimed it");
     let early = link(&run.router, 9);
     run.router.claim(early.id, other, false, 0).expect("up");
     run.router.forget_hearers();
@@ -124,7 +124,8 @@ fn those_who_heard_from_a_key_elsewhere_are_told_when_nobody_has_it_any_more() {
     for link in [&first, &second] {
         run.router.claim(link.id, key(0), false, 0).expect("up");
     }
-    assert!(run.router.heard_from(&key(0), &hearer));
+    let note = run.router.heard_from(&key(0), &hearer).expect("noted");
+    assert!(note.stands());
     let _ = run.router.link_down(second.id, 0);
     assert_eq!(told(&hearer), "", "the first still has it");
     run.step(Step::Login { conn: 2, key: 0 });
@@ -132,6 +133,7 @@ fn those_who_heard_from_a_key_elsewhere_are_told_when_nobody_has_it_any_more() {
     assert_eq!(told(&hearer), "", "now it is here");
     run.step(Step::Leave { conn: 2 });
     assert_eq!(told(&hearer), "-0");
+    assert!(!note.stands(), "whoever hears from it again must be noted again");
 }
 
 #[test]

@@ -106,6 +106,16 @@ fn those_who_heard_over_a_link_are_told_of_the_source_and_not_of_the_other_relay
     let mut news = Vec::new();
     FromServer::PeerGone { peer: &source, reason: PeerGoneReason::Disconnected }.encode(&mut news);
     assert_eq!(b.takes(), news, "once, however many packets came");
+    // The key comes back by another link, and leaves again.
+    let mut other = other_relay(&relay, 4);
+    for round in 2..4 {
+        let link = self::link(&relay, round, &[source]);
+        let forward = FromClient::ForwardPacket { source: &source, dest: &b.peer.key, payload: b"x" };
+        says(&mut other, &relay, forward).expect("allowed");
+        b.takes();
+        relay.link_down(link.id, 0);
+        assert_eq!(b.takes(), news, "each time");
+    }
 }
 
 #[test]
