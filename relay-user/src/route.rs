@@ -193,7 +193,7 @@ impl Router {
             told.add(&other, peer.key, gone());
         }
         if last {
-            self.tell_hearers(peer.key, &mut told);
+            self.tell_hearers(peer.key, &mut told, &inner.watchers);
         }
         if left {
             inner.watchers.iter().for_each(|watcher| told.add(watcher, peer.key, gone()));

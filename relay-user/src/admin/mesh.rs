@@ -27,8 +27,8 @@ pub struct MeshView {
     pub has_key: bool,
     /// Every address of every host of `-mesh-with`.
     pub places: Vec<PlaceView>,
-    /// Hosts of `-mesh-with` without a known address.
-    pub unknown_hosts: Vec<String>,
+    /// Hosts of `-mesh-with` without a known address, and why their last look-up failed.
+    pub unknown_hosts: Vec<(String, Option<String>)>,
     /// Connections of holders of the mesh key: other relays' links to this one, and the operator's tools.
     pub incoming: Vec<IncomingView>,
 }
@@ -98,7 +98,8 @@ impl MeshView {
         let relay = &daemon.relay;
         let places = daemon.mesh.as_ref().map(|mesh| mesh.places()).unwrap_or_default();
         let hosts = daemon.mesh.iter().flat_map(|mesh| mesh.hosts());
-        let unknown_hosts = hosts.filter(|host| places.iter().all(|place| place.host != *host)).collect();
+        let unknown_hosts = hosts.filter(|(host, _)| places.iter().all(|place| place.host != *host));
+        let unknown_hosts = unknown_hosts.collect();
         let now_ms = clock::monotonic_ms();
         let mut incoming = Vec::new();
         relay.router.for_each_peer(|peer| {

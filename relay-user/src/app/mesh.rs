@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
 
 use crate::cli::Serve;
-use crate::cli::mesh_with::MeshHost;
+use crate::cli::mesh_with::{self, MeshHost};
 use crate::mesh::dial::Peer;
 use crate::mesh::service::{self, Mesh};
 use crate::relay::Relay;
@@ -83,16 +83,15 @@ pub(super) fn start(
 }
 
 fn key(serve: &Serve) -> anyhow::Result<Option<MeshKey>> {
+    // As in derper, the environment comes first, and only in development mode.
+    if let Ok(text) = env::var(KEY_VARIABLE)
+        && serve.dev
+        && !text.trim().is_empty()
+    {
+        return parse(&text).with_context(|| format!("{KEY_VARIABLE} in the environment")).map(Some);
+    }
     let file = serve.mesh_psk_file.as_deref().filter(|path| !path.as_os_str().is_empty());
-    if let Some(path) = file {
-        return key_of(path).map(Some);
-    }
-    match env::var(KEY_VARIABLE) {
-        Ok(text) if serve.dev && !text.trim().is_empty() => {
-            parse(&text).with_context(|| format!("{KEY_VARIABLE} in the environment")).map(Some)
-        }
-        _ => Ok(None),
-    }
+    file.map(key_of).transpose()
 }
 
 fn key_of(path: &Path) -> anyhow::Result<MeshKey> {
@@ -124,7 +123,12 @@ fn pins(serve: &Serve) -> anyhow::Result<BTreeMap<String, Pin>> {
             .split_once('=')
             .with_context(|| format!("--mesh-pin {text:?} has no equals sign; write HOST=sha256-raw:HEX"))?;
         let hosts = &serve.mesh_with.0;
-        let of = |wanted: &&MeshHost| wanted.authority() == host || wanted.name == host;
+        let meant = mesh_with::parse(host).ok().and_then(|hosts| hosts.into_iter().next());
+        let of = |wanted: &&MeshHost| {
+            meant.as_ref().is_some_and(|meant| {
+                wanted.authority() == meant.authority() || wanted.name.eq_ignore_ascii_case(host)
+            })
+        };
         let found: Vec<_> = hosts.iter().filter(of).collect();
         ensure!(
             !found.is_empty(),

@@ -72,6 +72,9 @@ fn host(entry: &str) -> Result<MeshHost, String> {
         Some(dial) => dial.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(dial),
         None => name,
     };
+    if dial.contains(':') && dial.parse::<std::net::Ipv6Addr>().is_err() && !dial.contains('%') {
+        return Err(wrong("has a port behind the slash; the port is that of HOST"));
+    }
     if name.is_empty() || dial.is_empty() {
         return Err(wrong("names no host"));
     }
@@ -136,9 +139,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_dialled_is_refused_with_its_form() {
-        for text in
-            ["a/b/c", "a:0", "a:70000", "a:x", ":443", "a/", "/b", "a b", "https://a", "[::1", "[::1]x"]
-        {
+        for text in [
+            "a/b/c",
+            "a/b:1",
+            "a:0",
+            "a:70000",
+            "a:x",
+            ":443",
+            "a/",
+            "/b",
+            "a b",
+            "https://a",
+            "[::1",
+            "[::1]x",
+        ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains("HOST/ADDRESS"), "{text}: {error}");
         }

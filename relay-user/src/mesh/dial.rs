@@ -13,8 +13,8 @@ use relay_common::derp::limits::{self, FrameError};
 use relay_common::derp::login::{ClientLoginError, client_info_frame, parse_server_key};
 use relay_common::derp::message::FromClient;
 use relay_common::key::{NONCE_LEN, NodePublic};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, ClientConfig};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -76,9 +76,13 @@ impl fmt::Display for TlsFailure {
         write!(f, "{}", self.0)?;
         let cause = self.0.get_ref().and_then(|cause| cause.downcast_ref());
         match cause {
-            Some(rustls::Error::InvalidCertificate(_)) => f.write_str(
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(wrong))) => write!(f, ": {wrong}"),
+            Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => f.write_str(
                 "; if the certificate is right, name its authority in SSL_CERT_FILE or pin it with --mesh-pin",
             ),
+            Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)) => {
+                f.write_str("; is HOST of -mesh-with the -hostname of that relay?")
+            }
             _ => Ok(()),
         }
     }

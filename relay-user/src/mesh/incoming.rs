@@ -19,6 +19,9 @@ use crate::route::link::Link;
 /// the list; a client that connects there meanwhile is taken for one of the list.
 const LISTING_NS: u64 = 1_000_000_000;
 
+/// Nanoseconds without news that end a list which takes longer than that.
+const LISTING_GAP_NS: u64 = 200_000_000;
+
 /// How the other relay broke the protocol. This ends its link.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -99,8 +102,15 @@ fn frame(
             if listing_until_ns.is_none() {
                 tracing::info!(server = %link.server, remote = %link.remote, "linked to another relay");
             }
-            let listed = now_ns < *listing_until_ns.get_or_insert(now_ns + LISTING_NS);
-            let _ = relay.claim(link.id, *peer, listed, now_ns);
+            let until_ns = listing_until_ns.get_or_insert(now_ns + LISTING_NS);
+            let listed = now_ns < *until_ns;
+            if listed {
+                *until_ns = (*until_ns).max(now_ns + LISTING_GAP_NS);
+            }
+            // The other relay has our own link among its connections. Nobody's packets are for a relay.
+            if *peer != relay.public {
+                let _ = relay.claim(link.id, *peer, listed, now_ns);
+            }
         }
         FromServer::PeerGone { peer, .. } => {
             let _ = relay.disclaim(link.id, *peer, now_ns);
@@ -111,6 +121,7 @@ fn frame(
             // Pongs to other data than ours mean nothing.
             if let Some(round_trip_ns) = now_ns.checked_sub(sent_ns).filter(|_| sent_ns > 0) {
                 link.times.round_trip_ns.store(round_trip_ns.max(1), Ordering::Relaxed);
+                link.times.answered_ns.store(now_ns, Ordering::Relaxed);
             }
         }
         // Packets for the server's own key, and what only users need to know.

@@ -54,7 +54,8 @@ pub enum Act {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GivenUp {
     /// Its relay has said nothing for too long.
-    #[error("its relay was silent for {} s", target::SILENCE_LIMIT_NS / 1_000_000_000)]
+    #[error("its relay said nothing for {} s, or answered nothing for {} s",
+        target::SILENCE_LIMIT_NS / 1_000_000_000, target::ANSWER_LIMIT_NS / 1_000_000_000)]
     Silent,
     /// Its name has other addresses now.
     #[error("its name no longer has this address")]
@@ -174,7 +175,9 @@ impl Region {
         }
         let mut over = Vec::new();
         state.addresses.retain(|addr, address| {
-            if found.contains(addr) {
+            // An answer without any address of this family says nothing about it: one of two questions may
+            // have failed.
+            if found.contains(addr) || found.iter().all(|other| other.is_ipv4() != addr.is_ipv4()) {
                 return true;
             }
             address.missing += 1;
@@ -205,7 +208,10 @@ impl Region {
         let linked = self.link_to(&server).is_some();
         let me = self.me;
         let address = self.address(place)?;
-        address.server = Some(server);
+        // Of several dials to one address, a late one may have come to another relay.
+        if address.target.dials().any(|other| other == dial) {
+            address.server = Some(server);
+        }
         let answer = match linked {
             _ if server == me => Answer::Ourselves,
             true => Answer::Linked,
@@ -235,11 +241,11 @@ impl Region {
         }
     }
 
-    /// Handles that the link's relay was heard at `heard_ns`.
-    pub fn heard(&mut self, link: LinkId, heard_ns: u64) {
+    /// Handles that the link's relay was last heard, and last answered a probe, at these times.
+    pub fn heard(&mut self, link: LinkId, heard_ns: u64, answered_ns: u64) {
         let Some(&place) = self.links.get(&link) else { return };
         if let Some(address) = self.address(place) {
-            address.target.heard(heard_ns);
+            address.target.heard(heard_ns, answered_ns);
         }
     }
 
@@ -263,6 +269,11 @@ impl Region {
     /// Handles a sign that some relay of the region has just come up: all that have no link are dialled.
     pub fn hint(&mut self, now_ns: u64) {
         self.addresses().for_each(|address| address.target.hint(now_ns));
+    }
+
+    /// Whether an address is one of its name.
+    pub fn knows(&self, place: Place) -> bool {
+        self.hosts.get(place.host).is_some_and(|host| host.addresses.contains_key(&place.addr))
     }
 
     /// Whether an address is being dialled in vain.

@@ -18,6 +18,7 @@ use super::region::{Act, HostIndex, Place, Region, Standing};
 use super::target::DialId;
 use super::task::{LinkEnd, LinkTask};
 use crate::clock;
+use crate::conn::outgoing::Receiver;
 use crate::relay::Relay;
 use crate::route::link::Link;
 use crate::route::vocabulary::LinkId;
@@ -40,6 +41,8 @@ struct State {
     dials: BTreeMap<(Place, DialId), AbortHandle>,
     /// Why the last dial or link of a place failed.
     faults: BTreeMap<Place, String>,
+    /// Why the last look-up of a name failed.
+    unknown: BTreeMap<HostIndex, String>,
 }
 
 /// One address of another relay, for operators.
@@ -73,7 +76,13 @@ impl Mesh {
         let literal =
             |peer: &Peer| peer.host.dial.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, peer.host.port));
         let region = Region::new(relay.public, peers.iter().map(literal), clock::monotonic_ns());
-        let state = State { region, links: BTreeMap::new(), dials: BTreeMap::new(), faults: BTreeMap::new() };
+        let state = State {
+            region,
+            links: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+        };
         Self { peers, state: Mutex::new(state) }
     }
 
@@ -94,9 +103,11 @@ impl Mesh {
         state.region.standings().map(status).collect()
     }
 
-    /// The names of `-mesh-with`.
-    pub fn hosts(&self) -> impl Iterator<Item = String> + '_ {
-        self.peers.iter().map(|peer| peer.host.to_string())
+    /// The names of `-mesh-with`, and why their last look-up failed.
+    pub fn hosts(&self) -> Vec<(String, Option<String>)> {
+        let state = self.lock();
+        let host = |(at, peer): (usize, &Peer)| (peer.host.to_string(), state.unknown.get(&at).cloned());
+        self.peers.iter().enumerate().map(host).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -144,7 +155,9 @@ impl Service {
         let mut state = self.mesh.lock();
         let State { region, links, .. } = &mut *state;
         for (id, link) in links.iter() {
-            region.heard(*id, link.times.heard_ns.load(Ordering::Relaxed));
+            let [heard_ns, answered_ns] =
+                [&link.times.heard_ns, &link.times.answered_ns].map(|time| time.load(Ordering::Relaxed));
+            region.heard(*id, heard_ns, answered_ns);
         }
         let next_ns = region.tick(clock::monotonic_ns(), &mut || OsRng.next_u64(), &mut out);
         self.act(&mut state, out);
@@ -157,19 +170,20 @@ impl Service {
         let mut state = self.mesh.lock();
         match event {
             Event::LookedUp(host, found) => {
-                if let (Err(error), Some(peer)) = (&found, self.mesh.peers.get(host)) {
-                    tracing::debug!(host = %peer.host, error, "cannot look a relay's name up");
-                }
+                self.note_look_up(&mut state, host, found.as_ref().err());
                 state.region.looked_up(host, found.ok().as_deref(), now_ns, &mut out);
+                let State { region, faults, .. } = &mut *state;
+                faults.retain(|place, _| region.knows(*place));
             }
             Event::Answered(place, dial, server, reply) => {
                 state.dials.remove(&(place, dial));
+                state.faults.remove(&place);
                 if let Some(id) = state.region.answered(place, dial, server, now_ns, &mut out) {
                     let link = Arc::new(Link::new(id, server, place.addr));
                     link.times.heard_ns.store(now_ns, Ordering::Relaxed);
+                    link.times.answered_ns.store(now_ns, Ordering::Relaxed);
                     link.times.up_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
                     state.links.insert(id, Arc::clone(&link));
-                    state.faults.remove(&place);
                     if reply.send(link).is_err() {
                         // The dial was given up in this moment.
                         state.links.remove(&id);
@@ -180,7 +194,9 @@ impl Service {
             Event::Failed(place, dial, error) => {
                 state.dials.remove(&(place, dial));
                 state.region.failed(place, dial);
-                self.note(&mut state, place, &error.to_string());
+                if state.region.knows(place) {
+                    self.note(&mut state, place, &error.to_string());
+                }
             }
             Event::Ended(id, end) => {
                 let place = state.region.place_of(id);
@@ -194,6 +210,20 @@ impl Service {
             }
         }
         self.act(&mut state, out);
+    }
+
+    /// Notes why a name has no address, and logs it once as long as it stays the same.
+    fn note_look_up(&self, state: &mut State, host: HostIndex, error: Option<&String>) {
+        let Some(error) = error else {
+            state.unknown.remove(&host);
+            return;
+        };
+        let before = state.unknown.insert(host, error.clone());
+        if before.as_ref() != Some(error)
+            && let Some(peer) = self.mesh.peers.get(host)
+        {
+            tracing::warn!(host = %peer.host, error, "cannot look a relay of -mesh-with up; still trying");
+        }
     }
 
     /// Notes why a place cannot be reached, and logs it once as long as it stays the same.
@@ -278,7 +308,10 @@ async fn run(mut reached: Reached, link: Arc<Link>, relay: Arc<Relay>, tell: mps
                 Err(end) => end,
             }
         }
-        Err(error) => error.into(),
+        Err(error) => {
+            Receiver::link(&link).close(&relay);
+            error.into()
+        }
     };
     let _ = tell.send(Event::Ended(id, end)).await;
 }

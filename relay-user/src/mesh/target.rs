@@ -1,11 +1,11 @@
 //! One address of another relay: when to dial it, when to ask whether its link is alive, when to give it up.
 //!
 //! ```text
-//!             Dial every 0.5 s, also while earlier dials hang          1 s of silence: Probe every second
+//!             Dial every 0.5 s, also while earlier dials hang                    Probe every second
 //!   Down ──────────────────────────────────────────────► Up ───────────────────────────────────► Down
-//!    ▲                       │ the relay's key is our own          3 s of silence, or its end
-//!    │                       ├──────────────────────► Ourselves, for good
-//!    └── the other link ends │ the key has a link already
+//!    ▲                       │ the relay's key is our own          3 s of silence, 6 s without an answer, or its end
+//!    │                       ├──────────────────────► Ourselves, for a minute
+//!    └── the other link ends │ the key has a link already, for a minute
 //!                            └──────────────────────► Alias
 //! ```
 //! Upstream waits 5 s between dials, and 120 s for a silent link. This module does no I/O, reads no clock and
@@ -21,10 +21,16 @@ const JITTER_PART: u64 = 5;
 pub const DIAL_LIMIT_NS: u64 = 4_000_000_000;
 /// Dials that may hang at once; the oldest is given up for another.
 const MAX_DIALS: usize = 10;
-/// Nanoseconds of silence after which a link is probed, and between two probes.
-pub const PROBE_AFTER_NS: u64 = 1_000_000_000;
+/// Nanoseconds between two probes of a link.
+pub const PROBE_EVERY_NS: u64 = 1_000_000_000;
 /// Nanoseconds of silence after which a link is given up.
 pub const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
+/// Nanoseconds without an answer to any probe after which a link is given up, whatever else its relay says: it
+/// may be talking without taking anything. A Ping waits behind packets on a slow way, so this is longer.
+pub const ANSWER_LIMIT_NS: u64 = 6_000_000_000;
+/// Nanoseconds after which an address of a relay that has a link, or of our own, is dialled again: another relay
+/// may be there by now.
+const LOOK_AGAIN_NS: u64 = 60_000_000_000;
 /// How often the time between two dials doubles, for a relay that refuses us: to 8 s.
 const MAX_DOUBLINGS: u32 = 4;
 /// Nanoseconds that must lie between two dials, whatever asks for the second.
@@ -77,10 +83,15 @@ enum State {
     },
     Up {
         heard_ns: u64,
+        answered_ns: u64,
         probed_ns: u64,
     },
-    Alias,
-    Ourselves,
+    Alias {
+        since_ns: u64,
+    },
+    Ourselves {
+        since_ns: u64,
+    },
 }
 
 impl Target {
@@ -119,20 +130,27 @@ impl Target {
                 let limit = dials.values().min().map_or(u64::MAX, |began| began + DIAL_LIMIT_NS);
                 Some(limit.min(*next_ns))
             }
-            State::Up { heard_ns, probed_ns } => {
-                if *heard_ns + SILENCE_LIMIT_NS <= now_ns {
+            State::Up { heard_ns, answered_ns, probed_ns } => {
+                let limit = (*heard_ns + SILENCE_LIMIT_NS).min(*answered_ns + ANSWER_LIMIT_NS);
+                if limit <= now_ns {
                     out.push(Act::GiveUp);
                     self.state = State::down(now_ns);
                     return self.tick(now_ns, random, out);
                 }
-                let due = (*heard_ns).max(*probed_ns) + PROBE_AFTER_NS;
-                if due <= now_ns {
+                if *probed_ns + PROBE_EVERY_NS <= now_ns {
                     *probed_ns = now_ns;
                     out.push(Act::Probe);
                 }
-                Some(((*heard_ns).max(*probed_ns) + PROBE_AFTER_NS).min(*heard_ns + SILENCE_LIMIT_NS))
+                Some((*probed_ns + PROBE_EVERY_NS).min(limit))
             }
-            State::Alias | State::Ourselves => None,
+            State::Alias { since_ns } | State::Ourselves { since_ns } => {
+                let again = *since_ns + LOOK_AGAIN_NS;
+                if again > now_ns {
+                    return Some(again);
+                }
+                self.state = State::down(now_ns);
+                self.tick(now_ns, random, out)
+            }
         }
     }
 
@@ -145,9 +163,9 @@ impl Target {
         }
         out.extend(dials.keys().map(|id| Act::Abandon(*id)));
         self.state = match answer {
-            Answer::New => State::Up { heard_ns: now_ns, probed_ns: now_ns },
-            Answer::Linked => State::Alias,
-            Answer::Ourselves => State::Ourselves,
+            Answer::New => State::Up { heard_ns: now_ns, answered_ns: now_ns, probed_ns: now_ns },
+            Answer::Linked => State::Alias { since_ns: now_ns },
+            Answer::Ourselves => State::Ourselves { since_ns: now_ns },
         };
         answer == Answer::New
     }
@@ -159,10 +177,11 @@ impl Target {
         }
     }
 
-    /// Handles anything that the link's relay has sent.
-    pub fn heard(&mut self, now_ns: u64) {
-        if let State::Up { heard_ns, .. } = &mut self.state {
-            *heard_ns = now_ns;
+    /// Handles that the link's relay was last heard, and last answered a probe, at these times.
+    pub fn heard(&mut self, at_ns: u64, answer_ns: u64) {
+        if let State::Up { heard_ns, answered_ns, .. } = &mut self.state {
+            *heard_ns = (*heard_ns).max(at_ns);
+            *answered_ns = (*answered_ns).max(answer_ns);
         }
     }
 
@@ -170,7 +189,7 @@ impl Target {
     /// if the dial before was not just now. A relay that takes us for a stranger ends each link before it has
     /// told of any client (`joined`): then each time is twice as long as the one before.
     pub fn ended(&mut self, joined: bool, now_ns: u64) {
-        if !matches!(self.state, State::Up { .. } | State::Alias) {
+        if !matches!(self.state, State::Up { .. } | State::Alias { .. }) {
             return;
         }
         let pause = DIAL_EVERY_NS << self.refused.min(MAX_DOUBLINGS);
@@ -182,6 +201,10 @@ impl Target {
     /// Handles a sign that the relay is there, such as a connection of its own: if the link is down, it is
     /// dialled at once.
     pub fn hint(&mut self, now_ns: u64) {
+        // A relay that refuses us may be the one that has just dialled us.
+        if self.refused > 0 {
+            return;
+        }
         if let State::Down { next_ns, .. } = &mut self.state {
             let soonest = self.last_dial_ns.map_or(now_ns, |last| now_ns.max(last + LEAST_PAUSE_NS));
             *next_ns = soonest.min(*next_ns);
@@ -193,8 +216,8 @@ impl Target {
         match self.state {
             State::Down { .. } => None,
             State::Up { .. } => Some(Answer::New),
-            State::Alias => Some(Answer::Linked),
-            State::Ourselves => Some(Answer::Ourselves),
+            State::Alias { .. } => Some(Answer::Linked),
+            State::Ourselves { .. } => Some(Answer::Ourselves),
         }
     }
 
@@ -202,7 +225,7 @@ impl Target {
     pub fn dials(&self) -> impl Iterator<Item = DialId> + '_ {
         let dials = match &self.state {
             State::Down { dials, .. } => Some(dials),
-            State::Up { .. } | State::Alias | State::Ourselves => None,
+            State::Up { .. } | State::Alias { .. } | State::Ourselves { .. } => None,
         };
         dials.into_iter().flat_map(|dials| dials.keys().copied())
     }
@@ -301,23 +324,42 @@ mod tests {
         let mut target = up();
         for second in 1..100 {
             assert!(!acts(|out| _ = target.tick(second * 1000 * MS, 0, out)).contains(&Act::GiveUp));
-            target.heard(second * 1000 * MS + 500 * MS);
+            let now_ns = second * 1000 * MS + 500 * MS;
+            target.heard(now_ns, now_ns);
         }
         assert_eq!(target.answer(), Some(Answer::New));
     }
 
     #[test]
-    fn ourselves_is_never_dialled_again_and_an_alias_when_its_link_has_ended() {
-        for (answer, again) in [(Answer::Ourselves, false), (Answer::Linked, true)] {
+    fn a_relay_that_talks_but_answers_nothing_is_given_up_too() {
+        let mut target = up();
+        let mut second = 1;
+        while target.answer() == Some(Answer::New) {
+            target.heard(second * 1000 * MS, 0);
+            target.tick(second * 1000 * MS, 0, &mut Vec::new());
+            second += 1;
+        }
+        assert_eq!(second - 1, (10 * MS + ANSWER_LIMIT_NS).div_ceil(1000 * MS));
+    }
+
+    #[test]
+    fn ourselves_and_an_alias_are_looked_at_again_after_a_minute_an_alias_also_when_its_link_has_ended() {
+        for (answer, at_once) in [(Answer::Ourselves, false), (Answer::Linked, true)] {
             let mut target = Target::new(0);
             target.tick(0, 0, &mut Vec::new());
             assert!(!target.answered(DialId(1), answer, 0, &mut Vec::new()));
-            assert_eq!(target.tick(100_000 * MS, 0, &mut Vec::new()), None, "{answer:?}");
-            target.hint(100_000 * MS);
-            assert_eq!(acts(|out| _ = target.tick(100_000 * MS, 0, out)), [], "{answer:?}");
-            target.ended(true, 100_000 * MS);
-            let dialled = acts(|out| _ = target.tick(100_000 * MS, 0, out)) == [Act::Dial(DialId(2))];
-            assert_eq!(dialled, again, "{answer:?}");
+            assert_eq!(target.tick(10_000 * MS, 0, &mut Vec::new()), Some(LOOK_AGAIN_NS), "{answer:?}");
+            target.hint(10_000 * MS);
+            assert_eq!(acts(|out| _ = target.tick(10_000 * MS, 0, out)), [], "{answer:?}");
+            let mut ended = target.clone();
+            ended.ended(true, 10_000 * MS);
+            let dialled = acts(|out| _ = ended.tick(10_000 * MS, 0, out)) == [Act::Dial(DialId(2))];
+            assert_eq!(dialled, at_once, "{answer:?}");
+            assert_eq!(
+                acts(|out| _ = target.tick(LOOK_AGAIN_NS, 0, out)),
+                [Act::Dial(DialId(2))],
+                "{answer:?}"
+            );
         }
     }
 
@@ -363,7 +405,7 @@ mod tests {
         }
         assert_eq!(begun, [0, 500, 1_500, 3_500, 7_500, 15_500, 23_500]);
         target.hint(now_ns + 200 * MS);
-        assert_eq!(acts(|out| _ = target.tick(now_ns + 200 * MS, 0, out)), [Act::Dial(DialId(8))]);
+        assert_eq!(acts(|out| _ = target.tick(now_ns + 200 * MS, 0, out)), [], "it is there, and refuses us");
     }
 
     #[test]

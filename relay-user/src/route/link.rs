@@ -37,6 +37,8 @@ pub struct LinkTimes {
     pub up_ms: AtomicU64,
     /// CLOCK_MONOTONIC nanoseconds when its relay was last heard.
     pub heard_ns: AtomicU64,
+    /// CLOCK_MONOTONIC nanoseconds when its relay last answered a probe.
+    pub answered_ns: AtomicU64,
     /// CLOCK_MONOTONIC milliseconds since when the relay has taken none of the bytes that wait for it; 0:
     /// none wait.
     pub blocked_since_ms: AtomicU64,

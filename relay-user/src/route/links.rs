@@ -136,14 +136,16 @@ impl Router {
             for other in inner.audiences.leave(key, Audience::default(), true) {
                 told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
             }
-            self.tell_hearers(key, told);
+            self.tell_hearers(key, told, &[]);
         }
     }
 
-    pub(super) fn tell_hearers(&self, key: NodePublic, told: &mut NewsOwed) {
+    /// `watchers` are told by the caller, and not twice.
+    pub(super) fn tell_hearers(&self, key: NodePublic, told: &mut NewsOwed, watchers: &[Arc<Peer>]) {
         let Some((_, mut hearers)) = self.heard.remove(&key) else { return };
         hearers.end();
-        for other in hearers.audience.into_peers() {
+        let others = hearers.audience.into_peers().into_iter();
+        for other in others.filter(|other| watchers.iter().all(|watcher| watcher.id != other.id)) {
             told.add(&other, key, News::Gone(PeerGoneReason::Disconnected));
         }
     }

@@ -37,8 +37,9 @@ pub fn mesh(mesh: &MeshView) -> String {
             let _ = writeln!(out, "{} ({}): {fault}", place.host, place.addr);
         }
     }
-    for host in &mesh.unknown_hosts {
-        let _ = writeln!(out, "{host}: no address known; does the name exist?");
+    for (host, error) in &mesh.unknown_hosts {
+        let error = error.as_deref().unwrap_or("it is being looked up");
+        let _ = writeln!(out, "{host}: no address known: {error}");
     }
     if !mesh.has_key {
         out.push_str("no mesh key (-mesh-psk-file): other relays cannot have links to this one\n");

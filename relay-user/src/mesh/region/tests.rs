@@ -93,13 +93,35 @@ fn a_vanished_address_closes_its_link_after_three_look_ups_in_a_row() {
 #[test]
 fn a_vanished_address_is_no_longer_dialled() {
     let (mut region, dials) = named(&[2]);
+    let others = [addr(3)];
     for _ in 1..LOOK_UPS_WITHOUT {
-        region.looked_up(0, Some(&[]), 0, &mut Vec::new());
+        region.looked_up(0, Some(&others), 0, &mut Vec::new());
     }
     let (place, dial) = dials[0];
-    assert_eq!(acts(|out| region.looked_up(0, Some(&[]), 0, out)), [Act::Abandon { place, dial }]);
+    assert_eq!(acts(|out| region.looked_up(0, Some(&others), 0, out)), [Act::Abandon { place, dial }]);
     assert_eq!(up(&mut region, dials[0], 9), None, "too late");
-    assert_eq!(dialled(&tick(&mut region, 1_000 * MS)), []);
+    assert_eq!(dialled(&tick(&mut region, 1_000 * MS)), [(self::place(0, 3), DialId(1))]);
+}
+
+#[test]
+fn an_answer_without_a_family_says_nothing_about_it() {
+    let mut region = Region::new(key(1), [None], 0);
+    tick(&mut region, 0);
+    let v6 = SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, 2], 443));
+    region.looked_up(0, Some(&[addr(2), v6]), 0, &mut Vec::new());
+    for found in [&[addr(2)][..], &[], &[addr(2)], &[addr(2)], &[addr(2)]] {
+        assert_eq!(acts(|out| region.looked_up(0, Some(found), 0, out)), [], "{found:?}");
+    }
+    assert_eq!(region.standings().count(), 2);
+}
+
+#[test]
+fn a_late_answer_of_another_relay_changes_nothing() {
+    let (mut region, dials) = named(&[2]);
+    let (place, second) = dialled(&tick(&mut region, 600 * MS))[0];
+    let link = up(&mut region, dials[0], 9).expect("a link");
+    assert_eq!(region.answered(place, second, key(8), 0, &mut Vec::new()), None);
+    assert_eq!(region.link_to(&key(9)), Some(link));
 }
 
 #[test]
@@ -107,7 +129,7 @@ fn names_are_looked_up_every_five_seconds_after_the_last_answer() {
     let (mut region, dials) = named(&[2]);
     up(&mut region, dials[0], 9);
     for second in 0..5 {
-        region.heard(LinkId(1), second * 1000 * MS);
+        region.heard(LinkId(1), second * 1000 * MS, second * 1000 * MS);
         assert!(!tick(&mut region, second * 1000 * MS).contains(&Act::LookUp { host: 0 }));
     }
     assert!(tick(&mut region, LOOK_UP_EVERY_NS).contains(&Act::LookUp { host: 0 }));
@@ -139,7 +161,7 @@ fn a_silent_link_is_given_up_and_its_other_addresses_are_dialled_with_it() {
     let link = up(&mut region, dials[0], 9).expect("a link");
     up(&mut region, dials[1], 9);
     assert!(tick(&mut region, 1_000 * MS).contains(&Act::Probe { link }));
-    region.heard(link, 1_500 * MS);
+    region.heard(link, 1_500 * MS, 1_500 * MS);
     assert!(!tick(&mut region, 4_400 * MS).contains(&Act::GiveUp { link, why: GivenUp::Silent }));
     let all = tick(&mut region, 4_500 * MS);
     assert!(all.contains(&Act::GiveUp { link, why: GivenUp::Silent }));

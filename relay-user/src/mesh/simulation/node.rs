@@ -70,11 +70,12 @@ impl World {
         }
         let links = self.wires.values().filter(|wire| wire.nodes[0] == node);
         for (link, _) in links.filter_map(|wire| wire.link.as_ref()) {
-            let heard_ns = match self.planted {
-                Some(Planted::WaitsForEver) => now_ns(),
-                _ => link.times.heard_ns.load(Ordering::Relaxed),
+            let times = [&link.times.heard_ns, &link.times.answered_ns];
+            let [heard_ns, answered_ns] = match self.planted {
+                Some(Planted::WaitsForEver) => [now_ns(); 2],
+                _ => times.map(|time| time.load(Ordering::Relaxed)),
             };
-            state.region.heard(link.id, heard_ns);
+            state.region.heard(link.id, heard_ns, answered_ns);
         }
         let (mut acts, random) = (Vec::new(), &mut self.random);
         let next_ns = state.region.tick(now_ns(), &mut || random.next(), &mut acts);

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use relay_common::derp::deframer::Deframer;
 use relay_common::derp::info::ServerInfo;
@@ -174,7 +175,8 @@ impl World {
                     Some(id) => {
                         let link = Arc::new(Link::new(id, server, place.addr));
                         node.relay.router.link_up(&link, now_ns()).expect("a new link");
-                        link.times.heard_ns.store(now_ns(), std::sync::atomic::Ordering::Relaxed);
+                        link.times.heard_ns.store(now_ns(), Ordering::Relaxed);
+                        link.times.answered_ns.store(now_ns(), Ordering::Relaxed);
                         wire.link = Some((link, Incoming::new(Deframer::new())));
                         self.say(number, 0, Message::Hello);
                     }

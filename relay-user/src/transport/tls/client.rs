@@ -10,7 +10,9 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
 
 use crate::cli::TlsRecords;
 
@@ -107,6 +109,14 @@ fn config(
     Ok(Arc::new(config))
 }
 
+/// The server has another certificate than the pinned one.
+#[derive(Debug, thiserror::Error)]
+#[error("its certificate is {seen}, and --mesh-pin says {pin}")]
+pub struct WrongPin {
+    pin: Pin,
+    seen: String,
+}
+
 /// Accepts one certificate.
 #[derive(Debug)]
 struct Pinned {
@@ -126,7 +136,10 @@ impl ServerCertVerifier for Pinned {
         if digest::digest(&digest::SHA256, end_entity).as_ref() == self.pin.0 {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        let seen = digest::digest(&digest::SHA256, end_entity);
+        let seen = seen.as_ref().try_into().map_or_else(|_| String::new(), |seen| Pin(seen).to_string());
+        let wrong = WrongPin { pin: self.pin, seen };
+        Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(wrong)))))
     }
 
     fn verify_tls12_signature(
