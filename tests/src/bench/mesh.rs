@@ -1,9 +1,8 @@
-//! Rows about a region of three relays without faults in its network: what a packet costs that crosses a link,
-//! what clients that come and go cost the other relays, and what a frozen relay does to the clients of another
-//! one.
+//! Rows about a region of three relays: what a packet costs that crosses a link, what clients that come and go
+//! cost the other relays, and what a frozen relay does to the clients of another one.
 //!
-//! Relay 1 has the senders, relay 2 the receivers, and relay 3 is idle or frozen. Where CPU time per packet is
-//! measured, all are on one host and talk over loopback, as in `bench derp`; the frozen relay is on a host of
+//! Relay 1 has the senders, relay 2 the receivers, and relay 3 is idle or frozen. Where CPU time per packet
+//! counts, all are on one host and talk over loopback, as in `bench derp`; the frozen relay is on a host of
 //! its own with the field's socket buffers, because loopback's would hold all that is sent to it. See
 //! `crate::region`.
 

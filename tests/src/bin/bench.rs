@@ -44,7 +44,7 @@ enum Verb {
     All,
     /// One load process; the other commands start it
     #[command(hide = true)]
-    Load(load::Plan),
+    Load(Box<load::Plan>),
 }
 
 #[derive(Args, Debug)]

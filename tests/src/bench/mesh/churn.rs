@@ -95,8 +95,8 @@ fn row(name: &str, clients: usize, samples: &[Vec<Sample>; 2]) -> Row {
     let mut row = Row {
         name: name.to_owned(),
         load: format!(
-            "{clients} TLS 1.3 clients join at relay 1, and all but {STAY} leave; three relays on one host. CPU \
-             time of relays 2 and 3, from before the first client until {} s after the last one has left.",
+            "{clients} TLS 1.3 clients join at relay 1, and all but {STAY} leave; three relays on one host. \
+             CPU time of relays 2 and 3, from before the first client until {} s after the last one has left.",
             SETTLE.as_secs()
         ),
         unit: "µs of CPU per client that joins and leaves, mean of relays 2 and 3".to_owned(),

@@ -16,7 +16,7 @@ use crate::bench::rivals::DERPER;
 use crate::bench::{Settings, keep};
 use crate::region::Program;
 
-/// A figure: the row's name, its unit, and its value in a phase. The row's samples are those during the freeze.
+/// A figure: the row's name, its unit, and its value in a phase. The row's samples are of the freeze.
 type Figure = (&'static str, &'static str, fn(&Phase) -> f64);
 
 const MB: f64 = 1e6;
@@ -105,8 +105,8 @@ fn memory(row: &mut Row, samples: &[Vec<Sample>; 2]) {
             for (when, phase) in PHASES.iter().zip(&sample.phases) {
                 let (told, counts) = (phase.told, counters::text(&phase.counts));
                 row.notes.push(format!(
-                    "{side}, trial {trial}, {when}: {} packets were sent to relay 3's clients, {} arrived, {} \
-                     notices that one is gone; relay 1 counted {counts}.",
+                    "{side}, trial {trial}, {when}: {} packets were sent to relay 3's clients, {} arrived, {} notices \
+                     that one is gone; relay 1 counted {counts}.",
                     told.sent, told.arrived, told.gone
                 ));
             }
@@ -121,9 +121,9 @@ fn memory(row: &mut Row, samples: &[Vec<Sample>; 2]) {
 fn text(settings: &Settings) -> String {
     let seconds = trial::settle(settings).as_secs();
     format!(
-        "Three relays on hosts of their own. At relay 1, {} keys come and go one after another, 500 per second; \
-         a local pair exchanges packets of 1200 bytes, first {} per second, then with a window of 64; another \
-         client sends 500 packets per second to 4 clients of relay 3. The same before relay 3 is stopped \
+        "Three relays on hosts of their own. At relay 1, {} keys come and go one after another, 500 per \
+         second; a local pair exchanges packets of 1200 bytes, first {} per second, then with a window of 64; \
+         another client sends 500 packets per second to 4 clients of relay 3. The same before relay 3 is stopped \
          (SIGSTOP), while it is, and from {seconds} s after it continues. derper's queues hold 256 packets.",
         trial::passers(settings),
         number(RATE),

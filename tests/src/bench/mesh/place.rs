@@ -55,10 +55,11 @@ impl Place {
         self.region.clients().enter(|| {
             let mut clients = doors.iter().map(Client::connect).collect::<Result<Vec<_>>>()?;
             let end = Instant::now() + PATIENCE;
-            for (from, to) in (0..SIZE).flat_map(|from| (0..SIZE).map(move |to| (from, to))) {
-                while from != to {
+            let pairs = (0..SIZE).flat_map(|from| (0..SIZE).map(move |to| (from, to)));
+            for (from, to) in pairs.filter(|(from, to)| from != to) {
+                let key = clients[to].key();
+                loop {
                     ensure!(Instant::now() < end, "no packet from relay {} to {}", from + 1, to + 1);
-                    let key = clients[to].key();
                     clients[from].send(&key, GREETING)?;
                     if let Some(Message::Packet { .. }) = clients[to].recv_within(TRY)? {
                         break;
