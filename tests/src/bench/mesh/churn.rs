@@ -29,7 +29,7 @@ struct Sample {
     /// Busy cores of relay 2 before.
     idle: f64,
     seconds: f64,
-    /// Clients that relays 2 and 3 know.
+    /// Clients of relay 1 that relays 2 and 3 know beyond those that they knew before.
     known: [u64; 2],
     /// Clients of those who stay that relays 2 and 3 do not know, as far as they say.
     missing: Option<usize>,
@@ -59,6 +59,12 @@ pub(super) fn rows(settings: &Settings, programs: [&Program; 2], rows: &mut Vec<
 
 fn crowd(place: &mut Place, clients: usize) -> anyhow::Result<Sample> {
     let plan = Plan { clients, stay: STAY, threads: 2, warm_ms: 1000, ..Plan::new(Shape::Crowd) };
+    let first = place.region.relay(0).name().to_owned();
+    let know = |place: &mut Place| -> anyhow::Result<[u64; 2]> {
+        Ok([known(place.region.relay(1), &first)?, known(place.region.relay(2), &first)?])
+    };
+    // Relays are clients of each other, too.
+    let relays = know(place)?;
     let quiet = place.cpu()?;
     thread::sleep(SETTLE);
     let before = place.cpu()?;
@@ -66,11 +72,11 @@ fn crowd(place: &mut Place, clients: usize) -> anyhow::Result<Sample> {
     let outcome = running.outcome().with_context(|| place.region.logs())?;
     thread::sleep(SETTLE);
     let after = place.cpu()?;
-    let first = place.region.relay(0).name().to_owned();
-    let (mut counts, mut missing) = ([0; 2], Some(0));
-    for (index, count) in counts.iter_mut().enumerate() {
-        let relay = place.region.relay(index + 1);
-        *count = known(relay, &first)?;
+    let mut known = know(place)?;
+    known.iter_mut().zip(relays).for_each(|(known, relays)| *known = known.saturating_sub(relays));
+    let mut missing = Some(0);
+    for index in [1, 2] {
+        let relay = place.region.relay(index);
         for key in &outcome.stayers {
             missing = match missing {
                 Some(missing) if relay.admin().is_some() => {
@@ -85,7 +91,7 @@ fn crowd(place: &mut Place, clients: usize) -> anyhow::Result<Sample> {
     thread::sleep(SETTLE);
     let us = [0, 1, 2].map(|index| (after[index] - before[index]).as_secs_f64() * 1e6 / outcome.done as f64);
     let idle = (before[1] - quiet[1]).as_secs_f64() / SETTLE.as_secs_f64();
-    Ok(Sample { us, idle, seconds: outcome.seconds, known: counts, missing })
+    Ok(Sample { us, idle, seconds: outcome.seconds, known, missing })
 }
 
 fn row(name: &str, clients: usize, samples: &[Vec<Sample>; 2]) -> Row {
