@@ -17,8 +17,10 @@ pub(super) const VICTIM: usize = 2;
 const RECEIVERS: usize = 4;
 /// Bytes of a packet.
 const SIZE: usize = 1200;
-/// Time between two packets.
-const EVERY: Duration = Duration::from_millis(2);
+/// Packets that leave together, and the time between two such bursts: a socket's timeout for reading may be
+/// as coarse as 10 ms.
+const BURST: usize = 10;
+const EVERY: Duration = Duration::from_millis(20);
 /// How often a receiver looks whether it should end.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -91,12 +93,12 @@ fn start(near: &Dial, far: &Dial, state: &Arc<State>) -> Result<Vec<JoinHandle<R
 
 fn send(mut client: Client, keys: &[NodePublic], state: &State) -> Result<()> {
     let (packet, mut due) = ([0x5a; SIZE], Instant::now());
-    for key in keys.iter().cycle() {
-        if state.stop.load(Ordering::Relaxed) {
-            break;
+    let mut keys = keys.iter().cycle();
+    while !state.stop.load(Ordering::Relaxed) {
+        for key in keys.by_ref().take(BURST) {
+            client.send(key, &packet)?;
+            state.sent.fetch_add(1, Ordering::Relaxed);
         }
-        client.send(key, &packet)?;
-        state.sent.fetch_add(1, Ordering::Relaxed);
         // A sender that was held up does not catch up.
         due = due.max(Instant::now()) + EVERY;
         while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
