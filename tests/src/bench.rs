@@ -5,7 +5,7 @@
 //!   cargo xtask bench ─► bin/bench ─┬─ lookup, mux          code against code, in this process or in Go's
 //!                                   ├─ derp, scale, slow    relayd and derper as processes; load: a third
 //!                                   ├─ workers              relayd against itself, likewise
-//!                                   └─ mesh-faults          regions of three of them, with faults
+//!                                   └─ mesh, mesh-faults    regions of three of them; the latter with faults
 //! ```
 //!
 //! Our samples and the rival's alternate (A B A B ...). A row is judged by the median of the ratios of
@@ -15,6 +15,7 @@ pub mod derp;
 pub mod load;
 pub mod lookup;
 pub mod machine;
+pub mod mesh;
 pub mod mesh_faults;
 pub mod mux;
 pub mod report;

@@ -65,7 +65,15 @@ impl Region {
 
     /// A region of these programs, without a running relay.
     pub fn new(programs: [&Program; SIZE]) -> Result<Self> {
-        let net = Net::new()?;
+        Self::on(Net::new()?, programs)
+    }
+
+    /// A region on one host, over loopback with its large buffers; no relay of it can be cut off.
+    pub fn on_one_host(programs: [&Program; SIZE]) -> Result<Self> {
+        Self::on(Net::one_host()?, programs)
+    }
+
+    fn on(net: Net, programs: [&Program; SIZE]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
         let authority = Authority::new("Authority of the region")?;
         let shared =
@@ -76,7 +84,7 @@ impl Region {
             let own = dir.path().join((index + 1).to_string());
             fs::create_dir(&own)?;
             authority.issue(&relay::name(index), &own)?;
-            Relay::new(index, programs[index].clone(), net.relay(index), &own, &shared)
+            Relay::new(index, programs[index].clone(), &net, &own, &shared)
         };
         let relays = [relay(0)?, relay(1)?, relay(2)?];
         Ok(Self { relays, net, _dir: dir })

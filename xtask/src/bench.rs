@@ -52,6 +52,8 @@ enum Which {
     Slow,
     /// The daemon with two workers and with one
     Workers,
+    /// Regions of three relays: packets that cross a link, clients that come and go, a frozen relay
+    Mesh,
     /// Regions of three relays while one of them is cut off, frozen, killed or restarted
     MeshFaults,
     /// All groups except the regions, which take long

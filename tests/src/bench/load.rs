@@ -6,9 +6,12 @@
 //! packet is read. Every packet is one TLS record, or several if it does not fit into one.
 
 mod blocked;
+mod churn;
 mod client;
+mod door;
 mod flow;
 mod login;
+mod outcome;
 mod pace;
 mod scan;
 mod sizes;
@@ -16,6 +19,7 @@ mod slow;
 mod steady;
 mod tls;
 
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::process;
 use std::thread;
@@ -23,8 +27,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+pub use door::Door;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use serde::{Deserialize, Serialize};
+pub use outcome::Outcome;
+use serde::Serialize;
 pub use sizes::{Cost, SIZES};
 pub use slow::{Age, Ages};
 
@@ -37,6 +43,15 @@ pub struct Plan {
     /// The server's process
     #[arg(long)]
     pub pid: u32,
+    /// The name to ask the server for; without, its address
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Another relay, where every client with an odd number connects
+    #[arg(long)]
+    pub to: Option<Door>,
+    /// More processes whose CPU time is measured
+    #[arg(long)]
+    pub beside: Vec<u32>,
     /// Connect without TLS
     #[arg(long)]
     pub plain: bool,
@@ -67,6 +82,9 @@ pub struct Plan {
     /// Bytes per second that a slow client reads
     #[arg(long, default_value_t = 80_000.0)]
     pub drain: f64,
+    /// Clients of a crowd that stay until standard input ends
+    #[arg(long, default_value_t = 0)]
+    pub stay: usize,
     /// Milliseconds of load before the measurement
     #[arg(long, default_value_t = 250)]
     pub warm_ms: u64,
@@ -81,6 +99,9 @@ impl Plan {
         Plan {
             addr: SocketAddr::from(([0; 4], 0)),
             pid: 0,
+            name: None,
+            to: None,
+            beside: Vec::new(),
             plain: false,
             shape,
             clients: 20,
@@ -91,6 +112,7 @@ impl Plan {
             threads: 1,
             packets: 1000,
             drain: 80_000.0,
+            stay: 0,
             warm_ms: 250,
             measure_ms: 1000,
         }
@@ -111,9 +133,13 @@ impl Plan {
             format!("--threads={}", self.threads),
             format!("--packets={}", self.packets),
             format!("--drain={}", self.drain),
+            format!("--stay={}", self.stay),
             format!("--warm-ms={}", self.warm_ms),
             format!("--measure-ms={}", self.measure_ms),
         ];
+        args.extend(self.name.iter().map(|name| format!("--name={name}")));
+        args.extend(self.to.iter().map(|door| format!("--to={door}")));
+        args.extend(self.beside.iter().map(|pid| format!("--beside={pid}")));
         args.extend(self.plain.then(|| "--plain".to_owned()));
         args.extend(self.gather.then(|| "--gather".to_owned()));
         args
@@ -133,6 +159,10 @@ pub enum Shape {
     Idle,
     /// Clients connect, log in and leave, one after another on each thread
     Logins,
+    /// All clients connect, then all leave but some
+    Crowd,
+    /// Clients connect and leave one after another, at a fixed rate
+    Passers,
     /// One client reads slowly and steadily, while another floods it
     Slow,
     /// Clients that read nothing are sent more packets than all queues hold
@@ -141,88 +171,47 @@ pub enum Shape {
     Sizes,
 }
 
-/// The results of a load process.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Length of the measurement in seconds.
-    pub seconds: f64,
-    /// Packets that arrived, or logins done.
-    pub done: u64,
-    /// Packets that never arrived.
-    pub lost: u64,
-    /// CPU seconds of the server.
-    pub server_cpu: f64,
-    /// CPU seconds of the load process.
-    pub load_cpu: f64,
-    /// Seconds in which threads of the load process were ready but had no core.
-    pub load_queued: f64,
-    /// Median time from the planned sending of a packet until it was read, in microseconds.
-    pub p50_us: f64,
-    /// The 99th percentile of the same time.
-    pub p99_us: f64,
-    /// 99th percentile of the delay with which a fixed-rate packet was written, in microseconds.
-    pub late_p99_us: f64,
-    /// Resident bytes of the server before the clients connected.
-    pub resident_before: u64,
-    /// Resident bytes of the server with all clients.
-    pub resident_after: u64,
-    /// Clients that the server disconnected.
-    pub cut: u64,
-    /// The ages of the frames that a slow client read.
-    pub ages: Ages,
-    /// The server's cost per packet, by size.
-    pub costs: Vec<Cost>,
-}
-
-impl Outcome {
-    /// Microseconds of server CPU for each packet or login.
-    pub fn server_us(&self) -> f64 {
-        self.server_cpu * 1e6 / self.done.max(1) as f64
-    }
-
-    /// Packets or logins per second of wall clock.
-    pub fn per_second(&self) -> f64 {
-        self.done as f64 / self.seconds
-    }
-
-    /// The share of its time in which the load, with this many threads, had nothing to do.
-    pub fn load_idle(&self, threads: usize) -> f64 {
-        1.0 - (self.load_cpu + self.load_queued) / (self.seconds * threads as f64)
-    }
-
-    /// Resident bytes per client.
-    pub fn bytes_per_client(&self, clients: usize) -> f64 {
-        (self.resident_after as f64 - self.resident_before as f64) / clients as f64
-    }
-}
-
-/// Runs a plan to its end.
+/// Runs a plan to its end, and prints the results as one line of JSON.
 ///
 /// # Errors
 /// The server does not answer, refuses, or ends.
-pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
+pub fn run(plan: &Plan) -> anyhow::Result<()> {
     give_up_after(Duration::from_millis(plan.warm_ms + plan.measure_ms) + patience(plan));
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raising the limit of open files")?;
-    match plan.shape {
-        Shape::Window | Shape::Rate | Shape::Everyone => steady::run(plan),
-        Shape::Idle => login::idle(plan),
-        Shape::Logins => login::logins(plan),
-        Shape::Slow => slow::run(plan),
-        Shape::Blocked => blocked::run(plan),
-        Shape::Sizes => sizes::run(plan),
+    let mut stayers = Vec::new();
+    let outcome = match plan.shape {
+        Shape::Window | Shape::Rate | Shape::Everyone => steady::run(plan)?,
+        Shape::Idle => login::idle(plan)?,
+        Shape::Logins => login::logins(plan)?,
+        Shape::Crowd => {
+            let (outcome, all) = churn::crowd(plan)?;
+            stayers = all;
+            outcome
+        }
+        Shape::Passers => churn::passers(plan)?,
+        Shape::Slow => slow::run(plan)?,
+        Shape::Blocked => blocked::run(plan)?,
+        Shape::Sizes => sizes::run(plan)?,
+    };
+    println!("{}", serde_json::to_string(&outcome)?);
+    if !stayers.is_empty() {
+        io::stdin().read_to_end(&mut Vec::new())?;
     }
+    Ok(())
 }
 
-/// Extra time that a run may take beyond the plan: half a minute, 20 ms per login, and one second per 10 MB
-/// for a load with a fixed amount of data.
+/// Extra time that a run may take beyond the plan: half a minute, 20 ms per login, one second per 10 MB for a
+/// load with a fixed amount of data, and the time that passers need at their rate.
 fn patience(plan: &Plan) -> Duration {
     let bytes = match plan.shape {
         Shape::Blocked => plan.clients * plan.packets * plan.size,
         Shape::Sizes => sizes::bytes(plan),
         _ => 0,
     };
-    Duration::from_secs(30) + Duration::from_millis((20 * plan.clients + bytes / 10_000) as u64)
+    let passing = if plan.shape == Shape::Passers { plan.clients as f64 / plan.rate } else { 0.0 };
+    let work = Duration::from_millis((20 * plan.clients + bytes / 10_000) as u64);
+    Duration::from_secs(30) + work + Duration::from_secs_f64(passing)
 }
 
 /// Ends this process after `limit`, so that no run hangs.

@@ -1,5 +1,6 @@
 //! Resource use of a process: CPU time to the nanosecond, time in the run queue, and memory.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -45,6 +46,24 @@ pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     maps.iter().find_map(|map| map.extension.map.get("Rss").copied()).context("smaps_rollup has no Rss")
 }
 
+/// Lets [`peak_bytes`] start anew.
+///
+/// # Errors
+/// There is no such process, or this process may not do that.
+pub(super) fn forget_peak(pid: u32) -> anyhow::Result<()> {
+    // 5: the highest resident memory becomes the current one.
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("forgetting a peak of memory")
+}
+
+/// The highest resident memory of a process in bytes since [`forget_peak`].
+///
+/// # Errors
+/// There is no such process.
+pub(super) fn peak_bytes(pid: u32) -> anyhow::Result<u64> {
+    let kib = process(pid)?.status().context("reading a process's status")?.vmhwm;
+    Ok(kib.context("no peak of memory")? * 1024)
+}
+
 fn process(pid: u32) -> anyhow::Result<Process> {
     Process::new(pid.cast_signed()).context("the process is gone")
 }
@@ -60,6 +79,8 @@ mod tests {
         let seen = cpu(std::process::id())?;
         assert!(seen > before && seen <= own_cpu()?);
         assert!(resident_bytes(std::process::id())? > 100_000);
+        forget_peak(std::process::id())?;
+        assert!(peak_bytes(std::process::id())? > 100_000);
         Ok(())
     }
 }

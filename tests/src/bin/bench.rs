@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use relay_tests::bench::{
-    Settings, derp, load, lookup, machine, mesh_faults, mux,
+    Settings, derp, load, lookup, machine, mesh, mesh_faults, mux,
     report::{Report, Row},
     scale, slow, workers,
 };
@@ -36,13 +36,15 @@ enum Verb {
     Slow,
     /// relayd with two workers and with one
     Workers,
+    /// Regions of three relays: packets that cross a link, clients that come and go, a frozen relay
+    Mesh,
     /// Regions of three relays while one of them is cut off, frozen, killed or restarted
     MeshFaults,
     /// All groups except the regions, which take long
     All,
     /// One load process; the other commands start it
     #[command(hide = true)]
-    Load(load::Plan),
+    Load(Box<load::Plan>),
 }
 
 #[derive(Args, Debug)]
@@ -90,11 +92,11 @@ fn main() -> anyhow::Result<()> {
         Verb::Scale => &[SCALE],
         Verb::Slow => &[SLOW],
         Verb::Workers => &[WORKERS],
+        Verb::Mesh => &[MESH],
         Verb::MeshFaults => &[MESH_FAULTS],
         Verb::All => &[LOOKUP, DERP, MUX, SCALE, SLOW, WORKERS],
         Verb::Load(plan) => {
-            println!("{}", serde_json::to_string(&load::run(&plan)?)?);
-            return Ok(());
+            return load::run(&plan);
         }
     };
     report(&how, suites, &settings)
@@ -107,11 +109,12 @@ const SCALE: (&str, Suite) = ("scale", scale::rows);
 const MUX: (&str, Suite) = ("mux", mux::rows);
 const SLOW: (&str, Suite) = ("slow", slow::rows);
 const WORKERS: (&str, Suite) = ("workers", workers::rows);
+const MESH: (&str, Suite) = ("mesh", mesh::rows);
 const MESH_FAULTS: (&str, Suite) = ("mesh-faults", mesh_faults::rows);
 
 fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::Result<()> {
     let any = |names: &[&str]| suites.iter().any(|(name, _)| names.contains(name));
-    let mut facts = match (any(&["derp", "scale", "slow", "mesh-faults"]), any(&["workers"])) {
+    let mut facts = match (any(&["derp", "scale", "slow", "mesh", "mesh-faults"]), any(&["workers"])) {
         (true, _) => derp::facts(settings)?,
         (false, true) => workers::facts(settings)?,
         _ => Vec::new(),

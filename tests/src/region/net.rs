@@ -7,11 +7,13 @@
 //!                      └─ 10.78.0.3 relay 3 10.79.0.3 ─┘
 //!                bridge "clients"                bridge "mesh", both of the switch
 //! ```
+//! Or all are on one host, and talk over its loopback: there a packet costs a relay what it costs in the other
+//! benchmarks, and not also a way through two bridges.
 
 use std::fs;
 use std::net::Ipv4Addr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::lab::{End, Netns, veth};
 use crate::topology::no_bridge_filter;
@@ -30,11 +32,18 @@ enum Side {
     Mesh,
 }
 
-/// The hosts, and the switch between them.
+/// The hosts.
 #[derive(Debug)]
 pub(super) struct Net {
-    relays: [Netns; SIZE],
+    /// `None`: everything is on the clients' host.
+    parted: Option<Parted>,
     clients: Netns,
+}
+
+/// The hosts of the relays, and the switch between all.
+#[derive(Debug)]
+struct Parted {
+    relays: [Netns; SIZE],
     switch: Netns,
 }
 
@@ -56,12 +65,17 @@ impl Net {
             connect(relay, number, Side::Mesh, &switch)?;
         }
         connect(&clients, CLIENTS, Side::Clients, &switch)?;
-        Ok(Self { relays, clients, switch })
+        Ok(Self { parted: Some(Parted { relays, switch }), clients })
+    }
+
+    /// One host for all relays and clients.
+    pub(super) fn one_host() -> Result<Self> {
+        Ok(Self { parted: None, clients: Netns::new("region")? })
     }
 
     /// The host of a relay.
     pub(super) fn relay(&self, index: usize) -> &Netns {
-        &self.relays[index]
+        self.parted.as_ref().map_or(&self.clients, |parted| &parted.relays[index])
     }
 
     /// The host of all clients.
@@ -76,18 +90,31 @@ impl Net {
         let state = if pass { "3" } else { "0" };
         let port = Side::Mesh.port(number(index));
         // `ip link` takes a state too, but has no effect on it.
-        self.switch.command("bridge", &["link", "set", "dev", &port, "state", state])
+        let parted = self.parted.as_ref().context("relays on one host have no path to cut")?;
+        parted.switch.command("bridge", &["link", "set", "dev", &port, "state", state])
     }
-}
 
-/// Where clients reach a relay.
-pub(super) fn client_side(index: usize) -> Ipv4Addr {
-    Side::Clients.address(number(index))
-}
+    /// Where clients reach a relay.
+    pub(super) fn client_side(&self, index: usize) -> Ipv4Addr {
+        self.side(Side::Clients, index)
+    }
 
-/// Where other relays reach a relay.
-pub(super) fn mesh_side(index: usize) -> Ipv4Addr {
-    Side::Mesh.address(number(index))
+    /// Where other relays reach a relay.
+    pub(super) fn mesh_side(&self, index: usize) -> Ipv4Addr {
+        self.side(Side::Mesh, index)
+    }
+
+    /// Where a relay listens; `None`: on all addresses of its host.
+    pub(super) fn listens_at(&self, index: usize) -> Option<Ipv4Addr> {
+        self.parted.is_none().then(|| self.client_side(index))
+    }
+
+    fn side(&self, side: Side, index: usize) -> Ipv4Addr {
+        match self.parted {
+            Some(_) => side.address(number(index)),
+            None => Ipv4Addr::new(127, Side::Clients.subnet(), 0, number(index)),
+        }
+    }
 }
 
 /// A relay's number, counted from 1 as in its name.
@@ -160,10 +187,10 @@ mod tests {
         let net = Net::new()?;
         for pass in [true, false, true] {
             net.pass_mesh(0, pass)?;
-            assert_eq!(passes(net.relay(0), net.relay(1), mesh_side(1))?, pass);
-            assert_eq!(passes(net.relay(1), net.relay(0), mesh_side(0))?, pass);
-            assert!(passes(net.relay(2), net.relay(1), mesh_side(1))?);
-            assert!(passes(net.clients(), net.relay(0), client_side(0))?);
+            assert_eq!(passes(net.relay(0), net.relay(1), net.mesh_side(1))?, pass);
+            assert_eq!(passes(net.relay(1), net.relay(0), net.mesh_side(0))?, pass);
+            assert!(passes(net.relay(2), net.relay(1), net.mesh_side(1))?);
+            assert!(passes(net.clients(), net.relay(0), net.client_side(0))?);
         }
         Ok(())
     }

@@ -13,13 +13,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::net;
+use super::net::{Net, SIZE};
 use crate::{
+    admin::Admin,
     client::{Dial, Start, Transport, tls::Pinned},
     daemon,
     flags::Flags,
     lab::Netns,
-    process::{PATIENCE, Process, inside, until},
+    process::{PATIENCE, Process, inside, stdout, until},
     stock::DERPER,
 };
 
@@ -76,8 +77,12 @@ pub struct Relay {
     program: Program,
     name: String,
     address: Ipv4Addr,
+    /// Where its own host reaches it, as loopback.
+    own_address: Ipv4Addr,
     netns: String,
     words: Vec<OsString>,
+    env: Vec<(String, String)>,
+    admin: Admin,
     authority: PathBuf,
     log: PathBuf,
     pinned: Pinned,
@@ -89,19 +94,21 @@ impl Relay {
     pub(super) fn new(
         index: usize,
         program: Program,
-        host: &Netns,
+        net: &Net,
         dir: &Path,
         shared: &Shared,
     ) -> Result<Self> {
         let name = name(index);
-        let mut words = Flags::tls(format!(":{PORT}"), dir, &name).words();
-        let others = (0..net::SIZE).filter(|other| *other != index);
+        let listens_at = net.listens_at(index).map_or_else(String::new, |address| address.to_string());
+        let mut words = Flags::tls(format!("{listens_at}:{PORT}"), dir, &name).words();
+        let others = (0..SIZE).filter(|other| *other != index);
         let others: Vec<_> =
-            others.map(|other| format!("{}/{}", self::name(other), net::mesh_side(other))).collect();
+            others.map(|other| format!("{}/{}", self::name(other), net.mesh_side(other))).collect();
         words.extend(["-mesh-psk-file".into(), shared.mesh_key.clone().into_os_string()]);
         words.extend(["-mesh-with".into(), others.join(",").into()]);
+        let admin = dir.join("admin.sock");
         if program.kind == Kind::Relayd {
-            words.extend(["--admin-socket".into(), dir.join("admin.sock").into_os_string()]);
+            words.extend(["--admin-socket".into(), admin.clone().into_os_string()]);
         }
         words.extend(program.args.iter().map(Into::into));
         let pinned = Pinned::load(&dir.join(format!("{name}.crt")))?.by_name(&name)?;
@@ -109,9 +116,12 @@ impl Relay {
             process: None,
             program,
             name,
-            address: net::client_side(index),
-            netns: host.name().to_owned(),
+            address: net.client_side(index),
+            own_address: net.listens_at(index).unwrap_or(Ipv4Addr::LOCALHOST),
+            netns: net.relay(index).name().to_owned(),
             words,
+            env: Vec::new(),
+            admin: Admin::new(admin),
             authority: shared.authority.clone(),
             log: dir.join("log"),
             pinned,
@@ -121,6 +131,34 @@ impl Relay {
     /// Which program it runs.
     pub fn kind(&self) -> Kind {
         self.program.kind
+    }
+
+    /// Its name, in its certificate too.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets a variable of its environment, from its next start on.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Its process.
+    pub fn pid(&mut self) -> Result<u32> {
+        Ok(self.running()?.pid())
+    }
+
+    /// Its admin socket, if it is relayd.
+    pub fn admin(&self) -> Option<&Admin> {
+        (self.program.kind == Kind::Relayd).then_some(&self.admin)
+    }
+
+    /// The metrics page that derper shows to its own host.
+    pub fn varz(&self) -> Result<String> {
+        let Self { name, own_address, netns, .. } = self;
+        let mut command = inside(netns, Path::new("curl"));
+        command.args(["-sSk", "--max-time", "10", "--resolve", &format!("{name}:{PORT}:{own_address}")]);
+        stdout(command.arg(format!("https://{name}/debug/varz")))
     }
 
     /// How clients connect to it.
@@ -134,6 +172,7 @@ impl Relay {
         ensure!(self.process.is_none(), "{} runs already", self.name);
         let mut command: Command = inside(&self.netns, &self.program.path);
         command.args(&self.words).env("SSL_CERT_FILE", &self.authority).env("RELAYD_LOG", "info");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start(command, &self.log)?);
         Ok(())
     }

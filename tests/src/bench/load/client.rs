@@ -14,10 +14,11 @@ use relay_common::derp::{
 };
 use relay_common::key::{NodePrivate, NodePublic};
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
-use super::Plan;
 use super::scan::{STAMP_LEN, Scanner, Stamp};
 use super::tls::{self, Tls};
+use super::{Door, Plan};
 use crate::client::login::{self, Frame, LoginStream};
 
 /// A server that sends nothing for this long has failed.
@@ -45,12 +46,31 @@ impl Dialer {
 
     /// Connects a client and logs it in.
     pub(super) fn dial(&self) -> anyhow::Result<Client> {
-        let tcp = TcpStream::connect_timeout(&self.plan.addr, SILENCE).context("connecting")?;
+        let Plan { addr, name, .. } = &self.plan;
+        self.dial_at(*addr, name.as_deref())
+    }
+
+    /// Connects a client to the plan's other relay, if it has one, and logs it in.
+    pub(super) fn dial_there(&self) -> anyhow::Result<Client> {
+        match &self.plan.to {
+            Some(Door { name, addr }) => self.dial_at(*addr, Some(name)).context("at the other relay"),
+            None => self.dial(),
+        }
+    }
+
+    fn dial_at(&self, addr: SocketAddr, name: Option<&str>) -> anyhow::Result<Client> {
+        let tcp = TcpStream::connect_timeout(&addr, SILENCE).context("connecting")?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(SILENCE))?;
         tcp.set_write_timeout(Some(SILENCE))?;
         let tls = match &self.tls {
-            Some(config) => Some(Tls::new(Arc::clone(config), self.plan.addr.ip())?),
+            Some(config) => {
+                let name = match name {
+                    Some(name) => ServerName::try_from(name.to_owned())?,
+                    None => ServerName::from(addr.ip()),
+                };
+                Some(Tls::new(Arc::clone(config), name)?)
+            }
             None => None,
         };
         let key = NodePrivate::generate(&mut rand_core::OsRng);
@@ -60,7 +80,7 @@ impl Dialer {
             wire: Wire { tcp, tls, tail: Vec::new(), unsent: Vec::new() },
             scanner,
         };
-        client.log_in(&key, self.plan.addr)?;
+        client.log_in(&key, addr)?;
         Ok(client)
     }
 }

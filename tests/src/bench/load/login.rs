@@ -31,7 +31,7 @@ pub(super) fn all(
                 let share = pairs / threads + usize::from(index < pairs % threads);
                 scope.spawn(move || {
                     let pair = || {
-                        let mut pair = [dialer.dial()?, dialer.dial()?];
+                        let mut pair = [dialer.dial()?, dialer.dial_there()?];
                         made(&mut pair)?;
                         Ok(pair)
                     };

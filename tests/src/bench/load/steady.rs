@@ -103,7 +103,9 @@ fn measure(plan: &Plan, shared: &Shared) -> anyhow::Result<Outcome> {
     };
     let sample = || -> anyhow::Result<_> {
         let counts = [&shared.arrived, &shared.lost].map(|count| count.load(Ordering::Relaxed));
-        Ok((Instant::now(), usage::cpu(plan.pid)?, usage::own_cpu()?, counts, usage::queued(process::id())?))
+        let beside = plan.beside.iter().map(|pid| usage::cpu(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+        let queued = usage::queued(process::id())?;
+        Ok((Instant::now(), usage::cpu(plan.pid)?, usage::own_cpu()?, counts, queued, beside))
     };
     wait(plan.warm_ms);
     shared.measuring.store(true, Ordering::Relaxed);
@@ -117,6 +119,12 @@ fn measure(plan: &Plan, shared: &Shared) -> anyhow::Result<Outcome> {
         lost: after.3[1] - before.3[1],
         server_cpu: (after.1 - before.1).as_secs_f64(),
         load_cpu: (after.2 - before.2).as_secs_f64(),
+        beside_cpu: before
+            .5
+            .iter()
+            .zip(after.5)
+            .map(|(before, after)| (after - *before).as_secs_f64())
+            .collect(),
         load_queued: after.4.saturating_sub(before.4).as_secs_f64(),
         resident_after: usage::resident_bytes(plan.pid)?,
         ..Outcome::default()

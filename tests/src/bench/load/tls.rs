@@ -1,7 +1,6 @@
 //! The client's side of TLS 1.3 with AES-128-GCM, with rustls' unbuffered API: records are opened in the read
 //! buffer and sealed in the write buffer.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -22,8 +21,8 @@ const MAX_TURNS: usize = 64 * 1024;
 pub(super) struct Tls(UnbufferedClientConnection);
 
 impl Tls {
-    pub(super) fn new(config: Arc<ClientConfig>, server: IpAddr) -> anyhow::Result<Tls> {
-        Ok(Tls(UnbufferedClientConnection::new(config, ServerName::from(server))?))
+    pub(super) fn new(config: Arc<ClientConfig>, server: ServerName<'static>) -> anyhow::Result<Tls> {
+        Ok(Tls(UnbufferedClientConnection::new(config, server)?))
     }
 
     /// Opens the records in `data`; returns how many bytes are used up. Bytes to be sent are appended to
