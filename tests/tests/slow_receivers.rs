@@ -163,7 +163,10 @@ fn slow_receivers_stay_inside_the_budget_and_others_lose_nothing() -> Result<()>
     const RECEIVERS: usize = 5_000;
     const BUDGET: u64 = 64 << 20;
     let name = "slow_receivers_stay_inside_the_budget_and_others_lose_nothing";
-    let args = ["-tcp-write-timeout", "0", "--queue-memory", "64MiB", "--relay-max-sessions", "16"];
+    // Neither the relay nor the system (which gives a receiver without room 15 s) cuts anybody before the
+    // budget does: a slow machine needs minutes for this.
+    let deadlines = ["-tcp-write-timeout", "0", "-tcp-user-timeout", "0s"];
+    let args = [&deadlines[..], &["--queue-memory", "64MiB", "--relay-max-sessions", "16"]].concat();
     let Some(narrow) = Narrow::or_skip(name, &args)? else { return Ok(()) };
     let [mut sender, mut alice, mut bob] = narrow.clients()?;
     let dial = narrow.daemon.dial(Start::Fast)?;
@@ -184,17 +187,6 @@ fn slow_receivers_stay_inside_the_budget_and_others_lose_nothing() -> Result<()>
         assert_eq!(queues["queue_memory_bytes"], BUDGET);
     }
     assert_eq!(exchanged, 2 * RECEIVERS);
-    // On a slow machine the sockets take more of the flood: then more is sent, until the budget is used up.
-    for receiver in slow.iter().cycle().take(4 * RECEIVERS) {
-        if narrow.daemon.counter("queue_memory_cuts")? > 0 {
-            break;
-        }
-        for number in 0..FLOOD as u32 {
-            sender.send(&receiver.key(), &payload(number, USUAL))?;
-        }
-        let status = narrow.daemon.admin().status()?;
-        held = held.max(status["derp"]["queued_bytes"].as_u64().context("no bytes")?);
-    }
     assert!(held <= BUDGET, "{held} bytes waited");
     assert!(held > BUDGET / 2, "{held} bytes are no test of a budget of {BUDGET}");
     assert!(narrow.daemon.counter("queue_memory_cuts")? > 0);

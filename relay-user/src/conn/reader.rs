@@ -338,8 +338,8 @@ impl Handler<'_> {
         self.answer(&frame);
     }
 
-    /// Tells a watcher that this key is not here. It is news, in its order with all other news of the key: the
-    /// key may come back before the watcher has been told.
+    /// Tells a watcher that this key is not here. It is news, in its order with all other news of the key:
+    /// the key may come back before the watcher has been told.
     fn owe_gone(&mut self, dest: &NodePublic) {
         if let Ok(pushed) = self.me.mailbox.owe(*dest, News::Gone(PeerGoneReason::NotHere)) {
             self.begun.growth += pushed.growth;

@@ -3,7 +3,8 @@
 //! ```text
 //!             Dial every 0.5 s, also while earlier dials hang                    Probe every second
 //!   Down ──────────────────────────────────────────────► Up ───────────────────────────────────► Down
-//!    ▲                       │ the relay's key is our own          3 s of silence, 6 s without an answer, or its end
+//!    ▲                       │ the relay's key is our own          3 s of silence, 6 s without an answer, or
+//! its end
 //!    │                       ├──────────────────────► Ourselves, for a minute
 //!    └── the other link ends │ the key has a link already, for a minute
 //!                            └──────────────────────► Alias
@@ -25,11 +26,11 @@ const MAX_DIALS: usize = 10;
 pub const PROBE_EVERY_NS: u64 = 1_000_000_000;
 /// Nanoseconds of silence after which a link is given up.
 pub const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
-/// Nanoseconds without an answer to any probe after which a link is given up, whatever else its relay says: it
-/// may be talking without taking anything. A Ping waits behind packets on a slow way, so this is longer.
+/// Nanoseconds without an answer to any probe after which a link is given up, whatever else its relay says:
+/// it may be talking without taking anything. A Ping waits behind packets on a slow way, so this is longer.
 pub const ANSWER_LIMIT_NS: u64 = 6_000_000_000;
-/// Nanoseconds after which an address of a relay that has a link, or of our own, is dialled again: another relay
-/// may be there by now.
+/// Nanoseconds after which an address of a relay that has a link, or of our own, is dialled again: another
+/// relay may be there by now.
 const LOOK_AGAIN_NS: u64 = 60_000_000_000;
 /// How often the time between two dials doubles, for a relay that refuses us: to 8 s.
 const MAX_DOUBLINGS: u32 = 4;

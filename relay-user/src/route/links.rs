@@ -92,9 +92,9 @@ impl Router {
         Ok(told)
     }
 
-    /// Removes a link and all that it claimed; news is owed as in [`Router::disclaim`]. A relay may claim very
-    /// many keys: they end some at a time, and in between others get the table. Meanwhile packets for the rest
-    /// go to the link's mailbox, which is closed, and are counted.
+    /// Removes a link and all that it claimed; news is owed as in [`Router::disclaim`]. A relay may claim
+    /// very many keys: they end some at a time, and in between others get the table. Meanwhile packets for
+    /// the rest go to the link's mailbox, which is closed, and are counted.
     pub fn link_down(&self, link: LinkId, now_ns: u64) -> NewsOwed {
         let mut told = NewsOwed::default();
         loop {
@@ -110,9 +110,9 @@ impl Router {
         }
     }
 
-    /// Notes that `peer` had a packet from the key `source` of another relay, so that it is told when that key
-    /// is gone. No link need claim the key yet: the other relay's link to us may be up before ours to it. As
-    /// long as the note stands, the caller need not make it again. `None`: of such keys only so many are
+    /// Notes that `peer` had a packet from the key `source` of another relay, so that it is told when that
+    /// key is gone. No link need claim the key yet: the other relay's link to us may be up before ours to it.
+    /// As long as the note stands, the caller need not make it again. `None`: of such keys only so many are
     /// remembered.
     pub fn heard_from(&self, source: &NodePublic, peer: &Arc<Peer>) -> Option<Note> {
         if !self.remotes.contains_key(source) && self.heard.len() >= MAX_UNCLAIMED {
@@ -150,7 +150,8 @@ impl Router {
         }
     }
 
-    /// Where a key is. Takes the table's lock for a moment, and looks at every connection: this is for operators.
+    /// Where a key is. Takes the table's lock for a moment, and looks at every connection: this is for
+    /// operators.
     pub fn whereabouts(&self, key: &NodePublic) -> Whereabouts {
         let claims = self.lock().table.claims(key).to_vec();
         let links = claims.iter().filter_map(|link| self.links.get(link).map(|link| Arc::clone(&link)));

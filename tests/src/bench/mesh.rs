@@ -1,5 +1,5 @@
-//! Rows about a region of three relays: what a packet costs that crosses a link, what clients that come and go
-//! cost the other relays, and what a frozen relay does to the clients of another one.
+//! Rows about a region of three relays: what a packet costs that crosses a link, what clients that come and
+//! go cost the other relays, and what a frozen relay does to the clients of another one.
 //!
 //! Relay 1 has the senders, relay 2 the receivers, and relay 3 is idle or frozen. Where CPU time per packet
 //! counts, all are on one host and talk over loopback, as in `bench derp`; the frozen relay is on a host of

@@ -7,8 +7,8 @@
 //!                      └─ 10.78.0.3 relay 3 10.79.0.3 ─┘
 //!                bridge "clients"                bridge "mesh", both of the switch
 //! ```
-//! Or all are on one host, and talk over its loopback: there a packet costs a relay what it costs in the other
-//! benchmarks, and not also a way through two bridges.
+//! Or all are on one host, and talk over its loopback: there a packet costs a relay what it costs in the
+//! other benchmarks, and not also a way through two bridges.
 
 use std::fs;
 use std::net::Ipv4Addr;

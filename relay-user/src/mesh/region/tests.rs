@@ -1,3 +1,5 @@
+//! Names, addresses and links of a region, step by step.
+
 use super::*;
 
 const MS: u64 = 1_000_000;

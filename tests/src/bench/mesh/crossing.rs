@@ -161,7 +161,7 @@ fn text(case: &Case) -> String {
     };
     format!(
         "Three relays {hosts}, senders at relay 1, receivers at relay 2, relay 3 idle; TLS 1.3 with \
-         AES-128-GCM; {size} bytes, {pace}; {threads} load thread(s); {measure_ms} ms a sample. derper's queues hold 256 \
-         packets, otherwise defaults."
+         AES-128-GCM; {size} bytes, {pace}; {threads} load thread(s); {measure_ms} ms a sample. \
+         derper's queues hold 256 packets, otherwise defaults."
     )
 }

@@ -122,8 +122,10 @@ fn text(settings: &Settings) -> String {
     let seconds = trial::settle(settings).as_secs();
     format!(
         "Three relays on hosts of their own. At relay 1, {} keys come and go one after another, 500 per \
-         second; a local pair exchanges packets of 1200 bytes, first {} per second, then with a window of 64; \
-         another client sends 500 packets per second to 4 clients of relay 3. The same before relay 3 is stopped \
+         second; a local pair exchanges packets of 1200 bytes, first {} per second, then with a \
+         window of 64; \
+         another client sends 500 packets per second to 4 clients of relay 3. The same before relay 3 is \
+         stopped \
          (SIGSTOP), while it is, and from {seconds} s after it continues. derper's queues hold 256 packets.",
         trial::passers(settings),
         number(RATE),
