@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::mailbox::budget::Budget;
 use crate::observe::counters::Counters;
+use crate::observe::seldom::Seldom;
 use crate::route::gone::Audience;
 use crate::route::peer::Peer;
 use crate::route::vocabulary::{ConnId, LinkId, Refusal};
@@ -21,6 +22,8 @@ pub struct Mesh {
     pub key: Option<MeshKey>,
     /// Notified when somebody with the mesh key has logged in: another relay may be back.
     pub came: Notify,
+    /// Limits the log lines about logins with another mesh key.
+    pub strangers: Seldom,
 }
 
 /// The shared state of the daemon.

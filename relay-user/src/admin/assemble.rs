@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use relay_common::derp::message::PeerPresentFlags;
 use relay_common::fastpath::{ReasonCount, SessionStats};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -101,6 +102,7 @@ impl ClientView {
             key: peer.key,
             remote: peer.remote,
             active: peer.is_active(),
+            mesh_peer: peer.about.flags.contains(PeerPresentFlags::MESH_PEER),
             preferred: peer.timers.preferred.load(Ordering::Relaxed),
             protocol: peer.about.protocol.to_owned(),
             app_name: peer.about.app_name.to_string(),

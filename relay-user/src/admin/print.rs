@@ -125,7 +125,7 @@ pub fn clients(clients: &[ClientView], totals: &ClientTotals) -> String {
             packets(client.packets_out),
             bytes(client.bytes_out),
             queued(client),
-            format!("{state}{home}"),
+            format!("{state}{home}{}", if client.mesh_peer { ", mesh key" } else { "" }),
             client.app_name.clone(),
         ]
     });

@@ -153,6 +153,9 @@ pub struct ClientView {
     pub active: bool,
     /// Whether the client calls this relay its home.
     pub preferred: bool,
+    /// Whether it holds the mesh key: another relay, or a tool of the operator.
+    #[serde(default)]
+    pub mesh_peer: bool,
     /// The protocol under the DERP frames: `tcp`, `tls1.2`, `tls1.3`.
     #[serde(default)]
     pub protocol: String,

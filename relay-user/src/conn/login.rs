@@ -86,6 +86,17 @@ pub async fn login<S: Stream>(
     };
     let mut peer = Peer::new(ready.key, relay.next_conn(), remote);
     let flags = flags(&ready.info, not_ideal, relay);
+    if ready.info.mesh_key.is_some() && !flags.contains(PeerPresentFlags::MESH_PEER) {
+        relay.counters.add(Counter::LoginWrongMeshKey, 1);
+        if let Some(left_out) = relay.mesh.strangers.note(clock::monotonic_ms()) {
+            tracing::warn!(
+                %remote,
+                server = %ready.key,
+                left_out,
+                "a relay with another mesh key than ours (-mesh-psk-file) wants a link; it is served as a client"
+            );
+        }
+    }
     peer.about = About { protocol: stream.protocol(), app_name: ready.info.app_name.clone(), flags };
     let peer = Arc::new(peer);
     sweep::begin(&peer, clock::monotonic_ms());

@@ -24,6 +24,10 @@ use crate::route::link::Link;
 use crate::route::vocabulary::LinkId;
 use crate::workers::Pool;
 
+/// What is said of an address that is not one of this host's and answers with our own key.
+const OWN_KEY: &str = "it answers with this relay's own key: it is this relay by another way, or another one with a \
+                       copy of the key file (-c), which needs a key of its own";
+
 /// Events that wait for the service.
 const EVENTS: usize = 1024;
 
@@ -177,7 +181,6 @@ impl Service {
             }
             Event::Answered(place, dial, server, reply) => {
                 state.dials.remove(&(place, dial));
-                state.faults.remove(&place);
                 if let Some(id) = state.region.answered(place, dial, server, now_ns, &mut out) {
                     let link = Arc::new(Link::new(id, server, place.addr));
                     link.times.heard_ns.store(now_ns, Ordering::Relaxed);
@@ -188,6 +191,11 @@ impl Service {
                         // The dial was given up in this moment.
                         state.links.remove(&id);
                         state.region.ended(id, true, now_ns);
+                    }
+                } else {
+                    state.faults.remove(&place);
+                    if server == self.relay.public && !is_of_this_host(place.addr.ip()) {
+                        self.note(&mut state, place, OWN_KEY);
                     }
                 }
             }
@@ -200,12 +208,18 @@ impl Service {
             }
             Event::Ended(id, end) => {
                 let place = state.region.place_of(id);
-                if let Some(link) = state.links.remove(&id) {
-                    tracing::info!(server = %link.server, remote = %link.remote, %end, "a link has ended");
-                }
+                let link = state.links.remove(&id);
                 state.region.ended(id, end.is_of_the_region(), now_ns);
-                if let Some(place) = place {
-                    state.faults.insert(place, end.to_string());
+                match (link, place) {
+                    // This does not heal by itself: it is told once, as a fault.
+                    (Some(_), Some(place)) if !end.is_of_the_region() => {
+                        self.note(&mut state, place, &end.to_string());
+                    }
+                    (Some(link), place) => {
+                        tracing::info!(server = %link.server, remote = %link.remote, %end, "a link has ended");
+                        state.faults.extend(place.map(|place| (place, end.to_string())));
+                    }
+                    (None, _) => {}
                 }
             }
         }
@@ -257,6 +271,9 @@ impl Service {
                 Act::GiveUp { link, why } => {
                     if let Some(link) = state.links.remove(&link) {
                         tracing::info!(server = %link.server, remote = %link.remote, %why, "gave a link up");
+                        let at = state.region.standings().map(|(place, ..)| place);
+                        let at: Vec<_> = at.filter(|place| place.addr == link.remote).collect();
+                        state.faults.extend(at.into_iter().map(|place| (place, why.to_string())));
                         link.end();
                         // Its task may hang in a full queue of its worker: packets must find no way at once.
                         self.relay.link_down(link.id, clock::monotonic_ns());
@@ -295,6 +312,11 @@ impl Service {
         });
         state.dials.insert((place, id), task.abort_handle());
     }
+}
+
+/// Whether a socket of this host can have the address.
+fn is_of_this_host(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Runs a link to its end, and always tells of it.

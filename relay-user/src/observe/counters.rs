@@ -56,6 +56,8 @@ counters! {
     LoginMalformed = "login_malformed";
     /// Logins that the table refused.
     LoginRefused = "login_refused";
+    /// Logins with another mesh key than ours: they are served as ordinary clients.
+    LoginWrongMeshKey = "login_wrong_mesh_key";
     /// Connections ended for breaking the protocol.
     ProtocolFaults = "protocol_faults";
     /// Clients cut because a TLS record did not open or was not allowed.

@@ -23,7 +23,7 @@ pub fn mesh(mesh: &MeshView) -> String {
             ("ADDRESS", Left),
             ("RELAY", Left),
             ("STATE", Left),
-            ("CLIENTS", Right),
+            ("KEYS", Right),
             ("ROUND TRIP", Right),
             ("OUT", Right),
             ("", Right),

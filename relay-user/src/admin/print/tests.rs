@@ -13,6 +13,7 @@ fn client(byte: u8) -> ClientView {
         remote: "192.0.2.7:1234".parse().expect("an address"),
         active: true,
         preferred: true,
+        mesh_peer: false,
         protocol: "tls1.3".to_owned(),
         app_name: "probe".to_owned(),
         connected_seconds: 7300,
