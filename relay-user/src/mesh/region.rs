@@ -47,7 +47,7 @@ pub enum Act {
     /// Send a Ping over the link.
     Probe { link: LinkId },
     /// End the link: its relay is silent, or its address has vanished. [`Region::ended`] need not be called.
-    GiveUp { link: LinkId, why: GivenUp },
+    GiveUp { link: LinkId, place: Place, why: GivenUp },
 }
 
 /// Why a link is given up.
@@ -140,7 +140,7 @@ impl Region {
                         (target::Act::Abandon(dial), _) => out.push(Act::Abandon { place, dial }),
                         (target::Act::Probe, Some(link)) => out.push(Act::Probe { link }),
                         (target::Act::GiveUp, Some(link)) => {
-                            out.push(Act::GiveUp { link, why: GivenUp::Silent });
+                            out.push(Act::GiveUp { link, place, why: GivenUp::Silent });
                             over.push(link);
                         }
                         // Only an address with a link is probed or given up.
@@ -186,11 +186,11 @@ impl Region {
             }
             let place = Place { host, addr: *addr };
             out.extend(address.target.dials().map(|dial| Act::Abandon { place, dial }));
-            over.extend(address.link);
+            over.extend(address.link.map(|link| (link, place)));
             false
         });
-        for link in over {
-            out.push(Act::GiveUp { link, why: GivenUp::Vanished });
+        for (link, place) in over {
+            out.push(Act::GiveUp { link, place, why: GivenUp::Vanished });
             self.ended(link, true, now_ns);
         }
     }

@@ -268,12 +268,12 @@ impl Service {
                         probe(link, &self.relay, clock::monotonic_ns());
                     }
                 }
-                Act::GiveUp { link, why } => {
+                Act::GiveUp { link, place, why } => {
                     if let Some(link) = state.links.remove(&link) {
                         tracing::info!(server = %link.server, remote = %link.remote, %why, "gave a link up");
-                        let at = state.region.standings().map(|(place, ..)| place);
-                        let at: Vec<_> = at.filter(|place| place.addr == link.remote).collect();
-                        state.faults.extend(at.into_iter().map(|place| (place, why.to_string())));
+                        if state.region.knows(place) {
+                            state.faults.insert(place, why.to_string());
+                        }
                         link.end();
                         // Its task may hang in a full queue of its worker: packets must find no way at once.
                         self.relay.link_down(link.id, clock::monotonic_ns());

@@ -14,7 +14,6 @@ mod place;
 
 use super::report::{Row, Spread, number};
 use super::{Settings, rivals};
-use crate::region::{Kind, Program};
 
 /// All selected rows of `bench mesh`.
 ///
@@ -22,16 +21,7 @@ use crate::region::{Kind, Program};
 /// derper cannot be built, a region does not come up, or a load fails.
 pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    if !nix::unistd::geteuid().is_root() {
-        crate::skip("bench mesh", "network namespaces need root");
-        return Ok(rows);
-    }
-    let ours =
-        Program { kind: Kind::Relayd, path: settings.relayd.clone(), args: settings.relayd_args.clone() };
-    let theirs = match &settings.against {
-        Some(other) => Program { path: other.clone(), ..ours.clone() },
-        None => Program { kind: Kind::Derper, path: rivals::derper()?.to_owned(), args: Vec::new() },
-    };
+    let Some([ours, theirs]) = rivals::programs(settings, "bench mesh")? else { return Ok(rows) };
     let programs = [&ours, &theirs];
     crossing::rows(settings, programs, &mut rows)?;
     churn::rows(settings, programs, &mut rows)?;

@@ -9,7 +9,6 @@ mod trial;
 
 use super::report::Row;
 use super::{Settings, keep, rivals};
-use crate::region::{Kind, Program};
 
 /// All selected rows of `bench mesh-faults`.
 ///
@@ -17,16 +16,7 @@ use crate::region::{Kind, Program};
 /// derper cannot be built, a region of it does not become whole, or a client gets what nobody sent it.
 pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    if !nix::unistd::geteuid().is_root() {
-        crate::skip("bench mesh-faults", "network namespaces need root");
-        return Ok(rows);
-    }
-    let ours =
-        Program { kind: Kind::Relayd, path: settings.relayd.clone(), args: settings.relayd_args.clone() };
-    let theirs = match &settings.against {
-        Some(other) => Program { path: other.clone(), ..ours.clone() },
-        None => Program { kind: Kind::Derper, path: rivals::derper()?.to_owned(), args: Vec::new() },
-    };
+    let Some([ours, theirs]) = rivals::programs(settings, "bench mesh-faults")? else { return Ok(rows) };
     let (mut samples, mut broken) = ([Vec::new(), Vec::new()], None::<String>);
     for number in 0..repetitions(settings) {
         // The sides take turns at being first.

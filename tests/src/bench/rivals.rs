@@ -11,6 +11,7 @@ use super::load::{Outcome, Plan, Shape};
 use super::report::{Row, Spread, number};
 use super::server::Server;
 use crate::interop;
+use crate::region::{Kind, Program};
 
 /// The rival's name in rows.
 pub(super) const DERPER: &str = "derper 1.104.5";
@@ -80,6 +81,25 @@ fn settings_text(args: &[&String]) -> String {
         return "defaults".to_owned();
     }
     format!("`{}`", args.iter().map(|arg| arg.as_str()).collect::<Vec<_>>().join(" "))
+}
+
+/// relayd, and derper or the other build of relayd in its place, as relays of a region. `None`: regions need
+/// root, and `bench` was skipped by this name.
+///
+/// # Errors
+/// derper cannot be built.
+pub(super) fn programs(settings: &Settings, bench: &str) -> anyhow::Result<Option<[Program; 2]>> {
+    if !nix::unistd::geteuid().is_root() {
+        crate::skip(bench, "network namespaces need root");
+        return Ok(None);
+    }
+    let ours =
+        Program { kind: Kind::Relayd, path: settings.relayd.clone(), args: settings.relayd_args.clone() };
+    let theirs = match &settings.against {
+        Some(other) => Program { path: other.clone(), ..ours.clone() },
+        None => Program { kind: Kind::Derper, path: derper()?.to_owned(), args: Vec::new() },
+    };
+    Ok(Some([ours, theirs]))
 }
 
 /// Two running servers.

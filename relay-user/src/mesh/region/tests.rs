@@ -87,7 +87,7 @@ fn a_vanished_address_closes_its_link_after_three_look_ups_in_a_row() {
         assert_eq!(without(&mut region), [], "the count starts again");
     }
     assert_eq!(acts(|out| region.looked_up(0, None, 0, out)), [], "a failed look-up says nothing");
-    assert_eq!(without(&mut region), [Act::GiveUp { link, why: GivenUp::Vanished }]);
+    assert_eq!(without(&mut region), [Act::GiveUp { link, place: place(0, 2), why: GivenUp::Vanished }]);
     assert_eq!(region.link_to(&key(9)), None);
     assert_eq!(region.standings().count(), 1);
 }
@@ -164,9 +164,13 @@ fn a_silent_link_is_given_up_and_its_other_addresses_are_dialled_with_it() {
     up(&mut region, dials[1], 9);
     assert!(tick(&mut region, 1_000 * MS).contains(&Act::Probe { link }));
     region.heard(link, 1_500 * MS, 1_500 * MS);
-    assert!(!tick(&mut region, 4_400 * MS).contains(&Act::GiveUp { link, why: GivenUp::Silent }));
+    assert!(!tick(&mut region, 4_400 * MS).contains(&Act::GiveUp {
+        link,
+        place: place(0, 2),
+        why: GivenUp::Silent
+    }));
     let all = tick(&mut region, 4_500 * MS);
-    assert!(all.contains(&Act::GiveUp { link, why: GivenUp::Silent }));
+    assert!(all.contains(&Act::GiveUp { link, place: place(0, 2), why: GivenUp::Silent }));
     assert_eq!(dialled(&all).len(), 2);
     region.ended(link, true, 4_500 * MS);
     assert_eq!(dialled(&tick(&mut region, 4_500 * MS)), [], "its end is known already");

@@ -114,7 +114,7 @@ fn config(
 #[error("its certificate is {seen}, and --mesh-pin says {pin}")]
 pub struct WrongPin {
     pin: Pin,
-    seen: String,
+    seen: Pin,
 }
 
 /// Accepts one certificate.
@@ -133,11 +133,11 @@ impl ServerCertVerifier for Pinned {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if digest::digest(&digest::SHA256, end_entity).as_ref() == self.pin.0 {
+        let mut seen = Pin([0; digest::SHA256_OUTPUT_LEN]);
+        seen.0.copy_from_slice(digest::digest(&digest::SHA256, end_entity).as_ref());
+        if seen == self.pin {
             return Ok(ServerCertVerified::assertion());
         }
-        let seen = digest::digest(&digest::SHA256, end_entity);
-        let seen = seen.as_ref().try_into().map_or_else(|_| String::new(), |seen| Pin(seen).to_string());
         let wrong = WrongPin { pin: self.pin, seen };
         Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(wrong)))))
     }
