@@ -8,13 +8,15 @@ pub mod reason;
 use bytemuck::{Pod, Zeroable};
 
 /// Version of the layouts in this file. It is part of the pin directory, so two layouts never share a map.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Map names, at most 15 characters, because the kernel stores no more.
 pub mod map {
     /// HASH: VNI (`u32`, host order) to [`super::SessionEntry`].
     pub const SESSIONS: &str = "SESSIONS";
-    /// ARRAY: stats slot to [`super::SessionStats`].
+    /// ARRAY, mapped into the daemon: next-hop number to [`super::NextHopEntry`].
+    pub const NEXTHOPS: &str = "NEXTHOPS";
+    /// ARRAY, mapped into the daemon: stats slot to [`super::SessionStats`].
     pub const LEG_STATS: &str = "LEG_STATS";
     /// PERCPU_ARRAY: [`super::reason::XdpReason`] to [`super::ReasonCount`].
     pub const REASONS: &str = "REASONS";
@@ -31,6 +33,20 @@ pub const DEFAULT_MAX_SESSIONS: u32 = 65_536;
 /// Maximum age of the daemon's heartbeat in nanoseconds; with an older one the program passes every frame.
 pub const HEARTBEAT_LIMIT_NS: u64 = 10_000_000_000;
 
+/// Elements of `NEXTHOPS`: distinct neighbours, with the MTU towards each, that sessions can use at one time.
+pub const MAX_NEXT_HOPS: u32 = 65_536;
+
+/// Names one binding of one session. The kernel recycles the elements of a hash map under a running program,
+/// so a value carries this at both ends: a copy whose ends differ, or name another VNI, is no session.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Tag {
+    /// The session's VNI, host order.
+    pub vni: u32,
+    /// Counts the completed binds of the session, modulo 2^32.
+    pub generation: u32,
+}
+
 /// One leg of a session as the program sees it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -43,22 +59,16 @@ pub struct LegEntry {
     pub remote_port: [u8; 2],
     /// The relay port this client talks to, network order.
     pub local_port: [u8; 2],
-    /// Largest IP packet, in bytes, that may leave towards this client.
-    pub mtu: u32,
-    /// Index of the interface that leads to this client.
-    pub egress: u32,
-    /// Link-layer address of the next hop towards this client.
-    pub next_hop_mac: [u8; 6],
-    /// Link-layer address of the egress interface.
-    pub egress_mac: [u8; 6],
+    /// Index into `NEXTHOPS`: the way to this client.
+    pub next_hop: u32,
 }
 
 /// A bound session: exactly the values that the program needs to forward its packets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct SessionEntry {
-    /// Counts the completed binds of the session, so that a reader can tell one binding from the next.
-    pub generation: u64,
+    /// First of the two tags.
+    pub head: Tag,
     /// CLOCK_MONOTONIC nanoseconds after which the program no longer forwards the session.
     pub expires_ns: u64,
     /// Index into `LEG_STATS`.
@@ -67,6 +77,30 @@ pub struct SessionEntry {
     pub reserved: u32,
     /// The two clients, in the order of their sorted disco keys.
     pub legs: [LegEntry; 2],
+    /// Last of the two tags; equal to the first.
+    pub tail: Tag,
+}
+
+/// A way out: the interface, and the neighbour behind it that takes the packets on. The daemon writes an
+/// element in place, so its version is read before and after the rest: if the two differ, or if the version is
+/// odd or zero, the copy is not valid.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct NextHopEntry {
+    /// Even: the element is whole. Odd: it is being written. 0: it was never written.
+    pub version: u64,
+    /// Index of the interface; 0: there is no way now, and userspace forwards.
+    pub ifindex: u32,
+    /// Largest IP packet, in bytes, that may leave this way.
+    pub mtu: u32,
+    /// Link-layer address of that interface.
+    pub egress_mac: [u8; 6],
+    /// Always zero.
+    pub reserved: [u8; 2],
+    /// Link-layer address of the neighbour.
+    pub next_hop_mac: [u8; 6],
+    /// Always zero.
+    pub reserved_too: [u8; 2],
 }
 
 /// What the program counted for packets from one leg. It fills a cache line.
@@ -111,12 +145,16 @@ pub struct Config {
     pub enabled: u32,
     /// The relay's UDP port, network order.
     pub udp_port: [u8; 2],
+    /// 1: a packet may arrive by another interface than the one that leads to its sender. 0: such a packet
+    /// passes to the kernel, whose `rp_filter` decides.
+    pub any_ingress: u8,
     /// Always zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
-const _: () = assert!(size_of::<LegEntry>() == 56);
-const _: () = assert!(size_of::<SessionEntry>() == 136);
+const _: () = assert!(size_of::<LegEntry>() == 40);
+const _: () = assert!(size_of::<SessionEntry>() == 112);
+const _: () = assert!(size_of::<NextHopEntry>() == 32);
 const _: () = assert!(size_of::<LegStats>() == 64);
 const _: () = assert!(size_of::<SessionStats>() == 128);
 const _: () = assert!(size_of::<Config>() == 16);
