@@ -1,8 +1,8 @@
 //! The challenge of the bind handshake: a token that nobody can forge and that the relay does not store.
 //!
-//! The challenge is a keyed BLAKE2s-256 over the fields that the Answer repeats (VNI, generation, remote key)
-//! and the client's address. The layout is upstream's (`net/udprelay`), but only the relay that made a
-//! challenge verifies it. Secrets rotate at least two minutes apart and the relay keeps two of them, so a
+//! The challenge is a keyed BLAKE2s-256 over the fields that the Answer repeats (VNI, generation, remote key),
+//! the client's address, and how often the leg has been bound. The layout is upstream's (`net/udprelay`) up to
+//! that number, but only the relay that made a challenge verifies it. Secrets rotate at least two minutes apart and the relay keeps two of them, so a
 //! challenge is valid for at least two minutes.
 
 use crate::{geneve::Vni, key::DiscoPublic};
@@ -17,19 +17,30 @@ pub const CHALLENGE_LEN: usize = 32;
 /// Shortest time between two rotations, in nanoseconds.
 pub const ROTATION_NS: u64 = 120_000_000_000;
 
-/// The challenge for one leg that binds from `src`.
-pub fn mac(
-    secret: &[u8; 32],
-    vni: Vni,
-    generation: u32,
-    remote_key: &DiscoPublic,
-    src: SocketAddr,
-) -> [u8; CHALLENGE_LEN] {
+/// What a challenge stands for: whoever returns it has received it at this address, for this handshake, and
+/// the leg has not been bound since.
+#[derive(Clone, Copy, Debug)]
+pub struct Token<'a> {
+    /// The session.
+    pub vni: Vni,
+    /// The number that the client gave to the handshake.
+    pub generation: u32,
+    /// The other client, which tells the session's two legs apart.
+    pub remote_key: &'a DiscoPublic,
+    /// The leg's completed binds when the handshake began. Without it, a recorded Answer is good again
+    /// whenever its Bind is repeated (upstream lacks it).
+    pub binds: u32,
+    /// Where the Bind came from.
+    pub source: SocketAddr,
+}
+
+/// The challenge for `token`.
+pub fn mac(secret: &[u8; 32], token: &Token<'_>) -> [u8; CHALLENGE_LEN] {
     let mut mac = <Blake2sMac256 as KeyInit>::new(secret.into());
-    mac.update(&vni.get().to_be_bytes());
-    mac.update(&generation.to_be_bytes());
-    mac.update(remote_key.as_bytes());
-    match src {
+    mac.update(&token.vni.get().to_be_bytes());
+    mac.update(&token.generation.to_be_bytes());
+    mac.update(token.remote_key.as_bytes());
+    match token.source {
         SocketAddr::V4(v4) => mac.update(&v4.ip().octets()),
         SocketAddr::V6(v6) => {
             mac.update(&v6.ip().octets());
@@ -38,7 +49,8 @@ pub fn mac(
             }
         }
     }
-    mac.update(&src.port().to_le_bytes());
+    mac.update(&token.source.port().to_le_bytes());
+    mac.update(&token.binds.to_be_bytes());
     mac.finalize().into_bytes().into()
 }
 
@@ -74,30 +86,15 @@ impl Secrets {
     }
 
     /// Makes a challenge with the current secret.
-    pub fn challenge(
-        &self,
-        vni: Vni,
-        generation: u32,
-        remote_key: &DiscoPublic,
-        src: SocketAddr,
-    ) -> [u8; CHALLENGE_LEN] {
-        mac(&self.current, vni, generation, remote_key, src)
+    pub fn challenge(&self, token: &Token<'_>) -> [u8; CHALLENGE_LEN] {
+        mac(&self.current, token)
     }
 
-    /// Whether `challenge` was made for exactly these values, with either secret.
+    /// Whether `challenge` was made for exactly this token, with either secret.
     ///
     /// The box already authenticates the sender, so the comparison need not take constant time.
-    pub fn verify(
-        &self,
-        vni: Vni,
-        generation: u32,
-        remote_key: &DiscoPublic,
-        src: SocketAddr,
-        challenge: &[u8; CHALLENGE_LEN],
-    ) -> bool {
-        core::iter::once(&self.current)
-            .chain(&self.previous)
-            .any(|secret| mac(secret, vni, generation, remote_key, src) == *challenge)
+    pub fn verify(&self, token: &Token<'_>, challenge: &[u8; CHALLENGE_LEN]) -> bool {
+        core::iter::once(&self.current).chain(&self.previous).any(|secret| mac(secret, token) == *challenge)
     }
 }
 

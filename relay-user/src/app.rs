@@ -84,6 +84,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
         server: disco.public(),
     };
     let kernel = fast.as_mut().ok().map(|fast| Box::new(fast.session_map()) as _);
+    let ways = fast.as_mut().ok().map(crate::fastpath::FastPath::next_hop_map);
     let router = Router::new(limits, kernel);
     let queue_bytes = serve.queue_memory.map_or_else(memory::queue_default, |size| size.as_u64());
     let mut relay = Relay::new(router, Counters::default(), key, serve.tcp_write_timeout, queue_bytes);
@@ -102,13 +103,16 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     let udp = match pairs {
         Some(pairs) => {
             let port = udp::port(&pairs);
-            let fast = fast.as_ref().ok();
-            let (service, about) = udp::start(port, &serve, disco, limits, &relay, fast, &mut tasks).await?;
-            udp::serve(pairs, &service, &pool, &mut tasks)?;
-            Some(about)
+            let fast = fast.as_ref().ok().cloned().zip(ways);
+            let plan = udp::Plan { port, disco, limits, fast };
+            let started = udp::start(plan, &serve, &relay, &mut tasks)?;
+            udp::serve(pairs, &started.service, &pool, &mut tasks)?;
+            Some(started)
         }
         None => None,
     };
+    // The search for next hops goes on until the end of this function.
+    let (about, _hops) = udp.map_or((None, None), |udp| (Some(udp.about), udp.hops));
     derp::start(bound, service, &relay, &pool, &mut tasks);
     let mesh = mesh::start(region, &relay, &pool, &mut tasks);
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
@@ -119,7 +123,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     }
     let daemon = Arc::new(Parts {
         relay: Arc::clone(&relay),
-        udp,
+        udp: about,
         fast,
         certificate,
         mesh,

@@ -20,6 +20,7 @@ pub mod inspect;
 mod load;
 mod lock;
 mod logs;
+pub mod mapped;
 mod netlink;
 pub mod nexthop;
 pub mod object;
@@ -131,7 +132,8 @@ impl FastPath {
             heartbeat_ns: clock::monotonic_ns(),
             enabled: 1,
             udp_port: options.udp_port.to_be_bytes(),
-            reserved: [0; 2],
+            any_ingress: 0,
+            reserved: 0,
         };
         let (sessions, reasons, control) = loaded.maps(config)?;
         let (link, program_id) = loaded.attach(&iface, ifindex, options.mode)?;
@@ -172,6 +174,11 @@ impl FastPath {
     /// When called a second time.
     pub fn session_map(&mut self) -> BpfSessions {
         self.sessions.take().expect("the session map has one writer, and it was given away already")
+    }
+
+    /// The map of ways out. It can be taken once, because it has one writer.
+    pub fn next_hop_map(&mut self) -> mapped::NextHopMap {
+        mapped::NextHopMap
     }
 
     /// How often the program left by each exit since it was started, summed over the CPUs, in the order of

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::mailbox::budget::Budget;
 use crate::observe::counters::Counters;
+use crate::observe::held::Control;
 use crate::observe::seldom::Seldom;
 use crate::route::gone::Audience;
 use crate::route::peer::Peer;
@@ -43,6 +44,8 @@ pub struct Relay {
     pub budget: Budget,
     /// The region that the relay is a part of.
     pub mesh: Mesh,
+    /// How long the work on all sessions holds others up.
+    pub control: Control,
     next_conn: AtomicU64,
 }
 
@@ -57,8 +60,8 @@ impl Relay {
     ) -> Self {
         let public = key.public();
         let budget = Budget::new(queue_bytes);
-        let (mesh, next_conn) = (Mesh::default(), AtomicU64::new(1));
-        Self { router, counters, key, public, write_timeout, budget, mesh, next_conn }
+        let (mesh, control, next_conn) = (Mesh::default(), Control::default(), AtomicU64::new(1));
+        Self { router, counters, key, public, write_timeout, budget, mesh, control, next_conn }
     }
 
     /// Handles the news that the relay of `link` has `key`. `listed`: perhaps since long ago.

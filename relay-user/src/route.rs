@@ -35,9 +35,9 @@ use self::link::{Link, Remote, Way};
 use self::links::Hearers;
 use self::mirror::Kernel;
 pub use self::mirror::KernelHealth;
-use self::next_hop::NextHop;
+use self::next_hop::HopNumber;
 use self::peer::{Ending, Peer};
-use self::session::{SessionRoute, UserspaceState};
+use self::session::SessionRoute;
 use self::session_map::SessionMap;
 use self::sessions::{Limits, Session};
 use self::table::Table;
@@ -45,7 +45,7 @@ use self::vocabulary::{Change, ConnId, Event, LegIndex, LegPath, LinkId, Refusal
 use crate::mailbox::News;
 
 /// Sessions handled per hold of the table's mutex, by any walk over all sessions.
-const WALK: usize = 128;
+pub const WALK: usize = 128;
 
 type Hasher = foldhash::fast::RandomState;
 type Map<K, V> = DashMap<K, V, Hasher>;
@@ -220,101 +220,138 @@ impl Router {
         self.conns.len()
     }
 
-    /// Gives the pair its session. `side` is the session data that packets need and the table does not hold;
-    /// it is dropped when the pair already has a session.
+    /// Gives the pair its session.
     ///
     /// # Errors
     /// All sessions are taken, or the pair is not two different clients.
-    pub fn allocate(
-        &self,
-        pair: [DiscoPublic; 2],
-        side: UserspaceState,
-        now_ns: u64,
-    ) -> Result<Session, Refusal> {
+    pub fn allocate(&self, pair: [DiscoPublic; 2], now_ns: u64) -> Result<Session, Refusal> {
         let mut inner = self.lock();
-        self.apply_with(&mut inner, Event::Allocate { pair }, Some(side), now_ns)?;
+        self.apply(&mut inner, Event::Allocate { pair }, now_ns)?;
         inner.table.session_of(pair).cloned().ok_or(Refusal::UnknownSession)
     }
 
-    /// Handles a bind: an authenticated client opened its handshake.
+    /// Handles a bind: an authenticated client began a handshake. Returns the number of completed binds that
+    /// its challenge must be for.
     ///
     /// # Errors
     /// There is no such session or leg, or the handshake is zero.
-    pub fn bind(&self, vni: u32, leg: LegIndex, handshake: u32, now_ns: u64) -> Result<(), Refusal> {
-        self.apply(&mut self.lock(), Event::Bind { vni, leg, handshake }, now_ns)
+    pub fn bind(&self, vni: u32, leg: LegIndex, handshake: u32, now_ns: u64) -> Result<u32, Refusal> {
+        let mut inner = self.lock();
+        self.apply(&mut inner, Event::Bind { vni, leg, handshake }, now_ns)?;
+        inner.table.challenged(vni, leg, handshake)
     }
 
-    /// Handles an answer: an authenticated client answered its challenge from `path`.
+    /// The number of completed binds that the challenge of this handshake was for, if it is in progress.
     ///
     /// # Errors
-    /// There is no such session, the handshake is not the bind in progress, or both legs would have one
-    /// address.
+    /// There is no such session or leg.
+    pub fn challenged(&self, vni: u32, leg: LegIndex, handshake: u32) -> Result<u32, Refusal> {
+        self.lock().table.challenged(vni, leg, handshake)
+    }
+
+    /// Handles an answer: an authenticated client returned, from `path`, the challenge that was made for this
+    /// handshake and this number of completed binds.
+    ///
+    /// # Errors
+    /// There is no such session, the challenge is no longer good, or both legs would have one address.
     pub fn answer(
         &self,
         vni: u32,
         leg: LegIndex,
-        handshake: u32,
+        (handshake, binds): (u32, u32),
         path: LegPath,
         now_ns: u64,
     ) -> Result<(), Refusal> {
-        self.apply(&mut self.lock(), Event::Answer { vni, leg, handshake, path }, now_ns)
+        self.apply(&mut self.lock(), Event::Answer { vni, leg, handshake, binds, path }, now_ns)
     }
 
     /// Sets a leg's next hop, as the kernel's routing reports it.
-    pub fn next_hop(&self, vni: u32, leg: LegIndex, path: LegPath, hop: Option<NextHop>, now_ns: u64) {
+    pub fn next_hop(&self, vni: u32, leg: LegIndex, path: LegPath, hop: Option<HopNumber>, now_ns: u64) {
         // The table refuses this only when the leg has moved on; its new path is being resolved separately.
         let _ = self.apply(&mut self.lock(), Event::NextHop { vni, leg, path, hop }, now_ns);
     }
 
-    /// Updates the liveness of every session and ends the expired sessions; returns how many ended.
-    pub fn sweep(&self, now_ns: impl Fn() -> u64) -> usize {
+    /// Updates the liveness of the next few sessions after the VNI `after`, and ends those that have expired.
+    /// Returns how many ended, and the last VNI looked at; `None`: there are no more.
+    pub fn sweep_slice(&self, after: u32, now_ns: u64) -> (usize, Option<u32>) {
         let mut ended = 0;
-        self.walk(|inner, vni| {
+        let end = self.slice(after, &mut |inner, vni| {
             let Some(session) = inner.table.session(vni) else { return };
-            let kernel =
-                session.installed.is_some().then(|| inner.kernel.stats(session.stats_slot)).flatten();
-            let Some(route) = self.session(vni) else { return };
-            let last_seen_ns = route.last_seen_ns(kernel.as_ref());
+            let last_seen_ns = session.route.last_seen_ns(inner.kernel.stats(session).as_ref());
             // The table cannot refuse this: the session was found under the same lock.
-            let _ = self.apply(inner, Event::Tick { vni, last_seen_ns }, now_ns());
+            let _ = self.apply(inner, Event::Tick { vni, last_seen_ns }, now_ns);
             ended += usize::from(inner.table.session(vni).is_none());
         });
-        ended
+        (ended, end)
     }
 
-    /// Visits those of the next few sessions after the VNI `last` that are `wanted`, with the counters of
-    /// both packet paths. Returns the last VNI looked at; `None`: there are no more.
+    /// Ends the wanted ones of the next few sessions after the VNI `after`; returns as
+    /// [`Router::sweep_slice`] does.
+    pub fn end_slice(
+        &self,
+        after: u32,
+        now_ns: u64,
+        wanted: impl Fn(&SessionRoute) -> bool,
+    ) -> (usize, Option<u32>) {
+        let mut ended = 0;
+        let end = self.slice(after, &mut |inner, vni| {
+            if inner.table.session(vni).is_some_and(|session| wanted(&session.route)) {
+                ended += usize::from(self.apply(inner, Event::End { vni }, now_ns).is_ok());
+            }
+        });
+        (ended, end)
+    }
+
+    /// Visits those of the next few sessions after the VNI `last` that are `wanted`, with the program's
+    /// counters. Returns the last VNI looked at; `None`: there are no more.
     pub fn sessions_after(
         &self,
         last: u32,
         wanted: impl Fn(&Session) -> bool,
-        mut visit: impl FnMut(&Session, &Arc<SessionRoute>, Option<SessionStats>),
+        mut visit: impl FnMut(&Session, Option<SessionStats>),
     ) -> Option<u32> {
         self.slice(last, &mut |inner, vni| {
-            let Some(session) = inner.table.session(vni).filter(|session| wanted(session)) else { return };
-            let kernel = inner.kernel.stats(session.stats_slot).filter(|_| session.generation > 0);
-            if let Some(route) = self.session(vni) {
-                visit(session, &route, kernel);
+            if let Some(session) = inner.table.session(vni).filter(|session| wanted(session)) {
+                visit(session, inner.kernel.stats(session));
             }
         })
     }
 
-    /// The path of every bound leg; each needs a next hop.
-    pub fn leg_paths(&self) -> Vec<(u32, LegIndex, LegPath)> {
-        let mut all = Vec::new();
-        self.walk(|inner, vni| {
-            let Some(session) = inner.table.session(vni) else { return };
-            let bound = session.legs.iter().enumerate();
-            all.extend(bound.filter_map(|(leg, state)| Some((vni, leg, state.path?))));
-        });
-        all
+    /// Visits the next few sessions after the VNI `last`; returns the last VNI looked at; `None`: there are no
+    /// more.
+    pub fn ways_after(&self, last: u32, mut visit: impl FnMut(&Session)) -> Option<u32> {
+        self.slice(last, &mut |inner, vni| {
+            if let Some(session) = inner.table.session(vni) {
+                visit(session);
+            }
+        })
     }
 
-    /// Compares the BPF map with the table, repairs the map, and returns how far it differed.
-    pub fn audit(&self) -> KernelHealth {
+    /// Looks for entries of the BPF map that the table does not have, among about [`WALK`] of them, and
+    /// removes those. Returns where to go on; `None`: the whole map has been looked at.
+    pub fn audit_map_slice(&self, after: Option<u64>) -> Option<u64> {
         let mut inner = self.lock();
         let Inner { table, kernel, .. } = &mut *inner;
-        kernel.audit(table.sessions().filter_map(|session| Some((session.vni, session.installed?))))
+        let (vnis, next) = kernel.slice(after, WALK);
+        let stale = vnis.into_iter().filter(|vni| table.kernel_entry(*vni).is_none());
+        kernel.check(stale.map(|vni| (vni, None)));
+        MutexGuard::unlock_fair(inner);
+        next
+    }
+
+    /// Compares the next few sessions after the VNI `after` with the BPF map, and repairs the map. Returns
+    /// the last VNI looked at; `None`: there are no more, and the audit is complete.
+    pub fn audit_table_slice(&self, after: u32) -> Option<u32> {
+        let mut inner = self.lock();
+        let Inner { table, kernel, .. } = &mut *inner;
+        let vnis = table.vnis_after(after, WALK);
+        let wanted = vnis.iter().map(|vni| (*vni, table.kernel_entry(*vni)));
+        kernel.check(wanted.filter(|(_, entry)| entry.is_some()));
+        if vnis.is_empty() {
+            kernel.audited();
+        }
+        MutexGuard::unlock_fair(inner);
+        vnis.last().copied()
     }
 
     /// How well the BPF map has followed the table.
@@ -322,19 +359,9 @@ impl Router {
         self.lock().kernel.health()
     }
 
-    /// Sessions that the kernel should be forwarding.
-    pub fn installed_count(&self) -> usize {
-        let mut installed = 0;
-        self.walk(|inner, vni| {
-            let session = inner.table.session(vni);
-            installed += usize::from(session.is_some_and(|session| session.installed.is_some()));
-        });
-        installed
-    }
-
-    /// Number of allocated sessions.
-    pub fn session_count(&self) -> usize {
-        self.sessions.len()
+    /// Number of allocated sessions, and of those that the kernel should be forwarding.
+    pub fn session_counts(&self) -> (usize, usize) {
+        self.lock().table.session_counts()
     }
 
     /// Holds the table's mutex until the result is dropped. Tests and the benchmark use this to show that
@@ -349,13 +376,6 @@ impl Router {
         self.inner.lock()
     }
 
-    fn walk(&self, mut visit: impl FnMut(&mut Inner, u32)) {
-        let mut last = 0;
-        while let Some(end) = self.slice(last, &mut visit) {
-            last = end;
-        }
-    }
-
     /// Visits the next few sessions after the VNI `last`; returns the last VNI visited.
     fn slice(&self, last: u32, visit: &mut impl FnMut(&mut Inner, u32)) -> Option<u32> {
         let mut inner = self.lock();
@@ -368,21 +388,10 @@ impl Router {
     }
 
     fn apply(&self, inner: &mut Inner, event: Event, now_ns: u64) -> Result<(), Refusal> {
-        self.apply_with(inner, event, None, now_ns)
-    }
-
-    /// `side`: the data that a new session needs and the table does not hold.
-    fn apply_with(
-        &self,
-        inner: &mut Inner,
-        event: Event,
-        mut side: Option<UserspaceState>,
-        now_ns: u64,
-    ) -> Result<(), Refusal> {
         let mut changes = std::mem::take(&mut inner.changes);
         let result = inner.table.apply(event, now_ns, &mut changes);
         for change in changes.drain(..) {
-            self.mirror(inner, change, &mut side);
+            self.mirror(inner, change);
         }
         inner.changes = changes;
         result

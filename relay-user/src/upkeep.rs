@@ -1,23 +1,26 @@
 //! The daemon's repeated work: sweeps, the heartbeat, audits, next hops.
 //!
+//! All of it runs on the main thread, on which no packet is relayed, except the search for next hops, which
+//! has a thread of its own.
+//!
 //! The packet paths keep no timers; these few tasks check all connections and sessions in turn.
+
+pub mod next_hops;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rand_core::{OsRng, RngCore};
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock;
 use crate::conn;
 use crate::fastpath::FastPath;
-use crate::fastpath::nexthop::NextHops;
 use crate::observe::counters::Counter;
 use crate::relay::Relay;
+use crate::route;
 use crate::udp::relay::UdpRelay;
-use crate::udp::service::BoundLeg;
 use crate::workers::Pool;
 use crate::workers::spread::{self, Spread};
 
@@ -46,9 +49,11 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Time between two comparisons of the BPF map with the table.
 const AUDIT: Duration = Duration::from_secs(30);
 
-/// Time between two look-ups of every leg's next hop, made even without a netlink signal; they also keep the
-/// neighbours confirmed.
-const NEXT_HOP_REFRESH: Duration = Duration::from_secs(20);
+/// Pause between two turns of a walk over all sessions.
+const TURN: Duration = Duration::from_millis(2);
+
+/// The part of a period within which a walk over all sessions is done, in percent.
+const WITHIN: u32 = 80;
 
 /// Keeps connections alive, ends those whose clients take nothing, and forgets what concerns only clients
 /// that have left.
@@ -120,89 +125,77 @@ pub async fn queue_memory(relay: Arc<Relay>) {
     }
 }
 
-/// Ends expired sessions and renews the challenge secret.
+/// Renews the challenge secret, and ends expired sessions, a few at a time.
 pub async fn sessions(relay: Arc<Relay>, udp: Arc<UdpRelay>) {
     let mut ticks = ticks(SESSION_SWEEP);
     loop {
         ticks.tick().await;
-        let ended = relay.router.sweep(clock::monotonic_ns);
-        relay.counters.add(Counter::UdpExpired, ended as u64);
         udp.rotate_secrets(clock::monotonic_ns(), || {
             let mut secret = [0; 32];
             OsRng.fill_bytes(&mut secret);
             secret
         });
+        let (held, router) = (&relay.control.sweep, &relay.router);
+        walk(&relay, SESSION_SWEEP, |after| {
+            let (ended, end) = held.note(|| router.sweep_slice(after, clock::monotonic_ns()));
+            relay.counters.add(Counter::UdpExpired, ended as u64);
+            end
+        })
+        .await;
+        held.pass();
     }
 }
 
-/// Sends the XDP program its heartbeat and audits its session map.
-pub async fn kernel(relay: Arc<Relay>, fast: Arc<FastPath>) {
-    let (mut beats, mut audits) = (ticks(HEARTBEAT), ticks(AUDIT));
+/// Shows the XDP program that the daemon lives.
+pub async fn heartbeat(fast: Arc<FastPath>) {
+    let mut beats = ticks(HEARTBEAT);
     loop {
-        tokio::select! {
-            _ = beats.tick() => {
-                if let Err(error) = fast.heartbeat(clock::monotonic_ns()) {
-                    tracing::warn!(%error, "cannot write the heartbeat; the program will pass everything");
-                }
-            }
-            _ = audits.tick() => {
-                let before = relay.router.kernel_health().drift;
-                let health = relay.router.audit();
-                if health.drift > before {
-                    tracing::warn!(drift = health.drift - before, "the session map had drifted; repaired");
-                }
-            }
+        beats.tick().await;
+        if let Err(error) = fast.heartbeat(clock::monotonic_ns()) {
+            tracing::warn!(%error, "cannot write the heartbeat; the program will pass everything");
         }
     }
 }
 
-/// Looks up the next hop of each leg when it is bound, and of all legs when the host's routing changes.
-pub async fn next_hops(
-    relay: Arc<Relay>,
-    hops: NextHops,
-    mut changes: mpsc::Receiver<()>,
-    mut bound: mpsc::Receiver<BoundLeg>,
-) {
-    let mut refresh = ticks(NEXT_HOP_REFRESH);
+/// Audits the session map, a few sessions at a time.
+pub async fn audits(relay: Arc<Relay>) {
+    let mut ticks = ticks(AUDIT);
+    let mut drift = 0;
     loop {
-        tokio::select! {
-            leg = bound.recv() => match leg {
-                Some(leg) => resolve(&relay, &hops, leg),
+        ticks.tick().await;
+        let (held, router) = (&relay.control.audit, &relay.router);
+        let mut at = None;
+        walk(&relay, AUDIT / 2, |_| {
+            at = held.note(|| router.audit_map_slice(at));
+            at.map(|_| 0)
+        })
+        .await;
+        walk(&relay, AUDIT / 2, |after| held.note(|| router.audit_table_slice(after))).await;
+        held.pass();
+        let health = router.kernel_health();
+        if health.drift > drift {
+            tracing::warn!(drift = health.drift - drift, "the session map had drifted; repaired");
+        }
+        drift = health.drift;
+    }
+}
+
+/// Calls `slice` until it returns `None`, each time with the last result. The calls are spread so that a walk
+/// over all sessions ends well within `period`, and leaves the thread to others in between.
+async fn walk(relay: &Relay, period: Duration, mut slice: impl FnMut(u32) -> Option<u32>) {
+    let turns = (period * WITHIN / 100).as_millis() / TURN.as_millis();
+    let slices = relay.router.session_counts().0 / route::WALK;
+    let per_turn = slices as u128 / turns.max(1) + 1;
+    let mut after = 0;
+    loop {
+        for _ in 0..per_turn {
+            match slice(after) {
+                Some(end) => after = end,
                 None => return,
-            },
-            // If the watch has ended, this branch no longer matches; the refresh goes on.
-            Some(()) = changes.recv() => resolve_all(&relay, &hops),
-            _ = refresh.tick() => {
-                confirm_neighbours(&relay, &hops);
-                resolve_all(&relay, &hops);
             }
         }
+        sleep(TURN).await;
     }
-}
-
-fn resolve_all(relay: &Relay, hops: &NextHops) {
-    for (vni, leg, path) in relay.router.leg_paths() {
-        resolve(relay, hops, BoundLeg { vni, leg, path });
-    }
-}
-
-/// Confirms the neighbours in use. XDP's packets do not pass through the kernel's neighbour table; without
-/// this, entries in use would grow stale.
-fn confirm_neighbours(relay: &Relay, hops: &NextHops) {
-    for (vni, leg, path) in relay.router.leg_paths() {
-        if let Err(error) = hops.refresh(path.local.ip(), path.remote.ip()) {
-            tracing::debug!(vni, leg, remote = %path.remote, %error, "cannot confirm the neighbour");
-        }
-    }
-}
-
-fn resolve(relay: &Relay, hops: &NextHops, BoundLeg { vni, leg, path }: BoundLeg) {
-    let hop = hops.resolve(path.local.ip(), path.remote.ip());
-    if let Err(error) = &hop {
-        let remote = path.remote;
-        tracing::debug!(vni, leg, %remote, %error, "no next hop; userspace carries the session");
-    }
-    relay.router.next_hop(vni, leg, path, hop.ok(), clock::monotonic_ns());
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {

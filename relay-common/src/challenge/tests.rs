@@ -16,32 +16,42 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
+fn token(source: &str) -> Token<'static> {
+    const KEY: &DiscoPublic = &DiscoPublic::from_bytes(B);
+    Token { vni: vni(1), generation: 1, remote_key: KEY, binds: 0, source: addr(source) }
+}
+
+/// All tokens that differ from `token` in one field.
+fn others(token: Token<'static>) -> [Token<'static>; 5] {
+    const ZERO: &DiscoPublic = &DiscoPublic::from_bytes([0; 32]);
+    [
+        Token { vni: vni(2), ..token },
+        Token { generation: 2, ..token },
+        Token { remote_key: ZERO, ..token },
+        Token { binds: 1, ..token },
+        Token { source: addr("192.0.2.1:2"), ..token },
+    ]
+}
+
 #[test]
 fn the_known_challenge_comes_out() {
-    let mac = mac(&from_fn(|i| i as u8), vni(0xab), 7, &DiscoPublic::from_bytes(B), addr("192.0.2.1:41641"));
-    assert_eq!(
-        mac,
-        [
-            0x6a, 0xf3, 0x91, 0x9d, 0x82, 0xbb, 0xd7, 0xbb, 0x23, 0x3b, 0x00, 0xa3, 0xe4, 0xf7, 0xb5, 0xce,
-            0xc6, 0x91, 0x48, 0x45, 0x17, 0x06, 0x39, 0xda, 0x7c, 0xfc, 0xf4, 0x27, 0x5c, 0xa8, 0x5e, 0xda,
-        ]
-    );
+    let token = Token { vni: vni(0xab), generation: 7, binds: 3, ..token("192.0.2.1:41641") };
+    // From another implementation of BLAKE2s (Python's hashlib).
+    let known = [
+        0x01, 0xf0, 0xd1, 0x27, 0x24, 0x0f, 0x67, 0xd7, 0xcc, 0x9d, 0x58, 0x0b, 0x47, 0x1f, 0xf4, 0xfe,
+        0x8d, 0x3f, 0xbf, 0xb8, 0xf8, 0x0d, 0xe3, 0x5e, 0x2b, 0x06, 0xc7, 0x3e, 0xb5, 0x4e, 0xfb, 0x36,
+    ];
+    assert_eq!(mac(&from_fn(|i| i as u8), &token), known);
 }
 
 #[test]
 fn a_challenge_depends_on_every_input() {
-    let key = DiscoPublic::from_bytes(B);
-    let all = [
-        mac(&[1; 32], vni(1), 1, &key, addr("192.0.2.1:1")),
-        mac(&[2; 32], vni(1), 1, &key, addr("192.0.2.1:1")),
-        mac(&[1; 32], vni(2), 1, &key, addr("192.0.2.1:1")),
-        mac(&[1; 32], vni(1), 2, &key, addr("192.0.2.1:1")),
-        mac(&[1; 32], vni(1), 1, &DiscoPublic::default(), addr("192.0.2.1:1")),
-        mac(&[1; 32], vni(1), 1, &key, addr("192.0.2.2:1")),
-        mac(&[1; 32], vni(1), 1, &key, addr("192.0.2.1:2")),
-        mac(&[1; 32], vni(1), 1, &key, addr("[fe80::1]:1")),
-        mac(&[1; 32], vni(1), 1, &key, addr("[fe80::1%2]:1")),
-    ];
+    let one = token("192.0.2.1:1");
+    let mut all = vec![mac(&[1; 32], &one), mac(&[2; 32], &one)];
+    all.extend(others(one).iter().map(|other| mac(&[1; 32], other)));
+    for source in ["192.0.2.2:1", "[fe80::1]:1", "[fe80::1%2]:1"] {
+        all.push(mac(&[1; 32], &token(source)));
+    }
     for (i, one) in all.iter().enumerate() {
         for other in &all[..i] {
             assert_ne!(one, other);
@@ -51,30 +61,29 @@ fn a_challenge_depends_on_every_input() {
 
 #[test]
 fn a_challenge_outlives_one_rotation_and_not_two() {
-    let (key, src) = (DiscoPublic::from_bytes(B), addr("192.0.2.1:1"));
+    let token = token("192.0.2.1:1");
     let first = Secrets::new(0, [1; 32]);
-    let challenge = first.challenge(vni(1), 1, &key, src);
-    assert!(first.verify(vni(1), 1, &key, src, &challenge));
+    let challenge = first.challenge(&token);
+    assert!(first.verify(&token, &challenge));
     assert!(first.rotated(ROTATION_NS - 1, [2; 32]).is_none());
     let second = first.rotated(ROTATION_NS, [2; 32]).expect("due");
-    assert!(second.verify(vni(1), 1, &key, src, &challenge));
-    assert_ne!(second.challenge(vni(1), 1, &key, src), challenge);
+    assert!(second.verify(&token, &challenge));
+    assert_ne!(second.challenge(&token), challenge);
     assert!(!second.is_due(2 * ROTATION_NS - 1));
     let third = second.rotated(2 * ROTATION_NS, [3; 32]).expect("due");
-    assert!(!third.verify(vni(1), 1, &key, src, &challenge));
+    assert!(!third.verify(&token, &challenge));
     assert!(!second.is_due(0), "a clock that goes back rotates nothing");
 }
 
 #[test]
-fn a_challenge_answers_only_for_its_own_session_attempt_and_address() {
-    let (key, src) = (DiscoPublic::from_bytes(B), addr("192.0.2.1:1"));
+fn a_challenge_answers_only_for_what_it_was_made_for() {
+    let token = token("192.0.2.1:1");
     let secrets = Secrets::new(0, [1; 32]);
-    let challenge = secrets.challenge(vni(1), 1, &key, src);
-    assert!(!secrets.verify(vni(2), 1, &key, src, &challenge));
-    assert!(!secrets.verify(vni(1), 2, &key, src, &challenge));
-    assert!(!secrets.verify(vni(1), 1, &DiscoPublic::default(), src, &challenge));
-    assert!(!secrets.verify(vni(1), 1, &key, addr("192.0.2.1:2"), &challenge));
-    assert!(!secrets.verify(vni(1), 1, &key, src, &[0; 32]));
+    let challenge = secrets.challenge(&token);
+    for other in others(token) {
+        assert!(!secrets.verify(&other, &challenge), "{other:?}");
+    }
+    assert!(!secrets.verify(&token, &[0; 32]));
 }
 
 #[test]

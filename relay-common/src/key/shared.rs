@@ -5,7 +5,7 @@
 //! part, so it is done once per pair. With a peer key of small order, such as zero, everybody knows the
 //! secret. This module refuses such keys; upstream panics on them (`types/key`).
 
-use super::{KEY_LEN, NONCE_LEN};
+use super::{DiscoPublic, KEY_LEN, NONCE_LEN};
 use crypto_box::{Nonce, PublicKey, SalsaBox, SecretKey, Tag, aead::AeadInPlace};
 
 /// Bytes a box adds to its plaintext: the Poly1305 tag.
@@ -93,6 +93,14 @@ impl SharedBox {
         }
         plain.copy_from_slice(text);
         self.0.decrypt_in_place_detached(Nonce::from_slice(nonce), &[], plain, Tag::from_slice(tag)).ok()
+    }
+}
+
+impl DiscoPublic {
+    /// Whether everybody knows the secret of any box with this key: no client has such a key, and nobody can
+    /// seal for it.
+    pub fn has_small_order(&self) -> bool {
+        has_small_order(self.as_bytes())
     }
 }
 

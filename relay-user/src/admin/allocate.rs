@@ -48,8 +48,7 @@ pub(super) async fn allocate(
         let remedy = "no address to advertise yet; --relay-server-static-endpoints names them";
         return Err(Failure::retry(remedy));
     }
-    let side = udp.relay.side(pair).ok_or_else(bad_pair)?;
-    let session = daemon.relay.router.allocate(pair, side, clock::monotonic_ns());
+    let session = daemon.relay.router.allocate(pair, clock::monotonic_ns());
     let session = session.map_err(|refusal| match refusal {
         Refusal::Full => {
             Failure::retry("all sessions are taken; --relay-max-sessions sets how many there are")
@@ -57,10 +56,10 @@ pub(super) async fn allocate(
         _ => bad_pair(),
     })?;
     daemon.relay.counters.add(Counter::UdpAllocations, 1);
-    let vni = Vni::new(session.vni).ok_or_else(bad_pair)?;
+    let vni = Vni::new(session.vni()).ok_or_else(bad_pair)?;
     Ok(Json(ServerEndpoint {
         server_disco: udp.relay.public(),
-        client_disco: session.clients,
+        client_disco: session.route.clients,
         lamport_id: session.lamport_id,
         addr_ports,
         vni,

@@ -1,6 +1,5 @@
 //! Builds the admin socket's answers from the running daemon.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use relay_common::derp::message::PeerPresentFlags;
@@ -14,17 +13,18 @@ use super::view::{
 };
 use crate::log;
 use crate::route::peer::Peer;
-use crate::route::session::SessionRoute;
+use crate::route::sessions::Session;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
 impl Status {
     pub(super) fn of(daemon: &Parts, now_ns: u64) -> Self {
         let relay = &daemon.relay;
+        let (sessions, installed) = relay.router.session_counts();
         let udp = daemon.udp.as_ref().map(|udp| UdpView {
             key: udp.relay.public(),
             port: udp.endpoints.port,
-            sessions: relay.router.session_count(),
+            sessions,
             max_sessions: udp.limits.max_sessions,
         });
         Self {
@@ -42,7 +42,7 @@ impl Status {
             },
             certificate: daemon.certificate.as_deref().map(CertificateView::of),
             udp,
-            xdp: Xdp::of(daemon),
+            xdp: Xdp::of(daemon, installed),
             log_lines_dropped: log::dropped_lines(),
             counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),
         }
@@ -69,7 +69,8 @@ impl CertificateView {
 }
 
 impl Xdp {
-    pub(super) fn of(daemon: &Parts) -> Self {
+    /// `installed`: sessions that the kernel should be forwarding.
+    pub(super) fn of(daemon: &Parts, installed: usize) -> Self {
         let fast = match &daemon.fast {
             Ok(fast) => fast,
             Err(reason) => return Self::Unavailable { unavailable: reason.clone() },
@@ -85,7 +86,7 @@ impl Xdp {
             enabled: fast.is_enabled(),
             program_id: fast.program_id(),
             maps: fast.maps_dir().map(|dir| dir.display().to_string()),
-            installed: daemon.relay.router.installed_count() as u64,
+            installed: installed as u64,
             drift: health.drift,
             failures: health.failures,
             audits: health.audits,
@@ -119,20 +120,20 @@ impl ClientView {
 
 impl SessionView {
     pub(super) fn of(
-        session: &crate::route::sessions::Session,
-        route: &Arc<SessionRoute>,
+        session: &Session,
         kernel: Option<&SessionStats>,
         now_ns: u64,
     ) -> Self {
+        let route = &session.route;
         let last_seen_ns = route.last_seen_ns(kernel);
         let leg = |index: usize| {
-            let (state, counters) = (&session.legs[index], &route.side.counters[index]);
-            let seen = last_seen_ns[index].max(state.last_seen_ns);
+            let (path, counters) = (route.legs[index], &route.side[index]);
+            let seen = last_seen_ns[index].max(session.last_seen_ns(index));
             let ago = (seen > 0).then(|| now_ns.saturating_sub(seen) as f64 / SECOND_NS as f64);
             LegView {
-                client: session.clients[index],
-                remote: state.path.map(|path| path.remote),
-                local: state.path.map(|path| path.local),
+                client: route.clients[index],
+                remote: path.map(|path| path.remote),
+                local: path.map(|path| path.local),
                 packets: counters.packets.load(Ordering::Relaxed),
                 bytes: counters.bytes.load(Ordering::Relaxed),
                 xdp_packets: kernel.map_or(0, |stats| stats.legs[index].packets),
@@ -141,10 +142,10 @@ impl SessionView {
             }
         };
         Self {
-            vni: session.vni,
-            generation: session.generation,
-            bound: session.is_bound(),
-            installed: session.installed.is_some(),
+            vni: session.vni(),
+            generation: route.generation().into(),
+            bound: route.is_bound(),
+            installed: session.is_installed(),
             age_seconds: now_ns.saturating_sub(session.allocated_ns) / SECOND_NS,
             legs: [leg(0), leg(1)],
         }

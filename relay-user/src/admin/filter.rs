@@ -102,11 +102,11 @@ impl Filter {
     }
 
     pub(super) fn session(&self, session: &Session) -> bool {
-        let mut paths = session.legs.iter().filter_map(|leg| leg.path);
+        let mut paths = session.route.legs.iter().flatten();
         match self {
             Self::All => true,
-            Self::Vni(vni) => session.vni == *vni,
-            Self::Key(digits) => session.clients.iter().any(|client| client.hex().starts_with(digits)),
+            Self::Vni(vni) => session.vni() == *vni,
+            Self::Key(digits) => session.route.clients.iter().any(|client| client.hex().starts_with(digits)),
             Self::Addr(ip, port) => {
                 paths.any(|path| at(path.remote, *ip, *port) || at(path.local, *ip, *port))
             }

@@ -125,8 +125,8 @@ async fn list_sessions(
     let (mut slice, mut last) = (Vec::new(), 0);
     loop {
         let wanted = |session: &_| query.filter.session(session);
-        let end = relay.router.sessions_after(last, wanted, |session, route, kernel| {
-            slice.push(SessionView::of(session, route, kernel.as_ref(), now_ns));
+        let end = relay.router.sessions_after(last, wanted, |session, kernel| {
+            slice.push(SessionView::of(session, kernel.as_ref(), now_ns));
         });
         // Done after the table's lock is released.
         for session in slice.drain(..) {
@@ -216,12 +216,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use relay_common::key::{DiscoPrivate, DiscoPublic, NodePrivate};
+    use relay_common::key::{DiscoPublic, NodePrivate};
 
     use super::*;
     use crate::observe::counters::Counters;
     use crate::route::Router;
-    use crate::route::session::UserspaceState;
     use crate::route::sessions::Limits;
 
     #[test]
@@ -248,13 +247,11 @@ mod tests {
         let limits = Limits { max_sessions: SESSIONS, bind_lifetime_ns: 1, ..Limits::default() };
         let router = Router::new(limits, None);
         let relay = Relay::new(router, Counters::default(), server, Duration::ZERO, u64::MAX);
-        let box_ = DiscoPrivate::from_bytes([2; 32]);
-        let side = UserspaceState::new([(); 2].map(|()| box_.shared(&box_.public()).expect("a good key")));
         for n in 1..=SESSIONS {
             let mut key = [9; 32];
             key[..4].copy_from_slice(&n.to_be_bytes());
             let pair = [key, key.map(|byte| !byte)].map(DiscoPublic::from_bytes);
-            relay.router.allocate(pair, side.clone(), 1).expect("there is room");
+            relay.router.allocate(pair, 1).expect("there is room");
         }
         let turns = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&turns);

@@ -32,5 +32,5 @@ pub(super) async fn xdp(State(daemon): State<Arc<Parts>>, body: Bytes) -> Result
     fast.set_enabled(enabled, clock::monotonic_ns())
         .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     tracing::info!(enabled, "the operator has switched XDP forwarding");
-    Ok(Json(Xdp::of(&daemon)))
+    Ok(Json(Xdp::of(&daemon, daemon.relay.router.session_counts().1)))
 }

@@ -99,7 +99,7 @@ fn find(daemon: &Parts, text: &str) -> Result<Key, Failure> {
     }
     if of_disco {
         for_each_session(daemon, |session| {
-            for client in &session.clients {
+            for client in &session.route.clients {
                 if client.hex().starts_with(&digits) && !discos.contains(client) {
                     discos.push(*client);
                 }
@@ -159,12 +159,12 @@ fn of_node(daemon: &Parts, key: &NodePublic) -> WhyView {
 
 fn of_disco(daemon: &Parts, key: &DiscoPublic) -> WhyView {
     let mut found = Vec::new();
-    let xdp = Xdp::of(daemon);
+    let xdp = Xdp::of(daemon, daemon.relay.router.session_counts().1);
     for_each_session(daemon, |session| {
-        let Some(leg) = session.clients.iter().position(|client| client == key) else { return };
-        let in_kernel = session.installed.is_some();
+        let Some(leg) = session.route.clients.iter().position(|client| client == key) else { return };
+        let in_kernel = session.is_installed();
         let why_not_better = match (&xdp, in_kernel) {
-            (_, _) if !session.is_bound() => {
+            (_, _) if !session.route.is_bound() => {
                 "one of its two clients has not finished its handshake".to_owned()
             }
             (Xdp::Unavailable { unavailable }, _) => unavailable.clone(),
@@ -175,12 +175,11 @@ fn of_disco(daemon: &Parts, key: &DiscoPublic) -> WhyView {
             }
         };
         let by_kernel = in_kernel && matches!(&xdp, Xdp::Active(active) if active.enabled);
-        let at = session.legs[leg]
-            .path
+        let at = session.route.legs[leg]
             .map_or_else(|| "no address yet".to_owned(), |path| path.remote.to_string());
         found.push(PlaceFound {
-            used: session.is_bound(),
-            place: format!("session {} of this relay, at {at}", session.vni),
+            used: session.route.is_bound(),
+            place: format!("session {} of this relay, at {at}", session.vni()),
             rung: if by_kernel { "XDP" } else { "userspace" }.to_owned(),
             why_not_better,
         });
@@ -199,8 +198,7 @@ fn every_key() -> String {
 fn for_each_session(daemon: &Parts, mut visit: impl FnMut(&Session)) {
     let mut last = 0;
     let everything = |_: &Session| true;
-    while let Some(end) = daemon.relay.router.sessions_after(last, everything, |session, _, _| visit(session))
-    {
+    while let Some(end) = daemon.relay.router.sessions_after(last, everything, |session, _| visit(session)) {
         last = end;
     }
 }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use rand_core::{OsRng, RngCore};
 use relay_common::key::DiscoPrivate;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::cli::{Serve, XdpMode};
-use crate::fastpath::nexthop::NextHops;
+use crate::fastpath::mapped::NextHopMap;
 use crate::fastpath::{FastPath, Mode, XdpOptions};
 use crate::relay::Relay;
 use crate::route::sessions::Limits;
@@ -19,10 +18,8 @@ use crate::udp::relay::UdpRelay;
 use crate::udp::service::{Family, UdpService};
 use crate::udp::socket::SocketPair;
 use crate::workers::Pool;
+use crate::upkeep::next_hops::{self, NextHopThread};
 use crate::{clock, upkeep};
-
-/// Bound legs that may wait for their next hop; the refresh timer finds any further ones.
-const WAITING_LEGS: usize = 1024;
 
 /// Checks the requirements of XDP before anything is bound or written.
 pub(super) fn judge(serve: &Serve) -> anyhow::Result<()> {
@@ -76,36 +73,58 @@ pub(super) fn fast_path(
     Ok(Ok(fast))
 }
 
-/// Starts the upkeep; returns the data that [`serve`] and the admin socket need.
-pub(super) async fn start(
-    port: u16,
+/// What the relay is made of.
+pub(super) struct Plan {
+    /// The port that all sockets share.
+    pub(super) port: u16,
+    /// The relay's key.
+    pub(super) disco: DiscoPrivate,
+    /// The limits of its sessions.
+    pub(super) limits: Limits,
+    /// The fast path with its map of ways out, if there is one.
+    pub(super) fast: Option<(Arc<FastPath>, NextHopMap)>,
+}
+
+/// The running relay.
+pub(super) struct Started {
+    /// What [`serve`] needs.
+    pub(super) service: Arc<UdpService>,
+    /// What the admin socket needs.
+    pub(super) about: admin::UdpParts,
+    /// The search for next hops, if there is a fast path; it ends when this is dropped.
+    pub(super) hops: Option<NextHopThread>,
+}
+
+/// Starts the upkeep.
+pub(super) fn start(
+    plan: Plan,
     serve: &Serve,
-    disco: DiscoPrivate,
-    limits: Limits,
     relay: &Arc<Relay>,
-    fast: Option<&Arc<FastPath>>,
     tasks: &mut JoinSet<()>,
-) -> anyhow::Result<(Arc<UdpService>, admin::UdpParts)> {
+) -> anyhow::Result<Started> {
+    let Plan { port, disco, limits, fast } = plan;
     let mut secret = [0; 32];
     OsRng.fill_bytes(&mut secret);
     let udp = Arc::new(UdpRelay::new(disco, secret, clock::monotonic_ns()));
-    let mut bound = None;
+    let mut hops = None;
     match fast {
-        Some(fast) => {
-            let (sender, receiver) = mpsc::channel(WAITING_LEGS);
-            bound = Some(sender);
-            let hops =
-                NextHops::new().await.context("cannot ask the kernel for next hops; leave --xdp out")?;
-            let changes = hops.watch().context("cannot watch the kernel's routes; leave --xdp out")?;
-            tasks.spawn(upkeep::next_hops(Arc::clone(relay), hops, changes, receiver));
-            tasks.spawn(upkeep::kernel(Arc::clone(relay), Arc::clone(fast)));
+        Some((fast, map)) => {
+            let setup = next_hops::Setup { map, port, mark: 0 };
+            let started = NextHopThread::start(setup, Arc::clone(relay));
+            let (thread, ended) =
+                started.context("cannot follow the kernel's routing for --xdp; leave --xdp out")?;
+            tasks.spawn(ended);
+            tasks.spawn(upkeep::heartbeat(fast));
+            tasks.spawn(upkeep::audits(Arc::clone(relay)));
+            hops = Some(thread);
         }
         None => tracing::info!("no --xdp: UDP sessions run in userspace"),
     }
+    let bound = hops.as_ref().map(NextHopThread::bound);
     tasks.spawn(upkeep::sessions(Arc::clone(relay), Arc::clone(&udp)));
     let service = Arc::new(UdpService { udp: Arc::clone(&udp), relay: Arc::clone(relay), bound });
     let endpoints = Endpoints { fixed: serve.relay_server_static_endpoints.clone(), port };
-    Ok((service, admin::UdpParts { relay: udp, endpoints, limits }))
+    Ok(Started { service, about: admin::UdpParts { relay: udp, endpoints, limits }, hops })
 }
 
 /// Serves the sockets; each worker has a pair of them.

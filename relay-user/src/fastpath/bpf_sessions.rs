@@ -61,12 +61,17 @@ impl SessionMap for BpfSessions {
         }
     }
 
-    fn entries(&self) -> Result<Vec<(u32, SessionEntry)>, MapError> {
-        self.sessions
-            .iter()
-            .map(|entry| entry.map(|(vni, Abi(entry))| (vni, entry)))
-            .collect::<Result<_, _>>()
-            .map_err(|error| map_error("list the sessions", &error))
+    fn get(&self, vni: u32) -> Result<Option<SessionEntry>, MapError> {
+        match self.sessions.get(&vni, 0) {
+            Ok(Abi(entry)) => Ok(Some(entry)),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(map_error("read a session", &error)),
+        }
+    }
+
+    fn slice(&self, _after: Option<u64>, _most: usize) -> Result<(Vec<u32>, Option<u64>), MapError> {
+        let all = self.sessions.keys().collect::<Result<_, _>>();
+        Ok((all.map_err(|error| map_error("list the sessions", &error))?, None))
     }
 }
 

@@ -1,36 +1,42 @@
-//! Finds the next hop of a session's packets: the interface, its MAC, and the MAC of the neighbour that takes
+//! Finds the next hops of sessions' packets: the interface, its MAC, and the MAC of the neighbour that takes
 //! the packets on.
 //!
-//! The kernel is always asked: first for its route for (local, remote), then for its neighbour entry of the
-//! gateway, or of the remote itself on a shared link. XDP knows neither routes nor ARP, so a session is
-//! installed in the BPF map only with a next hop, and [`NextHops::watch`] signals when one may have changed.
-//! Until then userspace forwards the session.
+//! The kernel is always asked: once for its route to each destination, once for each neighbour. From then on
+//! its reports of changes are read. XDP knows neither routes nor ARP, so a session is installed in the BPF map
+//! only when both its ways are known; userspace forwards it until then, and whenever a way cannot be taken.
 //!
-//! Kernel: `RTM_GETROUTE`, `RTM_GETNEIGH`, `RTM_GETLINK` (rtnetlink(7)).
+//! ```text
+//! bound leg -> route of (local, remote) -> way: interface, neighbour, MTU -> number -> the session's entry
+//! neighbour or link changes ----------------> element of NEXTHOPS: one write, however many sessions use it
+//! route changes -> walk over the sessions: the legs that it may concern get their numbers anew
+//! ```
+//!
+//! Kernel: `RTM_GETROUTE`, `RTM_GETNEIGH`, `RTM_GETLINK` (rtnetlink(7)). All this runs on a thread of its own:
+//! no packet waits for the kernel's routing.
 
 mod answers;
-mod watch;
+mod ask;
+mod backoff;
+mod changes;
+pub mod dirty;
+pub mod icmp;
+pub mod reports;
+mod ways;
 
-use std::{
-    io,
-    net::IpAddr,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
+use std::{io, net::IpAddr};
 
-use nix::errno::Errno;
-use rtnetlink::{
-    packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
-    packet_route::{
-        AddressFamily, RouteNetlinkMessage,
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
-        route::{RouteAttribute, RouteMessage},
-    },
-};
-use tokio::sync::mpsc;
+use self::answers::KernelRoute;
+use self::ask::{Ask, Kernel, Question};
+use self::changes::Change;
+use self::dirty::Dirty;
+use self::ways::{NeighbourId, Ways, WriteHops};
+use crate::fastpath::mapped::{NextHopMap, NextHopValue};
+use crate::route::next_hop::HopNumber;
+use crate::route::vocabulary::BoundLeg;
 
-use self::answers::Neighbour;
-use super::netlink::Netlink;
-use crate::route::next_hop::NextHop;
+/// Routes remembered. When there are more, all are forgotten: they are only there to ask less.
+const ROUTES: usize = 65_536;
 
 /// Why XDP cannot send packets to an address. All variants but [`NoNextHop::NoNeighbour`] last until a route
 /// changes.
@@ -56,7 +62,7 @@ pub enum NoNextHop {
         ifindex: u32,
     },
     /// The neighbour's link-layer address is not known yet. The kernel has been asked to find it, and the
-    /// result will be an event.
+    /// result will be a report.
     #[error("{neighbour} on interface {ifindex} has not answered yet")]
     NoNeighbour {
         /// The gateway, or the remote itself.
@@ -64,153 +70,236 @@ pub enum NoNextHop {
         /// The neighbour's interface.
         ifindex: u32,
     },
+    /// `NEXTHOPS` has no room for one more way.
+    #[error("too many ways out ({})", relay_common::fastpath::MAX_NEXT_HOPS)]
+    Full,
     /// The kernel could not be asked.
     #[error("netlink: {0}")]
     Netlink(#[from] io::Error),
 }
 
-/// Asks the kernel of the network namespace in which it was made.
+/// What follows from reports: legs to look at again.
+#[derive(Debug, Default)]
+#[must_use = "the legs have no next hop, or a wrong one"]
+pub struct Followed {
+    /// Legs that waited for a neighbour.
+    pub legs: Vec<BoundLeg>,
+    /// Legs whose route may have changed.
+    pub dirty: Dirty,
+}
+
+/// What is known of the host's routing, as far as sessions need it.
 #[derive(Debug)]
-pub struct NextHops {
-    netlink: Mutex<Netlink>,
+pub struct NextHops<A = Kernel, W = NextHopMap> {
+    ask: A,
+    ways: Ways<W>,
+    routes: HashMap<Question, Option<KernelRoute>>,
+    has_policy: bool,
 }
 
 impl NextHops {
-    /// Opens the socket for requests, in the calling thread's network namespace.
-    ///
-    /// This is async because its callers live on the runtime that [`Self::watch`] needs.
+    /// Opens the socket for questions, in the calling thread's network namespace. `mark`: the mark of the
+    /// relay's sockets; 0: none.
     ///
     /// # Errors
-    /// The system cannot open such a socket.
-    pub async fn new() -> io::Result<Self> {
-        Ok(Self { netlink: Mutex::new(Netlink::open()?) })
+    /// The system cannot open such a socket, or the kernel does not tell its rules.
+    pub fn open(map: NextHopMap, mark: u32) -> io::Result<Self> {
+        Self::new(Kernel::open(mark)?, map)
+    }
+}
+
+impl WriteHops for NextHopMap {
+    fn write(&mut self, number: HopNumber, value: Option<NextHopValue>) {
+        Self::write(self, number.0, value);
+    }
+}
+
+#[expect(private_bounds, reason = "the two are exchanged in tests of this module only")]
+impl<A: Ask, W: WriteHops> NextHops<A, W> {
+    fn new(mut ask: A, map: W) -> io::Result<Self> {
+        let has_policy = ask.has_policy()?;
+        Ok(Self { ask, ways: Ways::new(map), routes: HashMap::new(), has_policy })
     }
 
-    /// The next hop of packets from `local`, an address of this host, to `remote`. An IPv4 address may be
-    /// mapped into IPv6.
+    /// The number of the way from `path.local`, an address of this host, to `path.remote`. An IPv4 address
+    /// may be mapped into IPv6.
     ///
-    /// This costs about three system calls; it does not wait for the neighbour.
+    /// This never waits for the neighbour: if it is not known, the kernel is made to look for it.
     ///
     /// # Errors
     /// The reason why XDP cannot send packets there, now or ever.
-    pub fn resolve(&self, local: IpAddr, remote: IpAddr) -> Result<NextHop, NoNextHop> {
-        let (local, remote) = (local.to_canonical(), remote.to_canonical());
+    pub fn resolve(&mut self, leg: BoundLeg, now_ns: u64) -> Result<HopNumber, NoNextHop> {
+        let (local, remote) = (leg.path.local.ip().to_canonical(), leg.path.remote.ip().to_canonical());
         answers::eligible(local, remote)?;
-        let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
-        let route = match netlink.get(RouteNetlinkMessage::GetRoute(route_question(local, remote))) {
-            Ok(RouteNetlinkMessage::NewRoute(route)) => answers::route(&route, remote)?,
-            Ok(_) => return Err(NoNextHop::NoRoute),
-            Err(error) => return Err(route_error(error)),
-        };
-        let link = answers::link(&netlink.link(route.ifindex)?)?;
-        match neighbour(&mut netlink, route.neighbour, route.ifindex)? {
-            Some(Neighbour { mac: Some(next_hop_mac), .. }) => Ok(NextHop {
-                ifindex: route.ifindex,
-                egress_mac: link.mac,
-                next_hop_mac,
-                mtu: route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
-            }),
-            _ => {
-                use_neighbour(&mut netlink, route.neighbour, route.ifindex)?;
-                Err(NoNextHop::NoNeighbour { neighbour: route.neighbour, ifindex: route.ifindex })
+        let ports = self.has_policy.then(|| (leg.path.local.port(), leg.path.remote.port()));
+        let route = self.route(Question { local, remote, ports })?;
+        self.know_link(route.ifindex)?;
+        let id = (route.ifindex, route.neighbour);
+        if !self.ways.neighbours.contains_key(&id) {
+            let entry = self.ask.neighbour(id.0, id.1)?.unwrap_or_default();
+            let _ = self.ways.neighbour(id, entry);
+        }
+        if self.ways.neighbours.get(&id).is_some_and(|known| known.entry.mac.is_some()) {
+            return self.ways.number(route).ok_or(NoNextHop::Full);
+        }
+        self.ways.wait(id, leg);
+        self.look_for(id, now_ns);
+        Err(NoNextHop::NoNeighbour { neighbour: route.neighbour, ifindex: route.ifindex })
+    }
+
+    /// How a way is taken now; `None`: it cannot be, and userspace forwards.
+    pub fn value(&self, number: HopNumber) -> Option<NextHopValue> {
+        self.ways.value(number)
+    }
+
+    /// A walk over all sessions begins: it is to name every way that a session has.
+    pub fn begin_walk(&mut self) {
+        self.ways.begin_walk();
+    }
+
+    /// A session has this way.
+    pub fn keep(&mut self, number: HopNumber) {
+        self.ways.keep(number);
+    }
+
+    /// The walk is complete: ways that no session has are forgotten.
+    pub fn end_walk(&mut self) {
+        self.ways.end_walk();
+    }
+
+    fn route(&mut self, question: Question) -> Result<KernelRoute, NoNextHop> {
+        if let Some(known) = self.routes.get(&question) {
+            return (*known).ok_or(NoNextHop::NoRoute);
+        }
+        let found = self.ask.route(&question);
+        // What the kernel did not say for certain is asked again.
+        let certain = !matches!(found, Err(NoNextHop::Netlink(_)));
+        if certain {
+            if self.routes.len() >= ROUTES {
+                self.routes.clear();
             }
+            self.routes.insert(question, found.as_ref().ok().copied());
+        }
+        found
+    }
+
+    fn know_link(&mut self, ifindex: u32) -> Result<(), NoNextHop> {
+        if !self.ways.links.contains_key(&ifindex) {
+            let link = self.ask.link(ifindex)?;
+            self.ways.link(ifindex, Some(link));
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel look for a neighbour, or confirm it, unless it was made to shortly before or somebody
+    /// else looks after the entry.
+    fn look_for(&mut self, id: NeighbourId, now_ns: u64) {
+        let Some(known) = self.ways.neighbours.get_mut(&id) else { return };
+        if known.entry.is_kept || !known.backoff.ask(now_ns) {
+            return;
+        }
+        if let Err(error) = self.ask.use_neighbour(id.0, id.1) {
+            tracing::debug!(neighbour = %id.1, ifindex = id.0, %error, "cannot look for the neighbour");
         }
     }
 
-    /// Tells the kernel that a neighbour is in use, so that the kernel confirms the entry when needed. XDP's
-    /// packets do not pass through the neighbour table, and an unused entry grows stale and is removed.
-    ///
-    /// `neighbour` is the next hop's IP address: the gateway, or the client itself on a shared link.
-    ///
-    /// # Errors
-    /// The system's error.
-    pub fn refresh_neighbour(&self, neighbour_ip: IpAddr, ifindex: u32) -> io::Result<()> {
-        let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
-        let neighbour_ip = neighbour_ip.to_canonical();
-        match neighbour(&mut netlink, neighbour_ip, ifindex)? {
-            // Announcing a permanent entry as used would make it non-permanent.
-            Some(Neighbour { permanent: true, .. }) => Ok(()),
-            _ => use_neighbour(&mut netlink, neighbour_ip, ifindex),
+    /// Confirms the neighbours in use that the kernel has not heard lately, and looks again for those that
+    /// did not answer. XDP's packets do not pass through the kernel's neighbour table; without this, entries
+    /// in use would grow stale. To be called every few seconds.
+    pub fn look_for_neighbours(&mut self, now_ns: u64) {
+        let quiet = self.ways.neighbours.iter().filter(|(_, known)| !known.entry.is_confirmed);
+        let ids: Vec<NeighbourId> = quiet.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.look_for(id, now_ns));
+    }
+
+    /// Takes in what the kernel reported.
+    pub fn follow(&mut self, changes: Vec<Change>) -> Followed {
+        let mut followed = Followed::default();
+        for change in changes {
+            match change {
+                Change::Neighbour { ifindex, ip, now } => {
+                    // Of the thousands of neighbours that a host may have, only those in use matter.
+                    if !self.ways.neighbours.contains_key(&(ifindex, ip)) {
+                        continue;
+                    }
+                    let (legs, more) = self.ways.neighbour((ifindex, ip), now.unwrap_or_default());
+                    followed.legs.extend(legs);
+                    if more {
+                        followed.dirty.add(Dirty::everything());
+                    }
+                }
+                Change::Link { ifindex, now } => {
+                    let before = self.ways.links.get(&ifindex).copied();
+                    if before.is_none() || before == now {
+                        continue;
+                    }
+                    self.ways.link(ifindex, now);
+                    // The kernel does not report the IPv4 routes that a link takes with it.
+                    if before.map(|link| link.is_up) != now.map(|link| link.is_up) {
+                        followed.dirty.add(Dirty::everything());
+                    }
+                }
+                Change::Routes { dirty, many } => {
+                    if many && !self.has_policy {
+                        self.has_policy = true;
+                        followed.dirty.add(Dirty::everything());
+                    }
+                    followed.dirty.add(dirty);
+                }
+                Change::Rules => {
+                    self.look_for_policy();
+                    followed.dirty.add(Dirty::everything());
+                }
+            }
+        }
+        self.forget_routes(&followed.dirty);
+        followed
+    }
+
+    /// Reports were lost: everything that is known is asked again.
+    pub fn follow_nothing(&mut self) -> Followed {
+        let links: Vec<u32> = self.ways.links.keys().copied().collect();
+        for ifindex in links {
+            let link = self.ask.link(ifindex).ok();
+            self.ways.link(ifindex, link);
+        }
+        let neighbours: Vec<NeighbourId> = self.ways.neighbours.keys().copied().collect();
+        let mut followed = Followed { legs: Vec::new(), dirty: Dirty::everything() };
+        for id in neighbours {
+            if let Ok(entry) = self.ask.neighbour(id.0, id.1) {
+                followed.legs.extend(self.ways.neighbour(id, entry.unwrap_or_default()).0);
+            }
+        }
+        self.look_for_policy();
+        self.forget_routes(&followed.dirty);
+        followed
+    }
+
+    /// A router said that packets of this size are too big for it: the kernel knows by now.
+    pub fn follow_too_big(&mut self, local: IpAddr, remote: IpAddr) -> Dirty {
+        // Anybody can send such a message; it matters only if packets go there.
+        let known = self.routes.keys().any(|question| question.local == local && question.remote == remote);
+        let bits = if remote.is_ipv4() { 32 } else { 128 };
+        let dirty = if known { Dirty::remote(remote, bits) } else { Dirty::default() };
+        self.forget_routes(&dirty);
+        dirty
+    }
+
+    fn look_for_policy(&mut self) {
+        match self.ask.has_policy() {
+            Ok(has_policy) => self.has_policy = has_policy,
+            Err(error) => tracing::debug!(%error, "cannot read the rules; each leg is asked for"),
         }
     }
 
-    /// Confirms the neighbour on the way from `local` to `remote`. This is [`Self::refresh_neighbour`] for
-    /// callers that store clients instead of gateways.
-    ///
-    /// # Errors
-    /// The errors of [`Self::resolve`], except those about the neighbour.
-    pub fn refresh(&self, local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
-        let (local, remote) = (local.to_canonical(), remote.to_canonical());
-        answers::eligible(local, remote)?;
-        let route = {
-            let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
-            match netlink.get(RouteNetlinkMessage::GetRoute(route_question(local, remote))) {
-                Ok(RouteNetlinkMessage::NewRoute(route)) => answers::route(&route, remote)?,
-                Ok(_) => return Err(NoNextHop::NoRoute),
-                Err(error) => return Err(route_error(error)),
-            }
-        };
-        Ok(self.refresh_neighbour(route.neighbour, route.ifindex)?)
-    }
-
-    /// Signals every change of routes, rules, neighbours, links or addresses: an earlier next hop may now be
-    /// wrong. Signals that come together become one. The channel closes if the kernel no longer reports
-    /// changes.
-    ///
-    /// Call this on a tokio runtime, on a thread in the network namespace to watch.
-    ///
-    /// # Errors
-    /// The system does not allow to listen to the kernel.
-    pub fn watch(&self) -> io::Result<mpsc::Receiver<()>> {
-        watch::start()
+    fn forget_routes(&mut self, dirty: &Dirty) {
+        if dirty.is_everything() {
+            self.routes.clear();
+        } else if !dirty.is_empty() {
+            self.routes.retain(|question, _| !dirty.concerns(question.local, question.remote));
+        }
     }
 }
 
-fn route_question(local: IpAddr, remote: IpAddr) -> RouteMessage {
-    let mut question = RouteMessage::default();
-    let bits = if remote.is_ipv4() { 32 } else { 128 };
-    question.header.address_family = family(remote);
-    question.header.destination_prefix_length = bits;
-    question.header.source_prefix_length = bits;
-    question.attributes =
-        vec![RouteAttribute::Destination(remote.into()), RouteAttribute::Source(local.into())];
-    question
-}
-
-/// For a route that refuses, the kernel answers with an error instead of a route.
-fn route_error(error: io::Error) -> NoNextHop {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL) => NoNextHop::NoRoute,
-        _ => NoNextHop::Netlink(error),
-    }
-}
-
-fn neighbour(netlink: &mut Netlink, ip: IpAddr, ifindex: u32) -> io::Result<Option<Neighbour>> {
-    match netlink.get(RouteNetlinkMessage::GetNeighbour(neighbour_message(ip, ifindex))) {
-        Ok(RouteNetlinkMessage::NewNeighbour(entry)) => Ok(Some(answers::neighbour(&entry))),
-        Ok(_) => Ok(None),
-        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// `NTF_USE`: has the effect of a packet sent to the neighbour. If needed, the kernel creates the entry and
-/// asks for the address.
-fn use_neighbour(netlink: &mut Netlink, ip: IpAddr, ifindex: u32) -> io::Result<()> {
-    let mut message = neighbour_message(ip, ifindex);
-    message.header.state = NeighbourState::None;
-    message.header.flags = NeighbourFlags::Use;
-    netlink.set(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
-}
-
-fn neighbour_message(ip: IpAddr, ifindex: u32) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(ip);
-    message.header.ifindex = ifindex;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::from(ip)));
-    message
-}
-
-fn family(ip: IpAddr) -> AddressFamily {
-    if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
-}
+#[cfg(test)]
+mod tests;

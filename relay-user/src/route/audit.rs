@@ -1,15 +1,19 @@
-//! Compares the BPF map with the table and repairs the map.
+//! Compares the BPF map with the table and repairs the map, a few sessions at a time.
 //!
 //! The table is the truth and the map is its mirror (law 4 of the table). A difference means that a write was
 //! lost or that another process writes. Both are faults, so the sum is a metric that must stay zero.
-
-use std::collections::BTreeMap;
+//!
+//! ```text
+//! a pass:  the map, slice by slice   -> what the table does not have there is removed
+//!          the table, slice by slice -> what the map lacks or has otherwise is written
+//! ```
+//! Stale entries first: removing them makes room where the map is full.
 
 use relay_common::fastpath::SessionEntry;
 
 use super::session_map::{MapError, SessionMap};
 
-/// What an audit found, in sessions, and what it repaired.
+/// What a part of an audit found, in sessions, and what it repaired.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "drift is a fault to count and report"]
 pub struct Audit {
@@ -30,60 +34,71 @@ impl Audit {
     pub fn drift(&self) -> usize {
         self.missing + self.stale + self.different
     }
-}
 
-/// Makes `map` equal to `wanted`, by VNI, and returns the differences.
-///
-/// Call this under the table's lock: it would undo a write that came between the comparison and the repair.
-pub fn audit(map: &mut dyn SessionMap, wanted: &BTreeMap<u32, SessionEntry>) -> Audit {
-    let mut found = Audit::default();
-    let held: BTreeMap<u32, SessionEntry> = match map.entries() {
-        Ok(entries) => entries.into_iter().collect(),
-        Err(error) => return Audit { error: Some(error), ..found },
-    };
-    // Stale entries first: removing them makes room where the map is full.
-    for vni in held.keys().filter(|vni| !wanted.contains_key(vni)) {
-        found.stale += 1;
-        let done = map.remove(*vni).map(|_| ());
-        found.note(done);
-    }
-    for (vni, entry) in wanted {
-        match held.get(vni) {
-            Some(other) if other == entry => continue,
-            Some(_) => found.different += 1,
-            None => found.missing += 1,
-        }
-        let done = map.install(*vni, entry);
-        found.note(done);
-    }
-    found
-}
-
-impl Audit {
-    fn note(&mut self, repair: Result<(), MapError>) {
-        match repair {
-            Ok(()) => self.repaired += 1,
-            Err(error) => {
-                self.error.get_or_insert(error);
+    /// Compares one session with its entry in the map and repairs the map. `wanted`: the entry that the table
+    /// says it should have; `None`: none.
+    ///
+    /// Call this under the table's lock: it would undo a write that came between comparison and repair.
+    pub fn check(&mut self, map: &mut dyn SessionMap, vni: u32, wanted: Option<SessionEntry>) {
+        let held = match map.get(vni) {
+            Ok(held) => held,
+            Err(error) => return self.note(Err(error)),
+        };
+        match (wanted, held) {
+            (None, None) => {}
+            (Some(wanted), Some(held)) if wanted == held => {}
+            (None, Some(_)) => {
+                self.stale += 1;
+                let done = map.remove(vni).map(|_| ());
+                self.note_repair(done);
             }
+            (Some(wanted), held) => {
+                match held {
+                    Some(_) => self.different += 1,
+                    None => self.missing += 1,
+                }
+                let done = map.install(vni, &wanted);
+                self.note_repair(done);
+            }
+        }
+    }
+
+    fn note_repair(&mut self, repair: Result<(), MapError>) {
+        self.repaired += usize::from(repair.is_ok());
+        self.note(repair);
+    }
+
+    /// Keeps the first error.
+    pub fn note(&mut self, result: Result<(), MapError>) {
+        if let Err(error) = result {
+            self.error.get_or_insert(error);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use bytemuck::Zeroable;
     use proptest::prelude::*;
 
     use super::*;
     use crate::route::model_sessions::ModelSessions;
 
-    fn entry(generation: u64) -> SessionEntry {
-        SessionEntry { generation, ..SessionEntry::zeroed() }
+    fn entry(expires_ns: u64) -> SessionEntry {
+        SessionEntry { expires_ns, ..SessionEntry::zeroed() }
     }
 
     fn sessions(list: &[(u32, u64)]) -> BTreeMap<u32, SessionEntry> {
-        list.iter().map(|(vni, generation)| (*vni, entry(*generation))).collect()
+        list.iter().map(|(vni, expires)| (*vni, entry(*expires))).collect()
+    }
+
+    fn audit(map: &mut ModelSessions, wanted: &BTreeMap<u32, SessionEntry>) -> Audit {
+        let mut found = Audit::default();
+        let all: BTreeSet<u32> = map.sessions.keys().chain(wanted.keys()).copied().collect();
+        all.into_iter().for_each(|vni| found.check(map, vni, wanted.get(&vni).copied()));
+        found
     }
 
     #[test]
@@ -99,7 +114,7 @@ mod tests {
     #[test]
     fn each_kind_of_drift_is_counted_and_repaired() {
         let wanted = sessions(&[(1, 1), (2, 2), (3, 1)]);
-        let mut map = ModelSessions::new(3);
+        let mut map = ModelSessions::new(4);
         map.sessions = sessions(&[(2, 1), (3, 1), (9, 1)]);
         let found = audit(&mut map, &wanted);
         assert_eq!(found, Audit { missing: 1, stale: 1, different: 1, repaired: 3, error: None });
@@ -137,7 +152,7 @@ mod tests {
             let held: Vec<_> = held.into_iter().collect();
             let wanted: Vec<_> = wanted.into_iter().collect();
             let wanted = sessions(&wanted);
-            let mut map = ModelSessions::new(32);
+            let mut map = ModelSessions::new(64);
             map.sessions = sessions(&held);
             let found = audit(&mut map, &wanted);
             prop_assert_eq!(found.drift(), found.repaired);

@@ -1,12 +1,12 @@
 //! Writes the table's changes to its mirrors: the in-process maps and the BPF map.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use relay_common::fastpath::{SessionEntry, SessionStats};
 
+use super::audit::Audit;
 use super::link::Remote;
-use super::session::{SessionRoute, UserspaceState};
+use super::sessions::Session;
 use super::vocabulary::Change;
 use super::{Inner, Router};
 use crate::route::session_map::SessionMap;
@@ -44,22 +44,42 @@ impl Kernel {
         self.health
     }
 
-    /// The program's counters in a slot; `None` if there is no map or the slot cannot be read.
-    pub(super) fn stats(&self, slot: u32) -> Option<SessionStats> {
-        self.map.as_ref()?.stats(slot).ok()
+    /// The program's counters of a session; `None` if it has none there, or they cannot be read.
+    pub(super) fn stats(&self, session: &Session) -> Option<SessionStats> {
+        self.map.as_ref()?.stats(session.stats_slot()?).ok()
     }
 
-    pub(super) fn audit(&mut self, wanted: impl Iterator<Item = (u32, SessionEntry)>) -> KernelHealth {
-        let Some(map) = &mut self.map else { return self.health };
-        let wanted: BTreeMap<u32, SessionEntry> = wanted.collect();
-        self.health.audits += 1;
-        let audit = super::audit::audit(map.as_mut(), &wanted);
-        self.health.drift += audit.drift() as u64;
-        if let Some(error) = audit.error {
+    /// Compares sessions with their entries in the map, and repairs the map. `wanted`: VNIs, each with the
+    /// entry that the table says it should have.
+    pub(super) fn check(&mut self, wanted: impl Iterator<Item = (u32, Option<SessionEntry>)>) {
+        let Some(map) = &mut self.map else { return };
+        let mut found = Audit::default();
+        wanted.for_each(|(vni, wanted)| found.check(map.as_mut(), vni, wanted));
+        self.note(&found);
+    }
+
+    /// About `most` VNIs of the map, and where to go on; `None`: there are no more, or they cannot be read.
+    pub(super) fn slice(&mut self, after: Option<u64>, most: usize) -> (Vec<u32>, Option<u64>) {
+        let Some(map) = &self.map else { return (Vec::new(), None) };
+        map.slice(after, most).unwrap_or_else(|error| {
+            let mut found = Audit::default();
+            found.note(Err(error));
+            self.note(&found);
+            (Vec::new(), None)
+        })
+    }
+
+    /// Notes that an audit is complete.
+    pub(super) fn audited(&mut self) {
+        self.health.audits += u64::from(self.map.is_some());
+    }
+
+    fn note(&mut self, found: &Audit) {
+        self.health.drift += found.drift() as u64;
+        if let Some(error) = &found.error {
             self.health.failures += 1;
             tracing::warn!(%error, "cannot audit the session map whole");
         }
-        self.health
     }
 
     fn install(&mut self, vni: u32, entry: &SessionEntry, fresh: bool) {
@@ -81,8 +101,8 @@ impl Kernel {
 }
 
 impl Router {
-    /// Writes one change. `side` is for a new session.
-    pub(super) fn mirror(&self, inner: &mut Inner, change: Change, side: &mut Option<UserspaceState>) {
+    /// Writes one change.
+    pub(super) fn mirror(&self, inner: &mut Inner, change: Change) {
         match change {
             Change::Route { key, conn } => {
                 // A connection is in `conns` from before its login until after its leave.
@@ -125,11 +145,8 @@ impl Router {
                     peer.set_shared(shared);
                 }
             }
-            Change::Session { vni, clients, legs } => {
-                let known = self.session(vni).map(|route| UserspaceState::clone(&route.side));
-                if let Some(side) = known.or_else(|| side.take()) {
-                    self.sessions.insert(vni, Arc::new(SessionRoute { vni, clients, legs, side }));
-                }
+            Change::Session { route } => {
+                self.sessions.insert(route.vni, route);
             }
             Change::NoSession { vni } => {
                 self.sessions.remove(&vni);

@@ -16,7 +16,7 @@ pub(super) struct ModelSessions {
     pub stats: BTreeMap<u32, SessionStats>,
     /// The error that the next fallible operation returns, once.
     pub fail_next: Option<MapError>,
-    /// The error that every reading of all sessions returns.
+    /// The error that every reading of sessions returns.
     pub unreadable: Option<MapError>,
     limit: u32,
 }
@@ -63,11 +63,21 @@ impl SessionMap for ModelSessions {
         Ok(self.stats.get(&slot).copied().unwrap_or_else(SessionStats::zeroed))
     }
 
-    fn entries(&self) -> Result<Vec<(u32, SessionEntry)>, MapError> {
+    fn get(&self, vni: u32) -> Result<Option<SessionEntry>, MapError> {
         match &self.unreadable {
             Some(error) => Err(error.clone()),
-            None => Ok(self.sessions.iter().map(|(vni, entry)| (*vni, *entry)).collect()),
+            None => Ok(self.sessions.get(&vni).copied()),
         }
+    }
+
+    fn slice(&self, after: Option<u64>, most: usize) -> Result<(Vec<u32>, Option<u64>), MapError> {
+        if let Some(error) = &self.unreadable {
+            return Err(error.clone());
+        }
+        let first = after.map_or(0, |vni| vni as u32 + 1);
+        let vnis: Vec<u32> = self.sessions.range(first..).take(most).map(|(vni, _)| *vni).collect();
+        let next = vnis.last().filter(|_| vnis.len() == most).map(|vni| u64::from(*vni));
+        Ok((vnis, next))
     }
 }
 

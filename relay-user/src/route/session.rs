@@ -1,69 +1,82 @@
 //! A session as packets see it. It is immutable: when a leg moves, a new one replaces it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use relay_common::fastpath::SessionStats;
 use relay_common::key::{DiscoPublic, DiscoShared};
 
 use super::vocabulary::LegPath;
 
-/// The mirror's entry for one session.
-#[derive(Debug)]
+/// The facts about one session that packets need. The table and its in-process mirror share it.
+#[derive(Clone, Debug)]
 pub struct SessionRoute {
-    /// The session's virtual network identifier.
+    /// The session's virtual network identifier, 1 to 2^24-1.
     pub vni: u32,
+    /// Completed binds of each leg.
+    pub binds: [u32; 2],
     /// The two clients, ascending.
     pub clients: [DiscoPublic; 2],
     /// Where each client is bound.
     pub legs: [Option<LegPath>; 2],
-    /// The state that is kept when a leg binds again.
-    pub side: UserspaceState,
+    /// What all versions of the session share.
+    pub side: Arc<[LegState; 2]>,
 }
 
-/// The parts of a session that all its versions share and that the table does not hold.
-#[derive(Clone, Debug)]
-pub struct UserspaceState {
-    /// The relay's precomputed box with each client, ascending by client.
-    pub boxes: Arc<[DiscoShared; 2]>,
-    /// What userspace forwarded for each leg.
-    pub counters: Arc<[LegCounters; 2]>,
-}
-
-impl UserspaceState {
-    /// Makes new counters for these boxes.
-    pub fn new(boxes: [DiscoShared; 2]) -> Self {
-        Self { boxes: Arc::new(boxes), counters: Arc::default() }
-    }
-}
-
-/// Packets that userspace received from a leg and could send on. The sending leg's socket writes them; any
-/// thread reads them.
+/// What userspace has counted for a leg, and the relay's box with its client. It fills a cache line: the two
+/// clients of a session may be served by two workers.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub struct LegCounters {
+pub struct LegState {
     /// CLOCK_MONOTONIC nanoseconds of the last packet; 0: none yet.
     pub last_seen_ns: AtomicU64,
-    /// Packets.
+    /// Packets that came from the leg and were sent on.
     pub packets: AtomicU64,
-    /// UDP payload bytes, Geneve header included.
+    /// UDP payload bytes of these packets, Geneve header included.
     pub bytes: AtomicU64,
+    /// Computed at the leg's first bind: most of the cost of a session, and many are never bound.
+    shared: OnceLock<DiscoShared>,
 }
 
-impl LegCounters {
-    /// Counts one packet of `bytes` bytes.
-    pub fn count(&self, bytes: usize, now_ns: u64) {
+const _: () = assert!(size_of::<LegState>() == 64);
+
+impl LegState {
+    /// Notes that the client was heard.
+    pub fn heard(&self, now_ns: u64) {
         self.last_seen_ns.store(now_ns, Ordering::Relaxed);
-        self.packets.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts packets that were sent on: `bytes` of them together.
+    pub fn count(&self, packets: u64, bytes: u64) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The relay's box with the client; `compute` makes it when it is first needed.
+    pub fn shared(&self, compute: impl FnOnce() -> Option<DiscoShared>) -> Option<&DiscoShared> {
+        if let Some(shared) = self.shared.get() {
+            return Some(shared);
+        }
+        let computed = compute()?;
+        Some(self.shared.get_or_init(|| computed))
     }
 }
 
 impl SessionRoute {
+    /// Completed binds of both legs: no two bindings of a session have the same number, until it has had 2^32.
+    pub fn generation(&self) -> u32 {
+        self.binds[0].wrapping_add(self.binds[1])
+    }
+
+    /// Whether both legs are bound.
+    pub fn is_bound(&self) -> bool {
+        self.legs.iter().all(Option::is_some)
+    }
+
     /// When each leg was last heard, in userspace or, if the kernel forwards the session, in the kernel.
     pub fn last_seen_ns(&self, kernel: Option<&SessionStats>) -> [u64; 2] {
         std::array::from_fn(|leg| {
-            let user = self.side.counters[leg].last_seen_ns.load(Ordering::Relaxed);
+            let user = self.side[leg].last_seen_ns.load(Ordering::Relaxed);
             user.max(kernel.map_or(0, |stats| stats.legs[leg].last_seen_ns))
         })
     }

@@ -58,9 +58,16 @@ pub trait SessionMap: Send {
     /// There is no such slot, or the kernel refuses.
     fn stats(&self, slot: u32) -> Result<SessionStats, MapError>;
 
-    /// Lists every session in the map, in no order.
+    /// The entry of a session; `None`: it is not in the map.
     ///
     /// # Errors
     /// The kernel refuses.
-    fn entries(&self) -> Result<Vec<(u32, SessionEntry)>, MapError>;
+    fn get(&self, vni: u32) -> Result<Option<SessionEntry>, MapError>;
+
+    /// About `most` of the sessions in the map, and where to go on; `None`: there are no more. A walk sees
+    /// every session that is in the map from its start to its end; another one, or one twice, it may see.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn slice(&self, after: Option<u64>, most: usize) -> Result<(Vec<u32>, Option<u64>), MapError>;
 }

@@ -4,12 +4,13 @@
 //! [`super::Router`] holds the one mutex around it and writes its changes, and nothing else, to the two
 //! mirrors (laws 1 to 5 of `docs/architecture.md`).
 
+use relay_common::fastpath::SessionEntry;
 use relay_common::key::{DiscoPublic, NodePublic};
 
 use super::claims::Claims;
 use super::clients::Clients;
 use super::sessions::{Limits, Session, Sessions};
-use super::vocabulary::{Change, Event, LinkId, Refusal};
+use super::vocabulary::{Change, Event, LegIndex, LinkId, Refusal};
 
 /// The client table.
 #[derive(Debug)]
@@ -40,11 +41,12 @@ impl Table {
             Event::LinkDown { link } => self.claims.down(link, out),
             Event::Allocate { pair } => self.sessions.allocate(pair, now_ns, out),
             Event::Bind { vni, leg, handshake } => self.sessions.bind(vni, leg, handshake),
-            Event::Answer { vni, leg, handshake, path } => {
-                self.sessions.answer(vni, leg, handshake, path, now_ns, out)
+            Event::Answer { vni, leg, handshake, binds, path } => {
+                self.sessions.answer(vni, leg, (handshake, binds), path, now_ns, out)
             }
             Event::NextHop { vni, leg, path, hop } => self.sessions.next_hop(vni, leg, path, hop, out),
             Event::Tick { vni, last_seen_ns } => self.sessions.tick(vni, last_seen_ns, now_ns, out),
+            Event::End { vni } => self.sessions.end(vni, out),
         }
     }
 
@@ -58,11 +60,6 @@ impl Table {
         self.claims.count(link)
     }
 
-    /// Every session, by VNI.
-    pub(super) fn sessions(&self) -> impl Iterator<Item = &Session> + '_ {
-        self.sessions.iter()
-    }
-
     /// One session.
     pub(super) fn session(&self, vni: u32) -> Option<&Session> {
         self.sessions.get(vni)
@@ -71,6 +68,21 @@ impl Table {
     /// The session of a pair, in either order.
     pub(super) fn session_of(&self, pair: [DiscoPublic; 2]) -> Option<&Session> {
         self.sessions.of(pair)
+    }
+
+    /// The number of completed binds that the challenge of a handshake is for.
+    pub(super) fn challenged(&self, vni: u32, leg: LegIndex, handshake: u32) -> Result<u32, Refusal> {
+        self.sessions.challenged(vni, leg, handshake)
+    }
+
+    /// Number of sessions, and of those that the kernel should be forwarding.
+    pub(super) fn session_counts(&self) -> (usize, usize) {
+        self.sessions.counts()
+    }
+
+    /// The entry that the kernel should have for a session; `None`: it should not forward the session.
+    pub(super) fn kernel_entry(&self, vni: u32) -> Option<SessionEntry> {
+        self.sessions.kernel_entry(vni)
     }
 
     /// At most `count` VNIs after `vni`, ascending, to walk all sessions a few at a time.

@@ -1,11 +1,13 @@
 //! The words of the table: connections, legs, events, and the changes that events cause.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use relay_common::fastpath::SessionEntry;
 use relay_common::key::{DiscoPublic, NodePublic};
 
-use super::next_hop::NextHop;
+use super::next_hop::HopNumber;
+use super::session::SessionRoute;
 
 /// A connection's name; it is never used twice in the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +28,17 @@ pub struct LegPath {
     pub remote: SocketAddr,
     /// The relay's address and port that the client sends to and receives from.
     pub local: SocketAddr,
+}
+
+/// A leg that was bound, whose next hop must be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundLeg {
+    /// The session.
+    pub vni: u32,
+    /// The leg.
+    pub leg: LegIndex,
+    /// The path that the leg is bound to.
+    pub path: LegPath,
 }
 
 /// An event for the table.
@@ -51,16 +64,19 @@ pub enum Event {
     Allocate { pair: [DiscoPublic; 2] },
     /// A client opened its handshake; it has been authenticated.
     Bind { vni: u32, leg: LegIndex, handshake: u32 },
-    /// A client returned the challenge from this path; it has been authenticated.
-    Answer { vni: u32, leg: LegIndex, handshake: u32, path: LegPath },
+    /// A client returned, from this path, the challenge that was made for this number of completed binds; it
+    /// has been authenticated.
+    Answer { vni: u32, leg: LegIndex, handshake: u32, binds: u32, path: LegPath },
     /// The kernel's routing reports the next hop of a leg's path; `None`: it has no next hop.
-    NextHop { vni: u32, leg: LegIndex, path: LegPath, hop: Option<NextHop> },
+    NextHop { vni: u32, leg: LegIndex, path: LegPath, hop: Option<HopNumber> },
     /// When each leg was last heard, on either packet path; 0: never. This refreshes the session or ends it.
     Tick { vni: u32, last_seen_ns: [u64; 2] },
+    /// The session must end now.
+    End { vni: u32 },
 }
 
 /// A change for the mirrors; changes are written in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the fields are the words of the sentence above them")]
 pub enum Change {
     /// Packets for the key now go to this connection.
@@ -73,8 +89,8 @@ pub enum Change {
     NoRemote { key: NodePublic },
     /// Whether the connection is one of several with the same key.
     Shared { conn: ConnId, shared: bool },
-    /// A session exists, with these legs bound.
-    Session { vni: u32, clients: [DiscoPublic; 2], legs: [Option<LegPath>; 2] },
+    /// A session exists, or its legs have moved.
+    Session { route: Arc<SessionRoute> },
     /// A session is gone.
     NoSession { vni: u32 },
     /// The kernel forwards this session; `fresh`: another session used its stats slot before.
@@ -111,8 +127,8 @@ pub enum Refusal {
     /// A disco key is zero, is the server's own, or is named twice.
     #[error("not a pair of client keys")]
     BadPair,
-    /// The answer has no bind, or belongs to an older bind.
-    #[error("not the handshake of the bind in progress")]
+    /// The handshake is zero, or its challenge was made before the leg's last bind.
+    #[error("not a handshake in progress")]
     WrongHandshake,
     /// Both legs would have one address.
     #[error("the other client is bound to this address")]

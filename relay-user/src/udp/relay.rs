@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rand_core::{OsRng, RngCore};
-use relay_common::challenge::Secrets;
+use relay_common::challenge::{Secrets, Token};
 use relay_common::disco::message::{Bind, BindKind};
 use relay_common::disco::{Envelope, seal_control};
 use relay_common::geneve::{self, Geneve, GeneveError, Protocol, Vni};
@@ -16,7 +16,7 @@ use relay_common::key::{DiscoPrivate, DiscoPublic, NONCE_LEN};
 
 use crate::observe::counters::Counter;
 use crate::route::Router;
-use crate::route::session::{SessionRoute, UserspaceState};
+use crate::route::session::SessionRoute;
 use crate::route::vocabulary::{LegIndex, LegPath, Refusal};
 
 /// The action for a datagram.
@@ -58,12 +58,6 @@ impl UdpRelay {
     /// The disco key for which clients seal their handshakes.
     pub fn public(&self) -> DiscoPublic {
         self.public
-    }
-
-    /// The boxes for a pair of clients, ascending by key; `None` if the relay cannot seal for one of them.
-    pub fn side(&self, pair: [DiscoPublic; 2]) -> Option<UserspaceState> {
-        let [a, b] = if pair[0] <= pair[1] { pair } else { [pair[1], pair[0]] };
-        Some(UserspaceState::new([self.key.shared(&a)?, self.key.shared(&b)?]))
     }
 
     /// Replaces the challenge secret when it is due.
@@ -108,7 +102,8 @@ impl UdpRelay {
         let envelope = Envelope::parse(packet).map_err(|_| Counter::UdpNotDisco)?;
         let leg = session.clients.iter().position(|client| client == envelope.sender);
         let leg = leg.ok_or(Counter::UdpUnknownSender)?;
-        let shared = &session.side.boxes[leg];
+        let shared = session.side[leg].shared(|| self.key.shared(envelope.sender));
+        let shared = shared.ok_or(Counter::UdpBadBox)?;
         let plain = shared.open(envelope.nonce, envelope.sealed).ok_or(Counter::UdpBadBox)?;
         let (kind, bind) = Bind::parse(&plain).map_err(|_| Counter::UdpBadMessage)?;
         let other = session.clients[1 - leg];
@@ -117,9 +112,8 @@ impl UdpRelay {
         }
         match kind {
             BindKind::Bind => {
-                router.bind(vni.get(), leg, bind.generation, now_ns).map_err(refused)?;
-                let challenge =
-                    self.secrets.load().challenge(vni, bind.generation, &bind.remote_key, path.remote);
+                let binds = router.bind(vni.get(), leg, bind.generation, now_ns).map_err(refused)?;
+                let challenge = self.secrets.load().challenge(&token(&bind, binds, path));
                 let mut nonce = [0; NONCE_LEN];
                 OsRng.fill_bytes(&mut nonce);
                 let answer = Bind { challenge, ..bind };
@@ -132,16 +126,23 @@ impl UdpRelay {
                 )))
             }
             BindKind::Answer => {
-                let secrets = self.secrets.load();
-                if !secrets.verify(vni, bind.generation, &bind.remote_key, path.remote, &bind.challenge) {
+                let binds = router.challenged(vni.get(), leg, bind.generation).map_err(refused)?;
+                if !self.secrets.load().verify(&token(&bind, binds, path), &bind.challenge) {
                     return Err(Counter::UdpBadChallenge);
                 }
-                router.answer(vni.get(), leg, bind.generation, path, now_ns).map_err(refused)?;
+                let handshake = (bind.generation, binds);
+                router.answer(vni.get(), leg, handshake, path, now_ns).map_err(refused)?;
                 Ok(Action::Bound { vni: vni.get(), leg, path })
             }
             BindKind::Challenge => Err(Counter::UdpBadMessage),
         }
     }
+}
+
+/// What the challenge of a handshake stands for: see [`Token`].
+fn token(bind: &Bind, binds: u32, path: LegPath) -> Token<'_> {
+    let Bind { vni, generation, ref remote_key, .. } = *bind;
+    Token { vni, generation, remote_key, binds, source: path.remote }
 }
 
 /// Forwards a datagram of a bound session to the other leg; the payload is not read.
@@ -152,7 +153,8 @@ fn data(session: &SessionRoute, len: usize, path: LegPath, now_ns: u64) -> Resul
         path if path == b => (1, a),
         _ => return Err(Counter::UdpNotALeg),
     };
-    session.side.counters[leg].count(len, now_ns);
+    session.side[leg].heard(now_ns);
+    session.side[leg].count(1, len as u64);
     Ok(Action::Forward(to))
 }
 

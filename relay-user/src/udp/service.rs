@@ -12,18 +12,7 @@ use super::socket::{SocketPair, UdpSocket};
 use crate::clock;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
-use crate::route::vocabulary::{LegIndex, LegPath};
-
-/// A leg was bound, and its next hop must be looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BoundLeg {
-    /// The session.
-    pub vni: u32,
-    /// The leg.
-    pub leg: LegIndex,
-    /// The path that the leg is bound to.
-    pub path: LegPath,
-}
+use crate::route::vocabulary::{BoundLeg, LegPath};
 
 /// The state that the socket tasks share.
 #[derive(Debug)]

@@ -4,15 +4,16 @@
 use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
-    link::{LinkAttribute, LinkLayerType, LinkMessage},
-    neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
+    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+    neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
+    rule::{RuleAttribute, RuleMessage},
 };
 
 use super::NoNextHop;
 
 /// The neighbour that takes the packet on, and the interface to it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct KernelRoute {
     pub(super) ifindex: u32,
     pub(super) neighbour: IpAddr,
@@ -20,17 +21,24 @@ pub(super) struct KernelRoute {
 }
 
 /// The sending interface.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) mac: [u8; 6],
     pub(super) mtu: u32,
+    /// Whether it is up and has a carrier.
+    pub(super) is_up: bool,
 }
 
 /// A neighbour entry. It has an address only if the kernel itself would send to it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Neighbour {
     pub(super) mac: Option<[u8; 6]>,
-    pub(super) permanent: bool,
+    /// Whether the kernel has just heard from it.
+    pub(super) is_confirmed: bool,
+    /// Whether somebody else looks after the entry: an operator (permanent, noarp), a routing daemon
+    /// (extern_learn) or the kernel itself (managed). To announce such an entry as used would make it an
+    /// ordinary one.
+    pub(super) is_kept: bool,
 }
 
 /// Refuses pairs of addresses for which no route can work.
@@ -90,6 +98,7 @@ pub(super) fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
         return Err(not_ethernet());
     }
     let (mut mac, mut mtu) = (None, None);
+    let is_up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
@@ -97,19 +106,51 @@ pub(super) fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
             _ => {}
         }
     }
-    Ok(Link { mac: mac.ok_or_else(not_ethernet)?, mtu: mtu.ok_or_else(not_ethernet)? })
+    Ok(Link { mac: mac.ok_or_else(not_ethernet)?, mtu: mtu.ok_or_else(not_ethernet)?, is_up })
 }
 
 /// Reads a neighbour entry. The kernel goes on using the address of stale, delayed and probed entries, and so
 /// does relayd.
 pub(super) fn neighbour(entry: &NeighbourMessage) -> Neighbour {
-    use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
-    let valid = matches!(entry.header.state, Reachable | Stale | Delay | Probe | Permanent);
+    use NeighbourState::{Delay, Noarp, Permanent, Probe, Reachable, Stale};
+    let state = entry.header.state;
+    let valid = matches!(state, Reachable | Stale | Delay | Probe | Permanent);
     let mac = entry.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
         _ => None,
     });
-    Neighbour { mac: mac.filter(|_| valid), permanent: entry.header.state == Permanent }
+    let managed = entry.attributes.iter().any(|attribute| {
+        matches!(attribute, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed))
+    });
+    Neighbour {
+        mac: mac.filter(|_| valid),
+        is_confirmed: state == Reachable,
+        is_kept: managed
+            || entry.header.flags.contains(NeighbourFlags::ExtLearned)
+            || matches!(state, Permanent | Noarp),
+    }
+}
+
+/// Whether a rule may send packets of one pair of addresses to different tables: every rule but the three that
+/// a kernel starts with.
+pub(super) fn is_policy(rule: &RuleMessage) -> bool {
+    // Tables local, main and default, at their priorities. The kernel leaves a priority of zero out.
+    const FIRST: [(u32, u32); 3] = [(0, 255), (32_766, 254), (32_767, 253)];
+    let (mut priority, mut table, mut more) = (0, u32::from(rule.header.table), false);
+    for attribute in &rule.attributes {
+        match attribute {
+            RuleAttribute::Priority(number) => priority = *number,
+            RuleAttribute::Table(number) => table = *number,
+            RuleAttribute::Protocol(_) | RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+            _ => more = true,
+        }
+    }
+    more || rule.header.tos != 0 || !FIRST.contains(&(priority, table))
+}
+
+/// Whether packets of one pair of addresses may go by several ways.
+pub(super) fn is_multipath(route: &RouteMessage) -> bool {
+    route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::MultiPath(_)))
 }
 
 #[cfg(test)]
@@ -187,7 +228,9 @@ mod tests {
         message.header.index = 5;
         message.header.link_layer_type = LinkLayerType::Ether;
         message.attributes = vec![LinkAttribute::Address(MAC.to_vec()), LinkAttribute::Mtu(1500)];
-        assert_eq!(link(&message).expect("Ethernet"), Link { mac: MAC, mtu: 1500 });
+        assert_eq!(link(&message).expect("Ethernet"), Link { mac: MAC, mtu: 1500, is_up: false });
+        message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        assert!(link(&message).expect("Ethernet").is_up);
         message.header.link_layer_type = LinkLayerType::None;
         assert!(matches!(link(&message), Err(NoNextHop::NotEthernet { ifindex: 5 })));
     }
@@ -195,17 +238,52 @@ mod tests {
     #[test]
     fn a_neighbour_counts_only_in_states_the_kernel_itself_sends_in() {
         use NeighbourState::*;
-        let entry = |state| {
-            let mut message = NeighbourMessage::default();
-            message.header.state = state;
-            message.attributes = vec![NeighbourAttribute::LinkLayerAddress(MAC.to_vec())];
-            neighbour(&message)
-        };
         for state in [Reachable, Stale, Delay, Probe, Permanent] {
-            assert_eq!(entry(state), Neighbour { mac: Some(MAC), permanent: state == Permanent });
+            assert_eq!(neighbour(&entry(state)).mac, Some(MAC), "{state:?}");
+            assert_eq!(neighbour(&entry(state)).is_confirmed, state == Reachable, "{state:?}");
         }
         for state in [Incomplete, Failed, Noarp, None] {
-            assert_eq!(entry(state).mac, Option::None, "{state:?}");
+            assert_eq!(neighbour(&entry(state)).mac, Option::None, "{state:?}");
         }
+    }
+
+    #[test]
+    fn an_entry_that_somebody_looks_after_is_left_to_them() {
+        use NeighbourState::*;
+        for (state, is_kept) in [(Permanent, true), (Noarp, true), (Reachable, false), (Failed, false)] {
+            assert_eq!(neighbour(&entry(state)).is_kept, is_kept, "{state:?}");
+        }
+        let mut learned = entry(Stale);
+        learned.header.flags = NeighbourFlags::ExtLearned;
+        let mut managed = entry(Stale);
+        managed.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        assert!(neighbour(&learned).is_kept && neighbour(&managed).is_kept);
+    }
+
+    fn entry(state: NeighbourState) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.state = state;
+        message.attributes = vec![NeighbourAttribute::LinkLayerAddress(MAC.to_vec())];
+        message
+    }
+
+    #[test]
+    fn only_rules_beyond_the_kernels_own_three_are_policy() {
+        let rule = |priority: u32, table: u8, more: Vec<RuleAttribute>| {
+            let mut message = RuleMessage::default();
+            message.header.table = table;
+            message.attributes = more;
+            message.attributes.push(RuleAttribute::Table(table.into()));
+            if priority > 0 {
+                message.attributes.push(RuleAttribute::Priority(priority));
+            }
+            is_policy(&message)
+        };
+        for (priority, table) in [(0, 255), (32_766, 254), (32_767, 253)] {
+            assert!(!rule(priority, table, Vec::new()), "{priority}");
+        }
+        assert!(rule(100, 254, Vec::new()), "another priority");
+        assert!(rule(32_766, 100, Vec::new()), "another table");
+        assert!(rule(32_766, 254, vec![RuleAttribute::FwMark(1)]), "a condition");
     }
 }

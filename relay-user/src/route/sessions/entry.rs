@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use relay_common::fastpath::{LegEntry, SessionEntry};
+use relay_common::fastpath::{LegEntry, SessionEntry, Tag};
 
 use super::{Limits, Session};
-use crate::route::next_hop::NextHop;
+use crate::route::next_hop::HopNumber;
 use crate::route::vocabulary::{Change, LegPath};
 
 /// An installed entry is rewritten when its expiry has moved by this part of the lifetime.
@@ -13,55 +13,61 @@ const REFRESH_FRACTION: u64 = 10;
 
 /// Installs, replaces or removes the kernel's entry after a bind or a change of a next hop.
 pub(super) fn reconcile(session: &mut Session, limits: &Limits, out: &mut Vec<Change>) {
-    let wanted = wanted(session, limits);
-    if wanted == session.installed {
-        return;
-    }
-    match wanted {
+    let expires_ns = session.expires_ns(limits);
+    match wanted(session, expires_ns) {
         Some(entry) => {
-            out.push(Change::Install { vni: session.vni, entry, fresh: !session.slot_used });
+            out.push(Change::Install { vni: session.vni(), entry, fresh: !session.slot_used });
             session.slot_used = true;
+            session.installed_until_ns = Some(expires_ns);
         }
-        None => out.push(Change::Uninstall { vni: session.vni }),
+        None if session.installed_until_ns.take().is_some() => {
+            out.push(Change::Uninstall { vni: session.vni() });
+        }
+        None => {}
     }
-    session.installed = wanted;
 }
 
 /// Moves the expiry of an installed entry once the change is worth a system call.
 pub(super) fn refresh(session: &mut Session, limits: &Limits, out: &mut Vec<Change>) {
-    let Some(installed) = session.installed else { return };
-    let moved = session.expires_ns(limits).saturating_sub(installed.expires_ns);
+    let Some(until_ns) = session.installed_until_ns else { return };
+    let moved = session.expires_ns(limits).saturating_sub(until_ns);
     if moved >= limits.steady_lifetime_ns / REFRESH_FRACTION {
         reconcile(session, limits, out);
     }
 }
 
+/// The entry that was last given to the kernel; `None`: userspace forwards the session.
+pub(super) fn installed(session: &Session) -> Option<SessionEntry> {
+    wanted(session, session.installed_until_ns?)
+}
+
+/// Whether the program can forward packets between these addresses: it knows IPv4 only.
+pub(super) fn is_eligible(path: &LegPath) -> bool {
+    path.remote.is_ipv4() && path.local.is_ipv4()
+}
+
 /// The entry for the kernel. `None` while a leg is unbound, lacks its next hop, or does not use IPv4.
-fn wanted(session: &Session, limits: &Limits) -> Option<SessionEntry> {
-    let [a, b] = &session.legs;
+fn wanted(session: &Session, expires_ns: u64) -> Option<SessionEntry> {
+    let route = &session.route;
+    let tag = Tag { vni: route.vni, generation: route.generation() };
+    let leg = |leg: usize| leg_entry(route.legs[leg]?, session.legs[leg].hop?);
     Some(SessionEntry {
-        generation: session.generation,
-        expires_ns: session.expires_ns(limits),
+        head: tag,
+        expires_ns,
         stats_slot: session.stats_slot,
         reserved: 0,
-        legs: [leg_entry(a.path?, a.hop?)?, leg_entry(b.path?, b.hop?)?],
+        legs: [leg(0)?, leg(1)?],
+        tail: tag,
     })
 }
 
-fn leg_entry(path: LegPath, hop: NextHop) -> Option<LegEntry> {
-    // The program forwards IPv4 only; an IPv6 leg keeps its session in userspace.
-    if !path.remote.is_ipv4() || !path.local.is_ipv4() {
-        return None;
-    }
-    Some(LegEntry {
+fn leg_entry(path: LegPath, hop: HopNumber) -> Option<LegEntry> {
+    is_eligible(&path).then(|| LegEntry {
         remote_ip: octets(path.remote),
         local_ip: octets(path.local),
         remote_port: path.remote.port().to_be_bytes(),
         local_port: path.local.port().to_be_bytes(),
-        mtu: hop.mtu,
-        egress: hop.ifindex,
-        next_hop_mac: hop.next_hop_mac,
-        egress_mac: hop.egress_mac,
+        next_hop: hop.0,
     })
 }
 

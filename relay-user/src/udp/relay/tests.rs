@@ -57,14 +57,13 @@ impl Lab {
         let publics = keys.each_ref().map(DiscoPrivate::public);
         let udp = UdpRelay::new(server, [3; 32], NOW);
         let router = Router::new(limits, None);
-        let side = udp.side(publics).expect("good keys");
-        let session = router.allocate(publics, side, NOW).expect("room");
+        let session = router.allocate(publics, NOW).expect("room");
         let clients = [0, 1].map(|leg| Client {
             key: publics[leg],
             other: publics[1 - leg],
             shared: keys[leg].shared(&udp.public()).expect("a good key"),
         });
-        Self { udp, router, clients, vni: Vni::new(session.vni).expect("a VNI") }
+        Self { udp, router, clients, vni: Vni::new(session.vni()).expect("a VNI") }
     }
 
     fn decide(&self, datagram: &[u8], path: LegPath) -> Action {
@@ -154,19 +153,59 @@ fn answers_bind_only_where_and_what_they_were_challenged_for() {
     let forged = Bind { challenge: [1; 32], ..answer };
     assert_eq!(lab.answer(0, forged, a), Action::Drop(Counter::UdpBadChallenge));
     assert!(matches!(lab.answer(0, answer, a), Action::Bound { .. }));
-    assert_eq!(lab.answer(0, answer, a), Action::Drop(Counter::UdpGeneration), "an answer is good once");
+    assert_eq!(lab.answer(0, answer, a), Action::Drop(Counter::UdpBadChallenge), "an answer is good once");
     let answer = lab.challenge(1, 5, a);
     assert_eq!(lab.answer(1, answer, a), Action::Drop(Counter::UdpSameAddress));
 }
 
 #[test]
-fn a_newer_bind_makes_the_older_challenge_worthless() {
+fn a_recorded_handshake_moves_no_leg_back() {
     let lab = Lab::new();
-    let a = path("192.0.2.1:1000");
-    let first = lab.challenge(0, 1, a);
-    let second = lab.challenge(0, 2, a);
-    assert_eq!(lab.answer(0, first, a), Action::Drop(Counter::UdpGeneration));
-    assert!(matches!(lab.answer(0, second, a), Action::Bound { .. }));
+    let (old, new, other) = (path("192.0.2.1:1000"), path("192.0.2.1:1001"), path("192.0.2.2:2000"));
+    let recorded = lab.challenge(0, 1, old);
+    assert!(matches!(lab.answer(0, recorded, old), Action::Bound { .. }));
+    lab.bind(1, other);
+    let answer = lab.challenge(0, 2, new);
+    assert!(matches!(lab.answer(0, answer, new), Action::Bound { .. }));
+    // Both datagrams again, from the address that they came from.
+    lab.challenge(0, 1, old);
+    assert_eq!(lab.answer(0, recorded, old), Action::Drop(Counter::UdpBadChallenge));
+    assert_eq!(lab.decide(&lab.data(Protocol::WireGuard), other), Action::Forward(new));
+}
+
+#[test]
+fn binds_replayed_between_a_clients_bind_and_answer_do_not_block_it() {
+    let lab = Lab::new();
+    let (a, moved) = (path("192.0.2.1:1000"), path("192.0.2.1:1001"));
+    for generation in 1..=9 {
+        let answer = lab.challenge(0, generation, a);
+        assert!(matches!(lab.answer(0, answer, a), Action::Bound { .. }));
+    }
+    let answer = lab.challenge(0, 10, moved);
+    (1..=9).for_each(|recorded| drop(lab.challenge(0, recorded, a)));
+    assert!(matches!(lab.answer(0, answer, moved), Action::Bound { .. }));
+}
+
+#[test]
+fn an_answer_that_was_held_back_does_not_undo_a_later_bind() {
+    let lab = Lab::new();
+    let (a, moved) = (path("192.0.2.1:1000"), path("192.0.2.1:1001"));
+    let held = lab.challenge(0, 1, a);
+    let answer = lab.challenge(0, 2, moved);
+    assert!(matches!(lab.answer(0, answer, moved), Action::Bound { .. }));
+    assert_eq!(lab.answer(0, held, a), Action::Drop(Counter::UdpBadChallenge));
+    lab.challenge(0, 1, a);
+    assert_eq!(lab.answer(0, held, a), Action::Drop(Counter::UdpBadChallenge), "even after its bind again");
+}
+
+#[test]
+fn an_answer_that_is_late_costs_the_next_handshake_nothing() {
+    let lab = Lab::new();
+    let (a, moved) = (path("192.0.2.1:1000"), path("192.0.2.1:1001"));
+    let late = lab.challenge(0, 1, a);
+    let answer = lab.challenge(0, 2, moved);
+    assert!(matches!(lab.answer(0, late, a), Action::Bound { .. }));
+    assert!(matches!(lab.answer(0, answer, moved), Action::Bound { .. }));
 }
 
 #[test]
@@ -240,10 +279,13 @@ fn every_malformed_header_has_its_reason() {
 fn keys_that_seal_for_nobody_get_no_session() {
     let lab = Lab::new();
     let good = lab.clients[0].key;
-    assert!(lab.udp.side([good, DiscoPublic::from_bytes([0; 32])]).is_none());
-    let own = lab.udp.public();
-    let side = lab.udp.side([good, own]).expect("a point on the curve");
-    assert_eq!(lab.router.allocate([good, own], side, NOW).expect_err("refused"), Refusal::BadPair);
+    let mut small = [0; 32];
+    small[0] = 1;
+    for wrong in [DiscoPublic::from_bytes([0; 32]), DiscoPublic::from_bytes(small), lab.udp.public()] {
+        for pair in [[good, wrong], [wrong, good]] {
+            assert_eq!(lab.router.allocate(pair, NOW).expect_err("refused"), Refusal::BadPair);
+        }
+    }
 }
 
 fn change(mut datagram: Vec<u8>, at: usize, bits: u8) -> Vec<u8> {

@@ -1,0 +1,190 @@
+//! Reads the kernel's reports of changes: each is a fact about one neighbour or link, or names the legs whose
+//! route may have changed. This module uses no socket.
+
+use std::net::IpAddr;
+
+use rtnetlink::{
+    packet_core::{NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        address::{AddressAttribute, AddressMessage},
+        link::LinkMessage,
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+        route::{RouteAddress, RouteAttribute, RouteMessage},
+    },
+};
+
+use super::answers::{self, Link, Neighbour};
+use super::dirty::Dirty;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A neighbour entry is now like this; `None`: it is gone.
+    Neighbour { ifindex: u32, ip: IpAddr, now: Option<Neighbour> },
+    /// A link is now like this; `None`: it is gone, or not Ethernet.
+    Link { ifindex: u32, now: Option<Link> },
+    /// These legs may have another route. `many`: packets to one client may now go several ways.
+    Routes { dirty: Dirty, many: bool },
+    /// The rules have changed: which tables are asked, and for what.
+    Rules,
+}
+
+/// The kernel's numbers of the messages that report a change of a next-hop object: rtnetlink(7) lacks them.
+const NEXT_HOP_MESSAGES: [u16; 2] = [104, 105];
+
+/// Bytes of a message's header: length, type, flags, sequence number, port.
+const HEADER: usize = 16;
+
+/// Reads one datagram of reports.
+pub fn read(mut bytes: &[u8], found: &mut Vec<Change>) {
+    while let Some(&[a, b, c, d, k, l, ..]) = bytes.first_chunk::<HEADER>() {
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let Some(message) = bytes.get(..length).filter(|message| message.len() >= HEADER) else { return };
+        if NEXT_HOP_MESSAGES.contains(&u16::from_ne_bytes([k, l])) {
+            found.push(Change::Routes { dirty: Dirty::everything(), many: false });
+        } else if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)
+            && let NetlinkPayload::InnerMessage(inner) = message.payload
+        {
+            found.extend(change(inner));
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+}
+
+fn change(message: RouteNetlinkMessage) -> Option<Change> {
+    use RouteNetlinkMessage as Message;
+    match message {
+        Message::NewNeighbour(entry) => neighbour(&entry, Some(answers::neighbour(&entry))),
+        Message::DelNeighbour(entry) => neighbour(&entry, None),
+        Message::NewLink(message) => Some(link(&message, answers::link(&message).ok())),
+        Message::DelLink(message) => Some(link(&message, None)),
+        Message::NewRoute(message) => Some(routes(&message, answers::is_multipath(&message))),
+        Message::DelRoute(message) => Some(routes(&message, false)),
+        Message::NewAddress(message) | Message::DelAddress(message) => address(&message),
+        Message::NewRule(_) | Message::DelRule(_) => Some(Change::Rules),
+        _ => None,
+    }
+}
+
+fn neighbour(entry: &NeighbourMessage, now: Option<Neighbour>) -> Option<Change> {
+    let ip = entry.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::from(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
+        _ => None,
+    })?;
+    Some(Change::Neighbour { ifindex: entry.header.ifindex, ip, now })
+}
+
+fn link(message: &LinkMessage, now: Option<Link>) -> Change {
+    Change::Link { ifindex: message.header.index, now }
+}
+
+fn routes(message: &RouteMessage, many: bool) -> Change {
+    let network = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::from(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
+        _ => None,
+    });
+    let dirty = match network {
+        Some(network) => Dirty::remote(network, message.header.destination_prefix_length),
+        // A default route names no network.
+        None => Dirty::everything(),
+    };
+    Change::Routes { dirty, many }
+}
+
+fn address(message: &AddressMessage) -> Option<Change> {
+    let ip = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let any = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(ip) => Some(*ip),
+        _ => None,
+    });
+    Some(Change::Routes { dirty: Dirty::local(ip.or(any)?), many: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::neighbour::NeighbourState;
+
+    use super::*;
+
+    fn bytes(message: RouteNetlinkMessage) -> Vec<u8> {
+        let mut message = NetlinkMessage::from(message);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    fn all(bytes: &[u8]) -> Vec<Change> {
+        let mut found = Vec::new();
+        read(bytes, &mut found);
+        found
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address in the test")
+    }
+
+    #[test]
+    fn one_datagram_may_report_several_changes() {
+        let mut entry = NeighbourMessage::default();
+        entry.header.ifindex = 3;
+        entry.header.state = NeighbourState::Reachable;
+        entry.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::from(ip("192.0.2.7"))),
+            NeighbourAttribute::LinkLayerAddress(vec![2; 6]),
+        ];
+        let mut both = bytes(RouteNetlinkMessage::NewNeighbour(entry.clone()));
+        both.extend(bytes(RouteNetlinkMessage::DelNeighbour(entry)));
+        let now = Neighbour { mac: Some([2; 6]), is_confirmed: true, is_kept: false };
+        let ip = ip("192.0.2.7");
+        assert_eq!(
+            all(&both),
+            [
+                Change::Neighbour { ifindex: 3, ip, now: Some(now) },
+                Change::Neighbour { ifindex: 3, ip, now: None },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_route_names_the_clients_that_it_concerns_and_a_default_route_all() {
+        let mut message = RouteMessage::default();
+        message.header.destination_prefix_length = 16;
+        message.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet([10, 1, 0, 0].into()))];
+        let dirty = Dirty::remote(ip("10.1.0.0"), 16);
+        assert_eq!(
+            all(&bytes(RouteNetlinkMessage::NewRoute(message.clone()))),
+            [Change::Routes { dirty: dirty.clone(), many: false }]
+        );
+        message.attributes.push(RouteAttribute::MultiPath(Vec::new()));
+        assert_eq!(
+            all(&bytes(RouteNetlinkMessage::NewRoute(message))),
+            [Change::Routes { dirty, many: true }]
+        );
+        let dirty = Dirty::everything();
+        let default = RouteMessage::default();
+        assert_eq!(
+            all(&bytes(RouteNetlinkMessage::DelRoute(default))),
+            [Change::Routes { dirty, many: false }]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_changes_nothing_and_ends() {
+        assert_eq!(all(&[]), []);
+        assert_eq!(all(&[0; 64]), [], "a length of zero");
+        let mut message = bytes(RouteNetlinkMessage::NewRoute(RouteMessage::default()));
+        message[0] = 200;
+        assert_eq!(all(&message), [], "cut short");
+        let mut object = vec![0; 24];
+        object[0] = 24;
+        object[4] = 104;
+        assert_eq!(all(&object), [Change::Routes { dirty: Dirty::everything(), many: false }]);
+    }
+}

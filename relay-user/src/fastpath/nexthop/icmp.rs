@@ -1,0 +1,137 @@
+//! Reads ICMP's "fragmentation needed" (RFC 792, RFC 1191), which lowers the path MTU of a destination. The
+//! kernel takes it in for its own routes, but reports no change.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+/// "Destination unreachable", and of its codes the one for packets that are too big.
+const UNREACHABLE: u8 = 3;
+const TOO_BIG: u8 = 4;
+
+const UDP: u8 = 17;
+
+/// Bytes read of a message: the outer IPv4 header with all options, ICMP's, the inner one, and the ports.
+const MOST: usize = 60 + 8 + 60 + 8;
+
+/// Messages read before anything else gets a turn.
+const BATCH: usize = 64;
+
+/// A packet of ours was too big for a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooBig {
+    pub local: IpAddr,
+    pub remote: IpAddr,
+}
+
+/// A raw socket, in an event loop.
+#[derive(Debug)]
+pub struct Icmp {
+    /// tokio has no raw sockets; to receive from one is the same as to receive from a socket of UDP.
+    socket: UdpSocket,
+    port: u16,
+}
+
+impl Icmp {
+    /// Opens the socket in the calling thread's network namespace, for packets from UDP `port`. To be called
+    /// in an event loop.
+    pub fn open(port: u16) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: UdpSocket::from_std(socket.into())?, port })
+    }
+
+    /// Waits for messages about packets from the port.
+    ///
+    /// # Errors
+    /// The system's error; the socket can no longer be used.
+    pub async fn next(&self) -> io::Result<Vec<TooBig>> {
+        loop {
+            self.socket.readable().await?;
+            let mut found = Vec::new();
+            for _ in 0..BATCH {
+                let mut buffer = [0; MOST];
+                match self.socket.try_recv(&mut buffer) {
+                    Ok(length) => found.extend(read(&buffer[..length], self.port)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+/// Reads a packet of ICMP, with its IPv4 header, about a UDP packet from `port`.
+fn read(packet: &[u8], port: u16) -> Option<TooBig> {
+    let icmp = payload(packet)?;
+    let ([kind, code, ..], inner) = icmp.split_first_chunk::<8>()?;
+    if (*kind, *code) != (UNREACHABLE, TOO_BIG) {
+        return None;
+    }
+    let header = inner.first_chunk::<20>()?;
+    let ports = payload(inner)?.first_chunk::<4>()?;
+    if header[9] != UDP || ports[..2] != port.to_be_bytes() {
+        return None;
+    }
+    let ip = |at: usize| {
+        IpAddr::from(Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]))
+    };
+    Some(TooBig { local: ip(12), remote: ip(16) })
+}
+
+/// What follows an IPv4 header.
+fn payload(packet: &[u8]) -> Option<&[u8]> {
+    let first = packet.first()?;
+    let length = usize::from(first & 0x0f) * 4;
+    if first >> 4 != 4 || length < 20 { None } else { packet.get(length..) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], options: usize) -> Vec<u8> {
+        let mut header = vec![0; 20 + options];
+        header[0] = 0x45 + (options / 4) as u8;
+        header[9] = protocol;
+        header[12..16].copy_from_slice(&source);
+        header[16..20].copy_from_slice(&destination);
+        header
+    }
+
+    fn too_big(code: u8, port: u16, options: usize) -> Vec<u8> {
+        let mut packet = ipv4(1, [192, 0, 2, 254], [192, 0, 2, 1], options);
+        packet.extend([UNREACHABLE, code, 0, 0, 0, 0, 5, 0]);
+        packet.extend(ipv4(UDP, [192, 0, 2, 1], [198, 51, 100, 7], options));
+        packet.extend(port.to_be_bytes());
+        packet.extend([0, 1, 0, 0, 0, 0]);
+        packet
+    }
+
+    #[test]
+    fn a_router_that_refused_a_packet_of_ours_names_its_two_ends() {
+        let found = TooBig { local: [192, 0, 2, 1].into(), remote: [198, 51, 100, 7].into() };
+        for options in [0, 8, 40] {
+            assert_eq!(read(&too_big(TOO_BIG, 7777, options), 7777), Some(found), "{options} bytes of options");
+        }
+        assert_eq!(read(&too_big(TOO_BIG, 53, 0), 7777), None, "another port's packet");
+        assert_eq!(read(&too_big(1, 7777, 0), 7777), None, "another message");
+    }
+
+    #[test]
+    fn a_message_that_is_cut_is_none() {
+        let whole = too_big(TOO_BIG, 7777, 4);
+        for length in 0..whole.len() - 6 {
+            assert_eq!(read(&whole[..length], 7777), None, "{length} bytes");
+        }
+        let mut six = whole;
+        six[0] = 0x65;
+        assert_eq!(read(&six, 7777), None);
+    }
+}

@@ -1,0 +1,299 @@
+//! The thread on which next hops are found: the kernel answers in about ten microseconds, and there may be a
+//! million destinations.
+//!
+//! A leg that was just bound goes first, then what the kernel reports; a walk over all sessions goes on a few
+//! sessions at a time whenever there is nothing else.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::ticks;
+use crate::clock;
+use crate::fastpath::mapped::NextHopMap;
+use crate::fastpath::nexthop::dirty::Dirty;
+use crate::fastpath::nexthop::icmp::{Icmp, TooBig};
+use crate::fastpath::nexthop::reports::{Reported, Reports};
+use crate::fastpath::nexthop::{Followed, NextHops, NoNextHop};
+use crate::relay::Relay;
+use crate::route::sessions::Session;
+use crate::route::vocabulary::BoundLeg;
+
+/// Bound legs that may wait for the thread; a walk finds any further ones.
+const WAITING_LEGS: usize = 4096;
+
+/// Time between two looks for neighbours that the kernel has not heard lately.
+const CONFIRM: Duration = Duration::from_secs(2);
+
+/// Time between two walks over all sessions that look up every route again. Changes are reported, but a path
+/// MTU that has expired is not; and numbers of ways that nobody uses become free.
+const REFRESH: Duration = Duration::from_secs(600);
+
+/// Least time from one walk's end to the next one's start, while routes change all the time.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Time that the kernel gets to take in an ICMP message before it is asked.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// What the thread needs to know.
+#[derive(Debug)]
+pub struct Setup {
+    /// The map of ways out.
+    pub map: NextHopMap,
+    /// The relay's UDP port.
+    pub port: u16,
+    /// `SO_MARK` of the relay's sockets; 0: none.
+    pub mark: u32,
+}
+
+/// The running thread. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct NextHopThread {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    bound: mpsc::Sender<BoundLeg>,
+}
+
+impl NextHopThread {
+    /// Starts the thread in the calling thread's network namespace. The future is done when it has ended.
+    ///
+    /// # Errors
+    /// There is no thread to be had, or the kernel's routing cannot be read.
+    pub fn start(
+        setup: Setup,
+        relay: Arc<Relay>,
+    ) -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
+        let (stop, stopped) = oneshot::channel();
+        let (alive, ended) = oneshot::channel::<()>();
+        let (bound, legs) = mpsc::channel(WAITING_LEGS);
+        let (said, begun) = std_mpsc::channel();
+        let run = move || {
+            let _alive = alive;
+            let started = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let started = started.and_then(|runtime| {
+                let worker = runtime.block_on(async { Worker::open(setup, relay, legs) })?;
+                Ok((runtime, worker))
+            });
+            let (runtime, mut worker) = match started {
+                Ok(started) => started,
+                // The caller waits for this result.
+                Err(error) => return drop(said.send(Err(error))),
+            };
+            let _ = said.send(Ok(()));
+            runtime.block_on(async {
+                tokio::select! {
+                    error = worker.run() => tracing::error!(%error, "the kernel's routing is no longer followed"),
+                    _ = stopped => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("relayd-nexthop".to_owned()).spawn(run)?;
+        begun.recv().map_err(io::Error::other)??;
+        let ended = async {
+            // Nothing is ever sent: the other end is dropped with the thread.
+            let _ = ended.await;
+        };
+        Ok((Self { stop: Some(stop), thread: Some(thread), bound }, ended))
+    }
+
+    /// Where legs that were bound are announced. If it is full, a walk will find them.
+    pub fn bound(&self) -> mpsc::Sender<BoundLeg> {
+        self.bound.clone()
+    }
+}
+
+impl Drop for NextHopThread {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            // It panicked: its end has been reported to whoever waits for it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A walk over all sessions.
+#[derive(Debug)]
+struct Walk {
+    dirty: Dirty,
+    /// The last VNI looked at.
+    after: u32,
+}
+
+struct Worker {
+    relay: Arc<Relay>,
+    hops: NextHops,
+    reports: Reports,
+    icmp: Option<Icmp>,
+    legs: mpsc::Receiver<BoundLeg>,
+    walk: Option<Walk>,
+    /// The legs that the next walk is for.
+    next: Dirty,
+    not_before: Instant,
+    /// Messages of routers that the kernel is still taking in.
+    settling: VecDeque<(Instant, TooBig)>,
+}
+
+impl Worker {
+    fn open(setup: Setup, relay: Arc<Relay>, legs: mpsc::Receiver<BoundLeg>) -> io::Result<Self> {
+        // First the reports, then the first question: no change is missed.
+        let reports = Reports::open()?;
+        let hops = NextHops::open(setup.map, setup.mark)?;
+        let icmp = Icmp::open(setup.port).inspect_err(|error| {
+            tracing::warn!(%error, "cannot read ICMP (CAP_NET_RAW): a path MTU that shrinks is noticed only later");
+        });
+        Ok(Self {
+            relay,
+            hops,
+            reports,
+            icmp: icmp.ok(),
+            legs,
+            walk: None,
+            next: Dirty::default(),
+            not_before: Instant::now(),
+            settling: VecDeque::new(),
+        })
+    }
+
+    /// Runs until the kernel's reports cannot be read.
+    async fn run(&mut self) -> io::Error {
+        let (mut confirm, mut refresh) = (ticks(CONFIRM), ticks(REFRESH));
+        loop {
+            self.begin_walk();
+            let settled = self.settling.front().map(|(at, _)| *at);
+            tokio::select! {
+                biased;
+                Some(leg) = self.legs.recv() => self.resolve(leg),
+                reported = self.reports.next() => match reported {
+                    Ok(Reported::Changes(changes)) => {
+                        let followed = self.hops.follow(changes);
+                        self.take(followed);
+                    }
+                    Ok(Reported::Lost) => {
+                        tracing::debug!("the kernel has dropped reports of its routing; asking for everything");
+                        let followed = self.hops.follow_nothing();
+                        self.take(followed);
+                    }
+                    Err(error) => return error,
+                },
+                found = next_icmp(&mut self.icmp) => self.settle(found),
+                () = until(settled) => self.take_settled(),
+                _ = confirm.tick() => self.hops.look_for_neighbours(clock::monotonic_ns()),
+                _ = refresh.tick() => {
+                    let followed = self.hops.follow_nothing();
+                    self.take(followed);
+                }
+                () = std::future::ready(()), if self.walk.is_some() => {
+                    self.walk_on();
+                    // The event loop looks at its sockets only now and then otherwise.
+                    tokio::task::yield_now().await;
+                }
+                () = sleep_until(self.not_before), if self.walk.is_none() && !self.next.is_empty() => {}
+            }
+        }
+    }
+
+    fn take(&mut self, followed: Followed) {
+        for leg in followed.legs {
+            self.resolve(leg);
+        }
+        self.next.add(followed.dirty);
+    }
+
+    fn settle(&mut self, found: Vec<TooBig>) {
+        let at = Instant::now() + SETTLE;
+        for one in found {
+            // Whoever sends more than this makes the relay look later, and not more often.
+            if self.settling.len() < WAITING_LEGS && !self.settling.iter().any(|(_, other)| *other == one) {
+                self.settling.push_back((at, one));
+            }
+        }
+    }
+
+    fn take_settled(&mut self) {
+        let now = Instant::now();
+        while let Some((_, TooBig { local, remote })) = self.settling.pop_front_if(|(at, _)| *at <= now) {
+            self.next.add(self.hops.follow_too_big(local, remote));
+        }
+    }
+
+    fn begin_walk(&mut self) {
+        if self.walk.is_none() && !self.next.is_empty() && Instant::now() >= self.not_before {
+            let dirty = std::mem::take(&mut self.next);
+            if dirty.is_everything() {
+                self.hops.begin_walk();
+            }
+            self.walk = Some(Walk { dirty, after: 0 });
+        }
+    }
+
+    /// Looks at the next few sessions.
+    fn walk_on(&mut self) {
+        let Some(walk) = &mut self.walk else { return };
+        let mut found = Vec::new();
+        let visit = |session: &Session| {
+            for (leg, path, hop) in session.ways() {
+                if let Some(number) = hop {
+                    self.hops.keep(number);
+                }
+                if walk.dirty.contains(&path) {
+                    found.push(BoundLeg { vni: session.vni(), leg, path });
+                }
+            }
+        };
+        let relay = &self.relay;
+        let end = relay.control.next_hops.note(|| relay.router.ways_after(walk.after, visit));
+        match end {
+            Some(last) => walk.after = last,
+            None => {
+                if walk.dirty.is_everything() {
+                    self.hops.end_walk();
+                }
+                relay.control.next_hops.pass();
+                self.walk = None;
+                self.not_before = Instant::now() + BREATH;
+            }
+        }
+        found.into_iter().for_each(|leg| self.resolve(leg));
+    }
+
+    fn resolve(&mut self, leg: BoundLeg) {
+        let BoundLeg { vni, leg: index, path } = leg;
+        let now_ns = clock::monotonic_ns();
+        let hop = self.hops.resolve(leg, now_ns);
+        match &hop {
+            Ok(_) | Err(NoNextHop::NoNeighbour { .. }) => {}
+            Err(error) => {
+                let remote = path.remote;
+                tracing::debug!(vni, leg = index, %remote, %error, "no next hop; userspace carries the session");
+            }
+        }
+        self.relay.router.next_hop(vni, index, path, hop.ok(), now_ns);
+    }
+}
+
+async fn next_icmp(icmp: &mut Option<Icmp>) -> Vec<TooBig> {
+    let Some(socket) = icmp else { return std::future::pending().await };
+    match socket.next().await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read ICMP any more");
+            *icmp = None;
+            Vec::new()
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
