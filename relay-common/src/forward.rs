@@ -7,16 +7,19 @@
 //!
 //! The UDP payload with its Geneve header never changes: both legs of a session use the same VNI.
 
+mod checksum;
 mod classify;
+mod maps;
 mod rewrite;
 #[cfg(any(test, feature = "testing"))]
 pub mod sample;
 
 pub use classify::classify;
+pub use maps::{Maps, NextHopCopy, SessionCopy};
 pub use rewrite::rewrite;
 
 use crate::{
-    fastpath::{Config, SessionEntry, reason::XdpReason},
+    fastpath::{Config, reason::XdpReason},
     net::{Frame, IPV4_PAYLOAD_OFFSET, Ipv4UdpHeaders},
 };
 
@@ -29,8 +32,8 @@ pub struct Endpoint {
     pub port: [u8; 2],
 }
 
-/// A frame that will be forwarded: its new headers and the values to count. They are copied from the
-/// session's map entry, which is not read again.
+/// A frame that will be forwarded: its new headers and the values to count. They are copies; no map is read
+/// again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Index into `LEG_STATS`.
@@ -53,21 +56,19 @@ pub struct Decision {
 
 /// Classifies `frame` and, if it is to be forwarded, rewrites it in place.
 ///
-/// `ingress` is the index of the interface on which the frame arrived. `now` returns CLOCK_MONOTONIC
-/// nanoseconds and `session` looks up a VNI. Each is called at most once, and only for a frame that has the
-/// shape of session data.
+/// `ingress` is the index of the interface on which the frame arrived. `maps` is asked only about a frame that
+/// has the shape of session data: once for the time, once for the session, and once for each next hop.
 ///
 /// # Errors
 /// Why the frame is not forwarded; it is unchanged then.
 #[inline(always)]
-pub fn apply<'s>(
+pub fn apply(
     frame: &mut impl Frame,
     config: &Config,
     ingress: u32,
-    now: impl FnOnce() -> u64,
-    session: impl FnOnce(u32) -> Option<&'s SessionEntry>,
+    maps: &mut impl Maps,
 ) -> Result<Decision, XdpReason> {
-    let decision = classify(frame, config, ingress, now, session)?;
+    let decision = classify(frame, config, ingress, maps)?;
     let headers = frame.get_mut::<IPV4_PAYLOAD_OFFSET>(0).ok_or(XdpReason::Truncated)?;
     rewrite(Ipv4UdpHeaders::view_mut(headers), &decision);
     Ok(decision)

@@ -36,6 +36,7 @@ pub mod udp;
 
 use bytemuck::{Pod, Zeroable};
 
+use checksum::Sum;
 use eth::EthHeader;
 use ipv4::Ipv4Header;
 use udp::UdpHeader;
@@ -50,6 +51,10 @@ pub trait Frame {
 
     /// The same as `get`, for writing.
     fn get_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
+
+    /// The sum of `length` bytes at `offset`, as if they began on a word boundary; `None` if the frame is too
+    /// short. This reads the whole of them: it is for rare frames.
+    fn sum(&self, offset: usize, length: u16) -> Option<Sum>;
 }
 
 /// A frame in ordinary memory. Tests and fuzzers run the rules on it.
@@ -67,6 +72,10 @@ impl Frame for SliceFrame<'_> {
 
     fn get_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         self.0.get_mut(offset..)?.first_chunk_mut()
+    }
+
+    fn sum(&self, offset: usize, length: u16) -> Option<Sum> {
+        Some(Sum::default().with_bytes(self.0.get(offset..)?.get(..length.into())?))
     }
 }
 
@@ -105,6 +114,9 @@ mod tests {
         assert_eq!(frame.get::<1>(usize::MAX), None);
         assert_eq!(frame.get::<0>(4), Some(&[]));
         assert_eq!(frame.get_mut::<2>(3), None);
+        let sum = |offset, length| frame.sum(offset, length).map(Sum::fold);
+        assert_eq!([sum(0, 4), sum(1, 2), sum(3, 1), sum(4, 0)], [0x0406, 0x0203, 0x0400, 0].map(Some));
+        assert_eq!([sum(0, 5), sum(4, 1), sum(usize::MAX, 1)], [None; 3]);
         *frame.get_mut::<1>(0).expect("the first byte is there") = [9];
         assert_eq!(bytes, [9, 2, 3, 4]);
     }

@@ -11,7 +11,7 @@ use relay_ebpf::values::{change_own, words};
 
 use crate::maps::{LEG_STATS, REASONS};
 
-/// Places in the stats of a session, in words.
+/// Sizes and places in the stats, in words.
 const STATS_WORDS: usize = size_of::<SessionStats>() / size_of::<u64>();
 const LEG_WORDS: usize = size_of::<LegStats>() / size_of::<u64>();
 const LAST_SEEN: usize = offset_of!(LegStats, last_seen_ns) / size_of::<u64>();
@@ -33,15 +33,9 @@ pub(crate) fn count(reason: XdpReason, length: usize) -> u64 {
 /// one CPU writes a slot at a time.
 #[inline(always)]
 pub(crate) fn note_leg(decision: &Decision) {
-    let Some(stats) = words::<_, STATS_WORDS, _>(&LEG_STATS, decision.stats_slot) else { return };
-    let bytes = decision.payload_length.into();
-    if decision.from_leg == 0 {
-        stats.set::<LAST_SEEN>(decision.now_ns);
-        stats.add::<PACKETS>(1);
-        stats.add::<BYTES>(bytes);
-    } else {
-        stats.set::<{ LEG_WORDS + LAST_SEEN }>(decision.now_ns);
-        stats.add::<{ LEG_WORDS + PACKETS }>(1);
-        stats.add::<{ LEG_WORDS + BYTES }>(bytes);
-    }
+    let stats = words::<_, STATS_WORDS, _, _>(&LEG_STATS, decision.stats_slot);
+    let Some(leg) = stats.and_then(|stats| stats.part::<LEG_WORDS>(decision.from_leg.into())) else { return };
+    leg.set::<LAST_SEEN>(decision.now_ns);
+    leg.add::<PACKETS>(1);
+    leg.add::<BYTES>(decision.payload_length.into());
 }

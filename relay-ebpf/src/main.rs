@@ -19,19 +19,19 @@ mod program {
         forward,
         net::Frame as _,
     };
-    use relay_ebpf::packet::{XdpFrame, now_ns};
+    use relay_ebpf::packet::XdpFrame;
 
     use crate::{counters, maps};
 
     /// Classifies and rewrites the frame, counts it, and returns the action.
-    #[xdp]
+    #[xdp(frags)]
     pub(crate) fn relayd_xdp(ctx: XdpContext) -> u32 {
         let mut frame = XdpFrame::new(&ctx);
         let reason = match maps::config() {
             None => XdpReason::Disabled,
             Some(config) => {
                 let ingress = ctx.ingress_ifindex() as u32;
-                match forward::apply(&mut frame, &config, ingress, now_ns, maps::session) {
+                match forward::apply(&mut frame, &config, ingress, &mut maps::Kernel) {
                     Ok(decision) => {
                         counters::note_leg(&decision);
                         XdpReason::Forwarded

@@ -1,17 +1,25 @@
 //! Access to the frame, the clock and the redirect helper: this module has all pointer arithmetic on packets.
 //!
-//! Every access is a fixed-size array at a constant offset from `data`, compared with `data_end` first. The
-//! verifier can prove such an access; the kernel does not load a program that it cannot prove.
+//! Every direct access is a fixed-size array at a constant offset from `data`, compared with `data_end` first.
+//! The verifier can prove such an access; the kernel does not load a program that it cannot prove. A frame
+//! above a page lies in several pieces, of which only the first is between `data` and `data_end`: it holds the
+//! headers, and a sum over the rest goes through a helper that copies.
+
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_get_buff_len},
+    bindings::xdp_md,
+    helpers::generated::{
+        bpf_csum_diff, bpf_ktime_get_ns, bpf_loop, bpf_redirect, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    },
     programs::XdpContext,
 };
-use relay_common::net::Frame;
+use relay_common::net::{Frame, checksum::Sum};
 
-/// The linear part of the frame for which a program was called.
+/// The frame for which a program was called.
 pub struct XdpFrame {
+    context: *mut xdp_md,
     start: usize,
     end: usize,
     length: usize,
@@ -24,10 +32,10 @@ impl XdpFrame {
         // The length comes from the kernel and not from `data_end - data`, because subtracting packet
         // pointers takes CAP_PERFMON. SAFETY: `ctx` is the context with which the kernel called the program.
         let length = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
-        Self { start: ctx.data(), end: ctx.data_end(), length: length as usize }
+        Self { context: ctx.as_ptr().cast(), start: ctx.data(), end: ctx.data_end(), length: length as usize }
     }
 
-    /// The address of `N` bytes at `offset` that lie within the frame.
+    /// The address of `N` bytes at `offset` that lie within the frame's first piece.
     #[inline(always)]
     fn address<const N: usize>(&self, offset: usize) -> Option<usize> {
         let first = self.start + offset;
@@ -55,6 +63,59 @@ impl Frame for XdpFrame {
         // SAFETY: as in `get`; `&mut self` makes this the only reference into the frame.
         Some(unsafe { &mut *address })
     }
+
+    // A function of its own, so that its variables do not lie on the stack of every packet.
+    #[inline(never)]
+    fn sum(&self, offset: usize, length: u16) -> Option<Sum> {
+        let mut walk =
+            Walk { context: self.context, at: offset as u32, left: length.into(), sum: Sum::default() };
+        // SAFETY: the function takes what the helper gives it: a number, and a pointer to the walk, which
+        // lives until the helper returns.
+        unsafe {
+            bpf_loop((u16::MAX as u32).div_ceil(CHUNK), sum_chunk as *mut c_void, (&raw mut walk).cast(), 0)
+        };
+        if walk.left == 0 { Some(walk.sum) } else { None }
+    }
+}
+
+/// Bytes of a frame that are summed at a time. They are copied to the stack, which is small.
+const CHUNK: u32 = 128;
+
+/// Where in a frame a sum has arrived.
+struct Walk {
+    context: *mut xdp_md,
+    at: u32,
+    left: u32,
+    sum: Sum,
+}
+
+/// Adds the next chunk to the sum; returns 1 to end the loop. The kernel verifies it once, not for every chunk
+/// that there may be.
+extern "C" fn sum_chunk(_: u64, walk: *mut c_void) -> u64 {
+    // SAFETY: `sum` gives the loop a pointer to a walk, and nobody else has it while the loop runs.
+    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    let length = walk.left.min(CHUNK);
+    if length == 0 {
+        return 1;
+    }
+    // What lies behind a shorter chunk counts as zero.
+    let mut chunk = [0u32; CHUNK as usize / size_of::<u32>()];
+    let at = chunk.as_mut_ptr();
+    // SAFETY: `context` is the one with which the kernel called the program; the helper writes `length` bytes,
+    // which the chunk has, or fails.
+    let copied = unsafe { bpf_xdp_load_bytes(walk.context, walk.at, at.cast(), length) };
+    if copied != 0 {
+        return 1;
+    }
+    // SAFETY: the helper reads nothing at the null pointer of no bytes, and `CHUNK` bytes of the chunk.
+    let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, at, CHUNK, 0) };
+    // The helper adds words in this machine's order: the sum of the same bytes in memory is the sum in network
+    // order (RFC 1071, 2B).
+    let [a, b, c, d] = (sum as u32).to_ne_bytes();
+    walk.sum = walk.sum.and(Sum::default().with([a, b]).with([c, d]));
+    walk.at += length;
+    walk.left -= length;
+    0
 }
 
 /// CLOCK_MONOTONIC, in nanoseconds. Costs about as much as the rest of the program.

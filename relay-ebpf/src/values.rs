@@ -1,31 +1,34 @@
 //! Access to map values: only this module turns the kernel's pointers into references.
 //!
 //! Slots of arrays are never freed, so only other writers matter: a per-CPU slot belongs to the running
-//! program; a slot that others write too is only accessed as [`Words`].
+//! program; a slot that others write too is only accessed as [`Words`]. An element of a hash map may even
+//! become another key's element while a program reads it, so it is copied word by word too, and the copy is
+//! compared with what was looked up.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, HashMap, PerCpuArray},
 };
 use bytemuck::Pod;
 
-/// Flag of a hash map whose elements are allocated one by one.
+/// Flag of a hash map whose elements are allocated one by one: the memory grows with the sessions that there
+/// are, not with those that there may be.
 ///
-/// A preallocated map reuses the memory of a removed element at once, even while a program still reads it: a
-/// packet could go to the wrong client. Elements allocated one by one are freed only after every program that
-/// could see them has returned.
+/// It does not protect a reader. Removed elements go to a list of the CPU's and are used again at once, with
+/// this flag and without it.
 pub const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// The value under `key` of a map that no program writes.
+/// Flag of an array that the daemon maps into its memory.
+pub const MAPPABLE: usize = BPF_F_MMAPABLE as usize;
+
+/// The element under `key` of a map whose elements the kernel may use again meanwhile.
 #[inline(always)]
-pub fn find<V, const N: usize>(
+pub fn find<V: Pod, const WORDS: usize, const N: usize>(
     map: &'static HashMap<u32, V, N, NO_PREALLOC>,
     key: u32,
-) -> Option<&'static V> {
-    // SAFETY: only the daemon writes the map, and it replaces whole elements. With `NO_PREALLOC` in the map's
-    // type, the element outlives this run of the program, and the program cannot keep a reference for its
-    // next run.
-    unsafe { map.get(key) }
+) -> Option<Words<WORDS>> {
+    const { assert!(size_of::<V>() == size_of::<[u64; WORDS]>()) };
+    Some(Words(map.get_ptr_mut(key)?.cast()))
 }
 
 /// Changes this CPU's value at `index`; if the map has no such slot, it does nothing and returns `None`.
@@ -48,8 +51,8 @@ pub struct Words<const WORDS: usize>(*mut [u64; WORDS]);
 
 /// The slot at `index` as its words; `None` if the map has no such slot.
 #[inline(always)]
-pub fn words<T: Pod, const WORDS: usize, const N: usize>(
-    map: &Array<T, N>,
+pub fn words<T: Pod, const WORDS: usize, const N: usize, const FLAGS: usize>(
+    map: &Array<T, N, FLAGS>,
     index: u32,
 ) -> Option<Words<WORDS>> {
     const { assert!(size_of::<T>() == size_of::<[u64; WORDS]>()) };
@@ -57,14 +60,36 @@ pub fn words<T: Pod, const WORDS: usize, const N: usize>(
 }
 
 impl<const WORDS: usize> Words<WORDS> {
+    /// Part `number` of a slot that consists of parts of `PART` words; `None` if it has no such part.
+    #[inline(always)]
+    pub fn part<const PART: usize>(&self, number: usize) -> Option<Words<PART>> {
+        if number >= WORDS / PART {
+            return None;
+        }
+        // SAFETY: as in `get`: the part lies within the slot.
+        Some(Words(unsafe { self.0.cast::<u64>().add(number * PART) }.cast()))
+    }
+
+    /// A copy of all words, read one after the other in their order.
+    #[inline(always)]
+    pub fn copy(&self) -> [u64; WORDS] {
+        let mut copy = [0; WORDS];
+        for (at, word) in copy.iter_mut().enumerate() {
+            // SAFETY: as in `get`: there are as many words in the slot as in the copy.
+            *word = unsafe { self.0.cast::<u64>().add(at).read_volatile() };
+        }
+        copy
+    }
+
     /// The word at `AT`.
     #[inline(always)]
     pub fn get<const AT: usize>(&self) -> u64 {
         const { assert!(AT < WORDS) };
-        // SAFETY: `words` got the slot from the kernel: it is never freed, is aligned to eight bytes, and has
-        // `WORDS` words, of which this is one; any bits are a `u64`. Others may write it meanwhile: the slot
-        // is no memory of Rust's, and a volatile access to a word is one instruction. (Relaxed atomics would
-        // say the same, but LLVM's BPF back end cannot compile an atomic load.)
+        // SAFETY: `words` or `find` got the slot from the kernel: it stays a slot of the map until the
+        // program returns, is aligned to eight bytes, and has `WORDS` words, of which this is one; any bits
+        // are a `u64`. Others may write it meanwhile: the slot is no memory of Rust's, and a volatile access
+        // to a word is one instruction. (Relaxed atomics would say the same, but LLVM's BPF back end cannot
+        // compile an atomic load.)
         unsafe { self.0.cast::<u64>().add(AT).read_volatile() }
     }
 
@@ -89,6 +114,6 @@ impl<const WORDS: usize> Words<WORDS> {
 /// A copy of a slot of two words. They may be of two writes; each is one that was written.
 #[inline(always)]
 pub fn read<T: Pod, const N: usize>(map: &Array<T, N>, index: u32) -> Option<T> {
-    let words = words::<T, 2, N>(map, index)?;
+    let words = words::<T, 2, N, 0>(map, index)?;
     Some(bytemuck::must_cast([words.get::<0>(), words.get::<1>()]))
 }

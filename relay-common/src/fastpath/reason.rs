@@ -6,7 +6,7 @@
 pub enum Verdict {
     /// Hand the unchanged frame to the kernel, which delivers it to the daemon's sockets.
     Pass,
-    /// Drop the frame: userspace would not deliver it either.
+    /// Drop the frame. The one verdict that differs from userspace, which would deliver the packet.
     Drop,
     /// Send the frame out of the interface on which it arrived.
     Tx,
@@ -65,20 +65,29 @@ reasons! {
     Control = 12, "control", Pass;
     /// The map has no session with this VNI.
     UnknownVni = 13, "unknown_vni", Pass;
+    /// The element that the lookup found was given to another session, or written anew, while it was read.
+    Recycled = 14, "recycled", Pass;
     /// The session has expired.
-    Expired = 14, "expired", Pass;
+    Expired = 15, "expired", Pass;
     /// Source and destination match neither leg.
-    NotALeg = 15, "not_a_leg", Pass;
-    /// The frame is addressed to another host's link-layer address.
-    OtherMac = 16, "other_mac", Pass;
+    NotALeg = 16, "not_a_leg", Pass;
+    /// There is no known way to one of the two clients now.
+    NoNextHop = 17, "no_next_hop", Pass;
+    /// The daemon was writing the next hop while it was read.
+    NextHopBusy = 18, "next_hop_busy", Pass;
+    /// The frame came in by another interface than the one that leads to its sender.
+    WrongInterface = 19, "wrong_interface", Pass;
     /// The other leg is behind another interface.
-    OtherInterface = 17, "other_interface", Pass;
+    OtherInterface = 20, "other_interface", Pass;
+    /// The frame is addressed to another host's link-layer address.
+    OtherMac = 21, "other_mac", Pass;
     /// Larger than the other leg's MTU.
-    TooBig = 18, "too_big", Pass;
+    TooBig = 22, "too_big", Pass;
+    /// The TTL would reach zero. Userspace would deliver the packet, with a new TTL; dropping it ends the
+    /// loop of two programs that send to each other.
+    TtlExpired = 23, "ttl_expired", Drop;
     /// The UDP checksum holds only the pseudo-header sum: a local sender left the rest to its network device.
-    PartialChecksum = 19, "partial_checksum", Pass;
-    /// The TTL would reach zero.
-    TtlExpired = 20, "ttl_expired", Drop;
+    PartialChecksum = 24, "partial_checksum", Pass;
 }
 
 /// Entries of the `REASONS` map.

@@ -3,9 +3,9 @@
 //! The checks run in this order: the frame alone (cheapest first), then the clock, then the session. The
 //! first check that fails gives the [`XdpReason`] under which the frame is counted.
 
-use super::{Decision, Endpoint};
+use super::{Decision, Endpoint, Maps, checksum};
 use crate::{
-    fastpath::{Config, HEARTBEAT_LIMIT_NS, LegEntry, SessionEntry, reason::XdpReason},
+    fastpath::{Config, HEARTBEAT_LIMIT_NS, LegEntry, NextHopEntry, reason::XdpReason},
     geneve::{GENEVE_LEN, parse_header},
     net::{
         Frame, IPV4_PAYLOAD_OFFSET, IPV4_UDP_OFFSET, L3_OFFSET,
@@ -20,44 +20,80 @@ use crate::{
 /// # Errors
 /// Why the frame is not forwarded.
 #[inline(always)]
-pub fn classify<'s>(
+pub fn classify(
     frame: &impl Frame,
     config: &Config,
     ingress: u32,
-    now: impl FnOnce() -> u64,
-    session: impl FnOnce(u32) -> Option<&'s SessionEntry>,
+    maps: &mut impl Maps,
 ) -> Result<Decision, XdpReason> {
     if config.enabled == 0 {
         return Err(XdpReason::Disabled);
     }
     let packet = parse(frame, config.udp_port)?;
-    let now_ns = now();
+    let now_ns = maps.now_ns();
     if now_ns.saturating_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
         return Err(XdpReason::HeartbeatStale);
     }
-    let session = session(packet.vni).ok_or(XdpReason::UnknownVni)?;
+    let copy = maps.session(packet.vni).ok_or(XdpReason::UnknownVni)?;
+    if !copy.is_of(packet.vni) {
+        return Err(XdpReason::Recycled);
+    }
+    let session = &copy.entry;
     if now_ns >= session.expires_ns {
         return Err(XdpReason::Expired);
     }
     let [first, second] = &session.legs;
-    let (from_leg, out) = if packet.is_from(first) {
-        (0, second)
+    let (from_leg, from, out) = if packet.is_from(first) {
+        (0, first, second)
     } else if packet.is_from(second) {
-        (1, first)
+        (1, second, first)
     } else {
         return Err(XdpReason::NotALeg);
     };
-    packet.may_leave_by(out, ingress)?;
+    // The other leg may be bound over IPv6; userspace forwards such a session.
+    if !is_ipv4(&out.local_ip) || !is_ipv4(&out.remote_ip) {
+        return Err(XdpReason::NotALeg);
+    }
+    if config.any_ingress == 0 {
+        came_by_its_interface(from, ingress, maps)?;
+    }
+    let way = way_out(out, maps)?;
+    packet.may_leave_by(&way, ingress, frame)?;
     Ok(Decision {
         stats_slot: session.stats_slot,
         from_leg,
         payload_length: packet.payload_length,
         now_ns,
-        egress_mac: out.egress_mac,
-        next_hop_mac: out.next_hop_mac,
+        egress_mac: way.egress_mac,
+        next_hop_mac: way.next_hop_mac,
         source: Endpoint { ip: ipv4_of(&out.local_ip), port: out.local_port },
         destination: Endpoint { ip: ipv4_of(&out.remote_ip), port: out.remote_port },
     })
+}
+
+/// Checks that the frame came in by the interface that leads to its sender, as `rp_filter=1` does: an address
+/// alone is easily forged.
+#[inline(always)]
+fn came_by_its_interface(from: &LegEntry, ingress: u32, maps: &mut impl Maps) -> Result<(), XdpReason> {
+    match maps.interface(from.next_hop) {
+        0 => Err(XdpReason::NoNextHop),
+        leads_there if leads_there == ingress => Ok(()),
+        _ => Err(XdpReason::WrongInterface),
+    }
+}
+
+/// The way to `out`.
+#[inline(always)]
+fn way_out(out: &LegEntry, maps: &mut impl Maps) -> Result<NextHopEntry, XdpReason> {
+    let copy = maps.next_hop(out.next_hop).ok_or(XdpReason::NoNextHop)?;
+    if !copy.is_whole() {
+        return Err(XdpReason::NextHopBusy);
+    }
+    // An element that was never written has neither version nor interface.
+    if copy.entry.ifindex == 0 || copy.entry.version == 0 {
+        return Err(XdpReason::NoNextHop);
+    }
+    Ok(copy.entry)
 }
 
 /// A whole IPv4/UDP/Geneve data packet for the relay's port; its session is not yet known.
@@ -127,41 +163,40 @@ impl Packet<'_> {
             && is_mapped(&leg.local_ip, self.ip.destination)
     }
 
-    /// Whether the packet can leave towards `out` without userspace.
+    /// Whether the packet can leave by `way` without userspace.
     #[inline(always)]
-    fn may_leave_by(&self, out: &LegEntry, ingress: u32) -> Result<(), XdpReason> {
-        if out.egress != ingress {
+    fn may_leave_by(&self, way: &NextHopEntry, ingress: u32, frame: &impl Frame) -> Result<(), XdpReason> {
+        if way.ifindex != ingress {
             return Err(XdpReason::OtherInterface);
         }
         // The frame leaves through the interface on which it arrived, so it must be addressed to that
         // interface. In promiscuous mode the program also sees frames for other hosts; forwarding one would
         // deliver it twice.
-        if self.eth.destination != out.egress_mac {
+        if self.eth.destination != way.egress_mac {
             return Err(XdpReason::OtherMac);
         }
-        // The other leg may be bound over IPv6; userspace forwards such a session.
-        if !is_ipv4(&out.local_ip) || !is_ipv4(&out.remote_ip) {
-            return Err(XdpReason::NotALeg);
-        }
-        if u32::from(u16::from_be_bytes(self.ip.total_length)) > out.mtu {
+        if u32::from(u16::from_be_bytes(self.ip.total_length)) > way.mtu {
             return Err(XdpReason::TooBig);
-        }
-        if self.checksum_is_partial() {
-            return Err(XdpReason::PartialChecksum);
         }
         if self.ip.ttl <= 1 {
             return Err(XdpReason::TtlExpired);
         }
+        if self.checksum_is_partial(frame) {
+            return Err(XdpReason::PartialChecksum);
+        }
         Ok(())
     }
 
-    /// Whether the sender left the checksum to its network device, as guests and containers on this host do.
-    /// Only the kernel, which still has the packet's metadata, can complete it. One in 65,536 complete
-    /// checksums looks the same, and its packet takes the slow path.
+    /// Whether the sender left the checksum to its network device, as guests and containers on this host do:
+    /// the field then holds the pseudo-header's sum, and only the kernel, which still has the packet's
+    /// metadata, can complete it. One in 65,536 right checksums looks the same, so that of such a packet is
+    /// computed in full.
     #[inline(always)]
-    fn checksum_is_partial(&self) -> bool {
+    fn checksum_is_partial(&self, frame: &impl Frame) -> bool {
+        let pseudo_header = self.ip.pseudo_header(self.udp.length);
         self.udp.checksum != NO_CHECKSUM
-            && u16::from_be_bytes(self.udp.checksum) == self.ip.pseudo_header(self.udp.length).fold()
+            && u16::from_be_bytes(self.udp.checksum) == pseudo_header.fold()
+            && !checksum::is_right(frame, pseudo_header, u16::from_be_bytes(self.udp.length))
     }
 }
 

@@ -3,11 +3,16 @@
 
 use std::{net::SocketAddrV4, vec::Vec};
 
+use super::{Maps, NextHopCopy, SessionCopy};
 use crate::{
-    fastpath::{Config, HEARTBEAT_LIMIT_NS, LegEntry, SessionEntry, reason::XdpReason},
+    fastpath::{
+        Config, HEARTBEAT_LIMIT_NS, LegEntry, MAX_NEXT_HOPS, NextHopEntry, SessionEntry, Tag,
+        reason::XdpReason,
+    },
     geneve::GENEVE_LEN,
     net::{
         IPV4_PAYLOAD_OFFSET, Ipv4UdpHeaders,
+        checksum::Sum,
         datagram::{Datagram, fill_checksums, fill_ip_checksum},
     },
 };
@@ -27,6 +32,8 @@ pub const CLIENTS: [SocketAddrV4; 2] = [
 pub const RELAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 /// Link-layer addresses of the routers towards the two clients.
 pub const ROUTER_MACS: [[u8; 6]; 2] = [[0x02, 0, 0, 0, 0x0a, 0x0a], [0x02, 0, 0, 0, 0x0b, 0x0b]];
+/// The numbers of the ways to the two clients in `NEXTHOPS`.
+pub const NEXT_HOPS: [u32; 2] = [2, 5];
 /// The MTU towards both clients, in bytes.
 pub const MTU: u16 = 1500;
 
@@ -36,36 +43,93 @@ pub fn mapped(address: SocketAddrV4) -> [u8; 16] {
 }
 
 /// A leg between a client and a relay address.
-pub fn leg(client: SocketAddrV4, relay: SocketAddrV4, router_mac: [u8; 6], interface: u32) -> LegEntry {
+pub fn leg(client: SocketAddrV4, relay: SocketAddrV4, next_hop: u32) -> LegEntry {
     LegEntry {
         remote_ip: mapped(client),
         local_ip: mapped(relay),
         remote_port: client.port().to_be_bytes(),
         local_port: relay.port().to_be_bytes(),
-        mtu: MTU.into(),
-        egress: interface,
-        next_hop_mac: router_mac,
-        egress_mac: RELAY_MAC,
+        next_hop,
     }
 }
 
-/// The session between the two clients, both behind `interface`; it does not expire.
-pub fn session(interface: u32) -> SessionEntry {
+/// The session between the two clients; it does not expire.
+pub fn session() -> SessionEntry {
+    let tag = Tag { vni: VNI, generation: 1 };
     SessionEntry {
-        generation: 1,
+        head: tag,
         expires_ns: u64::MAX,
         stats_slot: STATS_SLOT,
         reserved: 0,
-        legs: [
-            leg(CLIENTS[0], RELAY, ROUTER_MACS[0], interface),
-            leg(CLIENTS[1], RELAY, ROUTER_MACS[1], interface),
-        ],
+        legs: [leg(CLIENTS[0], RELAY, NEXT_HOPS[0]), leg(CLIENTS[1], RELAY, NEXT_HOPS[1])],
+        tail: tag,
+    }
+}
+
+/// The way to a router on `interface`, which is the relay's.
+pub fn next_hop(router_mac: [u8; 6], interface: u32) -> NextHopEntry {
+    NextHopEntry {
+        version: 2,
+        ifindex: interface,
+        mtu: MTU.into(),
+        egress_mac: RELAY_MAC,
+        reserved: [0; 2],
+        next_hop_mac: router_mac,
+        reserved_too: [0; 2],
+    }
+}
+
+/// The elements of `NEXTHOPS` under [`NEXT_HOPS`]: both routers are on `interface`.
+pub fn next_hops(interface: u32) -> [NextHopEntry; 2] {
+    ROUTER_MACS.map(|mac| next_hop(mac, interface))
+}
+
+/// The clock and the maps of a test: one session, two next hops, and nobody who changes them.
+#[derive(Clone, Copy, Debug)]
+pub struct StillMaps {
+    /// The time.
+    pub now_ns: u64,
+    /// What a lookup of [`VNI`] finds.
+    pub session: SessionEntry,
+    /// What lies under [`NEXT_HOPS`].
+    pub next_hops: [NextHopEntry; 2],
+}
+
+impl StillMaps {
+    /// The sample session at a time, with both clients behind `interface`.
+    pub fn new(now_ns: u64, interface: u32) -> Self {
+        Self { now_ns, session: session(), next_hops: next_hops(interface) }
+    }
+}
+
+impl Maps for StillMaps {
+    fn now_ns(&mut self) -> u64 {
+        self.now_ns
+    }
+
+    fn session(&mut self, vni: u32) -> Option<SessionCopy> {
+        (vni == VNI).then_some(SessionCopy::undisturbed(self.session))
+    }
+
+    fn next_hop(&mut self, number: u32) -> Option<NextHopCopy> {
+        let place = NEXT_HOPS.iter().position(|&held| held == number)?;
+        Some(NextHopCopy::undisturbed(self.next_hops[place]))
+    }
+
+    fn interface(&mut self, number: u32) -> u32 {
+        self.next_hop(number).map_or(0, |copy| copy.entry.ifindex)
     }
 }
 
 /// The configuration of a daemon that was alive at `now_ns`.
 pub fn config(now_ns: u64) -> Config {
-    Config { heartbeat_ns: now_ns, enabled: 1, udp_port: RELAY.port().to_be_bytes(), reserved: [0; 2] }
+    Config {
+        heartbeat_ns: now_ns,
+        enabled: 1,
+        udp_port: RELAY.port().to_be_bytes(),
+        any_ingress: 0,
+        reserved: 0,
+    }
 }
 
 /// A data packet's UDP payload: Geneve header, then `body`.
@@ -120,6 +184,8 @@ pub struct Case {
     pub config: Config,
     /// The map's entry for [`VNI`].
     pub session: SessionEntry,
+    /// The elements of `NEXTHOPS` under [`NEXT_HOPS`].
+    pub next_hops: [NextHopEntry; 2],
 }
 
 /// At least one case for every reason. `now_ns` is the time; the frames arrive on `interface`.
@@ -129,7 +195,8 @@ pub fn cases(now_ns: u64, interface: u32) -> Vec<Case> {
         reason: XdpReason::Forwarded,
         frame: frame(0, &geneve(VNI, b"the body of a packet")),
         config: config(now_ns),
-        session: session(interface),
+        session: session(),
+        next_hops: next_hops(interface),
     };
     let mut cases = Vec::new();
     let mut add = |reason, name, change: &dyn Fn(&mut Case)| {
@@ -138,6 +205,7 @@ pub fn cases(now_ns: u64, interface: u32) -> Vec<Case> {
         cases.push(case);
     };
     well_formed(&mut add, now_ns);
+    maps(&mut add);
     malformed(&mut add);
     cases
 }
@@ -160,7 +228,13 @@ fn well_formed(add: Add<'_>, now_ns: u64) {
     add(R::Forwarded, "no UDP checksum", &|c| c.frame[40..42].fill(0));
     add(R::Forwarded, "a wrong UDP checksum stays wrong", &|c| c.frame[40] ^= 0x5a);
     add(R::Forwarded, "TTL of two", &|c| patch(&mut c.frame, 22, 2));
-    add(R::Forwarded, "exactly the MTU", &|c| other(c, &|leg| leg.mtu = 56));
+    add(R::Forwarded, "a right checksum that looks partial", &|c| {
+        c.frame = looks_partial(&[0xa5; 1000]);
+    });
+    add(R::Forwarded, "one that looks partial behind the largest datagram of a jumbo frame", &|c| {
+        c.next_hops[1].mtu = 9000;
+        c.frame = looks_partial(&[0x5a; 8000]);
+    });
     add(R::Forwarded, "a heartbeat ahead of the clock", &|c| {
         c.config.heartbeat_ns = now_ns.saturating_add(HEARTBEAT_LIMIT_NS);
     });
@@ -189,15 +263,54 @@ fn well_formed(add: Add<'_>, now_ns: u64) {
     add(R::NotALeg, "another port of the relay", &|c| first(c, &|leg| leg.local_port = [0, 1]));
     add(R::NotALeg, "the same four bytes of an IPv6 client", &|c| first(c, &|leg| leg.remote_ip[0] = 0x20));
     add(R::NotALeg, "the other leg over IPv6", &|c| other(c, &|leg| leg.remote_ip[11] = 0));
-    add(R::OtherInterface, "the other leg elsewhere", &|c| {
-        other(c, &|leg| leg.egress = leg.egress.wrapping_add(1))
-    });
     add(R::OtherMac, "another host's frame", &|c| c.frame[5] ^= 1);
     add(R::OtherMac, "a multicast frame", &|c| c.frame[0] |= 1);
-    add(R::TooBig, "one byte over the MTU", &|c| other(c, &|leg| leg.mtu = 55));
     add(R::PartialChecksum, "a checksum left to the device", &|c| leave_checksum_to_device(&mut c.frame));
+    add(R::PartialChecksum, "one left to the device under padding that completes it", &|c| {
+        c.frame = looks_partial(&[0xa5; 1000]);
+        c.frame[1000] ^= 1;
+        c.frame.push(1);
+    });
     add(R::TtlExpired, "TTL of one", &|c| patch(&mut c.frame, 22, 1));
     add(R::TtlExpired, "TTL of zero", &|c| patch(&mut c.frame, 22, 0));
+}
+
+/// Adds good frames, and maps that do not let them through.
+fn maps(add: Add<'_>) {
+    use XdpReason as R;
+    add(R::Recycled, "another session's element", &|c| {
+        c.session.head.vni ^= 1;
+        c.session.tail.vni ^= 1;
+    });
+    add(R::Recycled, "a first half of another session", &|c| c.session.head.vni ^= 1);
+    add(R::Recycled, "a second half of another session", &|c| c.session.tail.vni ^= 1);
+    add(R::Recycled, "a first half of another binding", &|c| c.session.head.generation += 1);
+    add(R::Recycled, "a second half of another binding", &|c| c.session.tail.generation += 1);
+    add(R::Forwarded, "the last binding before the count starts again", &|c| {
+        c.session.head.generation = u32::MAX;
+        c.session.tail.generation = u32::MAX;
+    });
+    let from = |c: &mut Case, change: &dyn Fn(&mut NextHopEntry)| change(&mut c.next_hops[0]);
+    let out = |c: &mut Case, change: &dyn Fn(&mut NextHopEntry)| change(&mut c.next_hops[1]);
+    add(R::NoNextHop, "no way out now", &|c| out(c, &|hop| hop.ifindex = 0));
+    add(R::NoNextHop, "no way to the sender now", &|c| from(c, &|hop| hop.ifindex = 0));
+    add(R::NoNextHop, "a way out that was never written", &|c| out(c, &|hop| hop.version = 0));
+    add(R::NoNextHop, "a number beyond the map", &|c| c.session.legs[1].next_hop = MAX_NEXT_HOPS);
+    add(R::NoNextHop, "a sender's number beyond the map", &|c| c.session.legs[0].next_hop = u32::MAX);
+    add(R::NextHopBusy, "a way out that is being written", &|c| out(c, &|hop| hop.version = 3));
+    add(R::Forwarded, "the way to the sender being written", &|c| from(c, &|hop| hop.version = 3));
+    add(R::WrongInterface, "the sender elsewhere", &|c| from(c, &|hop| hop.ifindex ^= 1));
+    add(R::Forwarded, "the sender elsewhere, and any ingress allowed", &|c| {
+        c.config.any_ingress = 1;
+        c.next_hops[0].ifindex ^= 1;
+    });
+    add(R::OtherInterface, "the other leg elsewhere", &|c| out(c, &|hop| hop.ifindex ^= 1));
+    add(R::OtherInterface, "the other leg elsewhere, and any ingress allowed", &|c| {
+        c.config.any_ingress = 1;
+        c.next_hops[1].ifindex ^= 1;
+    });
+    add(R::Forwarded, "exactly the MTU", &|c| out(c, &|hop| hop.mtu = 56));
+    add(R::TooBig, "one byte over the MTU", &|c| out(c, &|hop| hop.mtu = 55));
 }
 
 /// Adds frames that are malformed, truncated or not for the relay.
@@ -244,6 +357,24 @@ fn patch(frame: &mut [u8], at: usize, value: u8) {
 fn patch_ip(frame: &mut [u8], at: usize, value: u8) {
     frame[at] = value;
     fill_ip_checksum(frame);
+}
+
+/// A frame of the first client with `body`, but for two bytes near its end, whose right checksum equals the
+/// sum of the pseudo-header, as that of one packet in 65,536 does.
+pub fn looks_partial(body: &[u8]) -> Vec<u8> {
+    let mut frame = frame(0, &geneve(VNI, body));
+    // The last whole word of the sum; the headers in front are of even length.
+    let word = (frame.len() - 2) & !1;
+    frame[word..word + 2].fill(0);
+    leave_checksum_to_device(&mut frame);
+    let wanted = [frame[40], frame[41]];
+    fill_checksums(&mut frame);
+    // The word makes up the difference: the right checksum falls as the word grows.
+    let difference = Sum::default().with([frame[40], frame[41]]).with([!wanted[0], !wanted[1]]).fold();
+    frame[word..word + 2].copy_from_slice(&difference.to_be_bytes());
+    fill_checksums(&mut frame);
+    assert_eq!([frame[40], frame[41]], wanted);
+    frame
 }
 
 /// Writes the partial checksum that the kernel leaves for a device with checksum offload.

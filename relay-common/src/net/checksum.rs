@@ -31,6 +31,13 @@ impl Sum {
         tail.iter().fold(sum, |sum, &last| sum.with([last, 0]))
     }
 
+    /// Adds another sum, whose bytes began on a word boundary too.
+    #[must_use]
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        self.with(other.fold().to_be_bytes())
+    }
+
     /// The 16-bit sum, not complemented.
     #[inline(always)]
     pub fn fold(self) -> u16 {

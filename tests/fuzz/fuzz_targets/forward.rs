@@ -4,7 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use relay_common::{
-    forward::{apply, sample},
+    forward::{
+        apply,
+        sample::{self, StillMaps},
+    },
     net::{
         IPV4_PAYLOAD_OFFSET, SliceFrame,
         checksum::full,
@@ -35,15 +38,8 @@ fuzz_target!(|input: Input| {
         fill_checksums(&mut frame);
     }
     let before = frame.clone();
-    let session = sample::session(INTERFACE);
-    let config = sample::config(NOW);
-    let outcome = apply(
-        &mut SliceFrame(&mut frame),
-        &config,
-        INTERFACE,
-        || NOW,
-        |vni| (vni == sample::VNI).then_some(&session),
-    );
+    let mut maps = StillMaps::new(NOW, INTERFACE);
+    let outcome = apply(&mut SliceFrame(&mut frame), &sample::config(NOW), INTERFACE, &mut maps);
     let Ok(decision) = outcome else {
         assert_eq!(frame, before);
         return;

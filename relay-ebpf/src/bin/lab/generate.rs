@@ -21,7 +21,7 @@ use crate::maps::{self, LAB_GENERATED, LAB_TEMPLATES};
 pub(crate) fn generate(frame: &mut XdpFrame) -> Option<u32> {
     let bytes = frame.get_mut::<TEMPLATE_LEN>(0)?;
     let config = maps::config()?;
-    let sequence = words::<_, 1, 1>(&LAB_GENERATED, 0)?.add::<0>(1);
+    let sequence = words::<_, 1, 1, 0>(&LAB_GENERATED, 0)?.add::<0>(1);
     *bytes = LAB_TEMPLATES.get(sequence as u32 & config.template_mask & 1)?.bytes;
     number(bytes, sequence)?;
     Some(redirect(config.egress))

@@ -16,19 +16,19 @@ mod program {
     use crate::{check, generate};
 
     /// Passes every frame to the kernel.
-    #[xdp]
+    #[xdp(frags)]
     pub(crate) fn lab_pass(_ctx: XdpContext) -> u32 {
         xdp_action::XDP_PASS
     }
 
     /// Recomputes the checksums of every frame and counts what it finds.
-    #[xdp]
+    #[xdp(frags)]
     pub(crate) fn lab_check(ctx: XdpContext) -> u32 {
         check::check(&XdpFrame::new(&ctx))
     }
 
     /// Turns its frame into the next one of a numbered series and sends it.
-    #[xdp]
+    #[xdp(frags)]
     pub(crate) fn lab_generate(ctx: XdpContext) -> u32 {
         generate::generate(&mut XdpFrame::new(&ctx)).unwrap_or(xdp_action::XDP_ABORTED)
     }
