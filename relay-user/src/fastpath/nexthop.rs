@@ -14,14 +14,14 @@
 //! Kernel: `RTM_GETROUTE`, `RTM_GETNEIGH`, `RTM_GETLINK` (rtnetlink(7)). All this runs on a thread of its own:
 //! no packet waits for the kernel's routing.
 
-mod answers;
-mod ask;
+pub mod answers;
+pub mod ask;
 mod backoff;
-mod changes;
+pub mod changes;
 pub mod dirty;
 pub mod icmp;
 pub mod reports;
-mod ways;
+pub mod ways;
 
 use std::collections::HashMap;
 use std::{io, net::IpAddr};
@@ -114,7 +114,6 @@ impl WriteHops for NextHopMap {
     }
 }
 
-#[expect(private_bounds, reason = "the two are exchanged in tests of this module only")]
 impl<A: Ask, W: WriteHops> NextHops<A, W> {
     fn new(mut ask: A, map: W) -> io::Result<Self> {
         let has_policy = ask.has_policy()?;

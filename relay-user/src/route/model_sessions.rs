@@ -14,6 +14,8 @@ pub(super) struct ModelSessions {
     pub sessions: BTreeMap<u32, SessionEntry>,
     /// The counters, by slot. A test writes here what the BPF program would have counted.
     pub stats: BTreeMap<u32, SessionStats>,
+    /// Entries written so far.
+    pub installs: usize,
     /// The error that the next fallible operation returns, once.
     pub fail_next: Option<MapError>,
     /// The error that every reading of sessions returns.
@@ -24,7 +26,7 @@ pub(super) struct ModelSessions {
 impl ModelSessions {
     /// An empty map for `limit` sessions.
     pub(super) fn new(limit: u32) -> Self {
-        Self { sessions: BTreeMap::new(), stats: BTreeMap::new(), fail_next: None, unreadable: None, limit }
+        Self { sessions: BTreeMap::new(), stats: BTreeMap::new(), installs: 0, fail_next: None, unreadable: None, limit }
     }
 
     fn check_slot(&self, slot: u32) -> Result<(), MapError> {
@@ -43,6 +45,7 @@ impl SessionMap for ModelSessions {
             return Err(MapError::Full);
         }
         self.sessions.insert(vni, *entry);
+        self.installs += 1;
         Ok(())
     }
 

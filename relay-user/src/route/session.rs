@@ -62,6 +62,13 @@ impl LegState {
     }
 }
 
+impl PartialEq for SessionRoute {
+    /// Whether it is the same version of the same session.
+    fn eq(&self, other: &Self) -> bool {
+        (self.vni, self.binds, self.clients, self.legs) == (other.vni, other.binds, other.clients, other.legs)
+    }
+}
+
 impl SessionRoute {
     /// Completed binds of both legs: no two bindings of a session have the same number, until it has had 2^32.
     pub fn generation(&self) -> u32 {

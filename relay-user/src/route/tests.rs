@@ -47,8 +47,11 @@ impl SessionMap for Shared {
     fn stats(&self, slot: u32) -> Result<SessionStats, MapError> {
         self.with(|map| map.stats(slot))
     }
-    fn entries(&self) -> Result<Vec<(u32, SessionEntry)>, MapError> {
-        self.with(|map| map.entries())
+    fn get(&self, vni: u32) -> Result<Option<SessionEntry>, MapError> {
+        self.with(|map| map.get(vni))
+    }
+    fn slice(&self, after: Option<u64>, most: usize) -> Result<(Vec<u32>, Option<u64>), MapError> {
+        self.with(|map| map.slice(after, most))
     }
 }
 
@@ -77,12 +80,14 @@ enum Step {
         nth: usize,
         leg: usize,
         handshake: u32,
+        /// How many binds ago its challenge was made.
+        old: u32,
         port: u16,
     },
     Hop {
         nth: usize,
         leg: usize,
-        mac: Option<u8>,
+        number: Option<u32>,
     },
     /// All steps that bring a session into the kernel, which single steps seldom do.
     Up {
@@ -109,10 +114,10 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..CLIENTS, 0..CLIENTS).prop_map(|(a, b)| Step::Allocate { a, b }),
         4 => (nth.clone(), leg.clone(), handshake.clone())
             .prop_map(|(nth, leg, handshake)| Step::Bind { nth, leg, handshake }),
-        6 => (nth.clone(), leg.clone(), handshake, 1..4u16)
-            .prop_map(|(nth, leg, handshake, port)| Step::Answer { nth, leg, handshake, port }),
-        6 => (nth.clone(), leg.clone(), prop::option::weighted(0.8, 1..3u8))
-            .prop_map(|(nth, leg, mac)| Step::Hop { nth, leg, mac }),
+        6 => (nth.clone(), leg.clone(), handshake, 0..2u32, 1..4u16)
+            .prop_map(|(nth, leg, handshake, old, port)| Step::Answer { nth, leg, handshake, old, port }),
+        6 => (nth.clone(), leg.clone(), prop::option::weighted(0.8, 1..3u32))
+            .prop_map(|(nth, leg, number)| Step::Hop { nth, leg, number }),
         4 => (nth.clone(), 1..4u16).prop_map(|(nth, port)| Step::Up { nth, port }),
         3 => (nth, leg).prop_map(|(nth, leg)| Step::Heard { nth, leg }),
         2 => (1..200u64).prop_map(|seconds| Step::Wait { seconds }),
@@ -131,16 +136,24 @@ struct Model {
 struct ModelSession {
     vni: u32,
     pair: [DiscoPublic; 2],
-    allocated_ns: u64,
+    asked_ns: u64,
     legs: [ModelLeg; 2],
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct ModelLeg {
-    in_progress: u32,
+    /// Handshakes in progress, the newest last, with the binds that their challenges are for.
+    begun: Vec<(u32, u32)>,
+    binds: u32,
     path: Option<LegPath>,
-    hop: Option<NextHop>,
+    hop: Option<HopNumber>,
     seen_ns: u64,
+}
+
+impl ModelLeg {
+    fn challenged(&self, handshake: u32) -> u32 {
+        self.begun.iter().find(|(other, _)| *other == handshake).map_or(self.binds, |(_, binds)| *binds)
+    }
 }
 
 fn key(n: u8) -> NodePublic {
@@ -151,17 +164,8 @@ fn disco(n: u8) -> DiscoPublic {
     DiscoPrivate::from_bytes([n + 1; 32]).public()
 }
 
-fn side() -> UserspaceState {
-    let me = DiscoPrivate::from_bytes([99; 32]);
-    UserspaceState::new([disco(0), disco(1)].map(|client| me.shared(&client).expect("a good key")))
-}
-
 fn path(port: u16) -> LegPath {
     LegPath { remote: ([192, 0, 2, 1], port).into(), local: ([192, 0, 2, 9], 7777).into() }
-}
-
-fn hop(mac: u8) -> NextHop {
-    NextHop { ifindex: 3, egress_mac: [9; 6], next_hop_mac: [mac; 6], mtu: 1500 }
 }
 
 fn limits() -> Limits {
@@ -218,66 +222,76 @@ impl Run {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
                 let result = self.router.bind(session.vni, leg, handshake, now_ns);
                 assert_eq!(result.is_ok(), handshake != 0);
-                if handshake != 0 {
-                    session.legs[leg].in_progress = handshake;
+                let state = &mut session.legs[leg];
+                if handshake != 0 && !state.begun.iter().any(|(other, _)| *other == handshake) {
+                    state.begun.push((handshake, state.binds));
                 }
+                assert_eq!(result.unwrap_or(state.binds), state.challenged(handshake));
             }
-            Step::Answer { nth, leg, handshake, port } => {
+            Step::Answer { nth, leg, handshake, old, port } => {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
-                let result = self.router.answer(session.vni, leg, handshake, path(port), now_ns);
-                let state = session.legs[leg];
                 let taken = session.legs[1 - leg].path == Some(path(port));
-                let good = handshake != 0 && handshake == state.in_progress && !taken;
+                let state = &mut session.legs[leg];
+                let binds = state.binds.wrapping_sub(old);
+                let result = self.router.answer(session.vni, leg, (handshake, binds), path(port), now_ns);
+                let good = handshake != 0 && state.challenged(handshake) == binds && !taken;
                 assert_eq!(result.is_ok(), good);
                 if good {
-                    let hop = state.hop.filter(|_| state.path == Some(path(port)));
-                    session.legs[leg] =
-                        ModelLeg { in_progress: 0, path: Some(path(port)), hop, seen_ns: now_ns };
+                    let begun = state.begun.iter().position(|(other, _)| *other == handshake);
+                    state.begun.drain(..begun.map_or(state.begun.len(), |at| at + 1));
+                    state.hop = state.hop.filter(|_| state.path == Some(path(port)));
+                    state.binds += 1;
+                    (state.path, state.seen_ns) = (Some(path(port)), now_ns);
                 }
             }
-            Step::Hop { nth, leg, mac } => {
+            Step::Hop { nth, leg, number } => {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
                 let Some(path) = session.legs[leg].path else { return };
-                session.legs[leg].hop = mac.map(hop);
-                self.router.next_hop(session.vni, leg, path, mac.map(hop), now_ns);
+                session.legs[leg].hop = number.map(HopNumber);
+                self.router.next_hop(session.vni, leg, path, number.map(HopNumber), now_ns);
                 let stale = LegPath { remote: ([198, 51, 100, 1], 1).into(), ..path };
-                self.router.next_hop(session.vni, leg, stale, Some(hop(77)), now_ns);
+                self.router.next_hop(session.vni, leg, stale, Some(HopNumber(77)), now_ns);
             }
             Step::Up { nth, port } => {
                 for (leg, port) in [(0, port), (1, port + 4)] {
                     self.step(Step::Bind { nth, leg, handshake: 1 });
-                    self.step(Step::Answer { nth, leg, handshake: 1, port });
-                    self.step(Step::Hop { nth, leg, mac: Some(1) });
+                    // A handshake may have begun some binds ago.
+                    let Some(session) = self.model.sessions.get(nth) else { return };
+                    let state = &session.legs[leg];
+                    let old = state.binds - state.challenged(1);
+                    self.step(Step::Answer { nth, leg, handshake: 1, old, port });
+                    self.step(Step::Hop { nth, leg, number: Some(1) });
                 }
             }
             Step::Heard { nth, leg } => {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
                 let route = self.router.session(session.vni).expect("in the mirror");
-                route.side.counters[leg].count(1, now_ns);
+                route.side[leg].heard(now_ns);
                 session.legs[leg].seen_ns = now_ns;
             }
             Step::Wait { seconds } => self.now_ns += seconds * SECOND,
             Step::Sweep => {
-                self.router.sweep(|| now_ns);
+                sweep(&self.router, now_ns);
                 self.model.sessions.retain(|session| !session.is_over(now_ns));
             }
-            Step::Audit => assert_eq!(self.router.audit().drift, 0),
+            Step::Audit => assert_eq!(audit(&self.router).drift, 0),
         }
     }
 
     fn allocate(&mut self, pair: [DiscoPublic; 2]) {
-        let result = self.router.allocate(pair, side(), self.now_ns);
+        let result = self.router.allocate(pair, self.now_ns);
         let pair = if pair[0] <= pair[1] { pair } else { [pair[1], pair[0]] };
-        if let Some(known) = self.model.sessions.iter().find(|session| session.pair == pair) {
-            assert_eq!(result.expect("known").vni, known.vni);
+        if let Some(known) = self.model.sessions.iter_mut().find(|session| session.pair == pair) {
+            assert_eq!(result.expect("known").vni(), known.vni);
+            known.asked_ns = self.now_ns;
         } else if pair[0] == pair[1] {
             assert_eq!(result.expect_err("refused"), Refusal::BadPair);
         } else if self.model.sessions.len() == SLOTS as usize {
             assert_eq!(result.expect_err("refused"), Refusal::Full);
         } else {
-            let vni = result.expect("there is room").vni;
-            let legs = [ModelLeg::default(); 2];
-            self.model.sessions.push(ModelSession { vni, pair, allocated_ns: self.now_ns, legs });
+            let vni = result.expect("there is room").vni();
+            let legs = Default::default();
+            self.model.sessions.push(ModelSession { vni, pair, asked_ns: self.now_ns, legs });
         }
     }
 
@@ -288,22 +302,25 @@ impl Run {
         for session in &self.model.sessions {
             let route = self.router.session(session.vni).expect("in the mirror");
             assert_eq!(route.clients, session.pair);
-            assert_eq!(route.legs, session.legs.map(|leg| leg.path));
+            assert_eq!(route.legs, session.legs.each_ref().map(|leg| leg.path));
+            assert_eq!(route.binds, session.legs.each_ref().map(|leg| leg.binds));
             if session.legs.iter().all(|leg| leg.hop.is_some()) {
-                let macs = session.legs.map(|leg| leg.hop.map(|hop| hop.next_hop_mac));
-                let ports = session.legs.map(|leg| leg.path.map(|path| path.remote.port()));
-                installed.insert(session.vni, (macs, ports));
+                let hops = session.legs.each_ref().map(|leg| leg.hop.map(|hop| hop.0));
+                let ports = session.legs.each_ref().map(|leg| leg.path.map(|path| path.remote.port()));
+                installed.insert(session.vni, (hops, ports));
             }
         }
-        let entries = self.kernel.with(|map| map.entries()).expect("readable");
-        let slots: std::collections::HashSet<_> = entries.iter().map(|(_, entry)| entry.stats_slot).collect();
+        assert_eq!(self.router.session_counts(), (self.model.sessions.len(), installed.len()));
+        let entries = self.kernel.with(|map| map.sessions.clone());
+        let slots: std::collections::HashSet<_> = entries.values().map(|entry| entry.stats_slot).collect();
         assert_eq!(slots.len(), entries.len(), "no two sessions share a slot");
         let kernel: BTreeMap<_, _> = entries
             .into_iter()
             .map(|(vni, entry)| {
-                let macs = entry.legs.map(|leg| Some(leg.next_hop_mac));
+                assert_eq!((entry.head.vni, entry.head), (vni, entry.tail), "the tags name the session");
+                let hops = entry.legs.map(|leg| Some(leg.next_hop));
                 let ports = entry.legs.map(|leg| Some(u16::from_be_bytes(leg.remote_port)));
-                (vni, (macs, ports))
+                (vni, (hops, ports))
             })
             .collect();
         assert_eq!(kernel, installed);
@@ -325,12 +342,41 @@ impl Run {
     }
 }
 
+/// Sweeps all sessions; returns how many ended.
+fn sweep(router: &Router, now_ns: u64) -> usize {
+    let (mut ended, mut after) = (0, 0);
+    loop {
+        let (some, end) = router.sweep_slice(after, now_ns);
+        ended += some;
+        match end {
+            Some(end) => after = end,
+            None => return ended,
+        }
+    }
+}
+
+/// Audits the whole map.
+fn audit(router: &Router) -> KernelHealth {
+    let mut at = router.audit_map_slice(None);
+    while at.is_some() {
+        at = router.audit_map_slice(at);
+    }
+    let mut after = 0;
+    while let Some(end) = router.audit_table_slice(after) {
+        after = end;
+    }
+    router.kernel_health()
+}
+
 impl ModelSession {
     fn is_over(&self, now_ns: u64) -> bool {
         let bound = self.legs.iter().all(|leg| leg.path.is_some());
         match bound {
-            true => self.legs.iter().any(|leg| leg.seen_ns + 300 * SECOND < now_ns),
-            false => self.allocated_ns + 30 * SECOND < now_ns,
+            true => {
+                let silent = self.legs.iter().any(|leg| leg.seen_ns + 300 * SECOND < now_ns);
+                silent && self.asked_ns + 30 * SECOND < now_ns
+            }
+            false => self.asked_ns + 30 * SECOND < now_ns,
         }
     }
 }

@@ -76,7 +76,7 @@ pub enum Event {
 }
 
 /// A change for the mirrors; changes are written in order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the words of the sentence above them")]
 pub enum Change {
     /// Packets for the key now go to this connection.

@@ -14,35 +14,41 @@ use super::NoNextHop;
 
 /// The neighbour that takes the packet on, and the interface to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct KernelRoute {
-    pub(super) ifindex: u32,
-    pub(super) neighbour: IpAddr,
-    pub(super) mtu: Option<u32>,
+pub struct KernelRoute {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// The gateway, or the destination itself.
+    pub neighbour: IpAddr,
+    /// The route's own limit, in bytes of an IP packet.
+    pub mtu: Option<u32>,
 }
 
 /// The sending interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) mac: [u8; 6],
-    pub(super) mtu: u32,
+pub struct Link {
+    /// Its link-layer address.
+    pub mac: [u8; 6],
+    /// Bytes of the largest IP packet.
+    pub mtu: u32,
     /// Whether it is up and has a carrier.
-    pub(super) is_up: bool,
+    pub is_up: bool,
 }
 
 /// A neighbour entry. It has an address only if the kernel itself would send to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Neighbour {
-    pub(super) mac: Option<[u8; 6]>,
+pub struct Neighbour {
+    /// Its link-layer address, if the kernel itself would send there.
+    pub mac: Option<[u8; 6]>,
     /// Whether the kernel has just heard from it.
-    pub(super) is_confirmed: bool,
+    pub is_confirmed: bool,
     /// Whether somebody else looks after the entry: an operator (permanent, noarp), a routing daemon
     /// (extern_learn) or the kernel itself (managed). To announce such an entry as used would make it an
     /// ordinary one.
-    pub(super) is_kept: bool,
+    pub is_kept: bool,
 }
 
 /// Refuses pairs of addresses for which no route can work.
-pub(super) fn eligible(local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
+pub fn eligible(local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
     if local.is_ipv4() != remote.is_ipv4() {
         return Err(NoNextHop::Families);
     }
@@ -59,7 +65,7 @@ pub(super) fn eligible(local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
 }
 
 /// Reads a route. If its next hop has no IP address on the link, the next hop is `remote` itself.
-pub(super) fn route(route: &RouteMessage, remote: IpAddr) -> Result<KernelRoute, NoNextHop> {
+pub fn route(route: &RouteMessage, remote: IpAddr) -> Result<KernelRoute, NoNextHop> {
     match route.header.kind {
         RouteType::Unicast => {}
         RouteType::Local => return Err(NoNextHop::Own),
@@ -91,7 +97,7 @@ pub(super) fn route(route: &RouteMessage, remote: IpAddr) -> Result<KernelRoute,
 }
 
 /// Reads a link, which must be Ethernet.
-pub(super) fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
+pub fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
     let ifindex = link.header.index;
     let not_ethernet = || NoNextHop::NotEthernet { ifindex };
     if link.header.link_layer_type != LinkLayerType::Ether {
@@ -111,7 +117,7 @@ pub(super) fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
 
 /// Reads a neighbour entry. The kernel goes on using the address of stale, delayed and probed entries, and so
 /// does relayd.
-pub(super) fn neighbour(entry: &NeighbourMessage) -> Neighbour {
+pub fn neighbour(entry: &NeighbourMessage) -> Neighbour {
     use NeighbourState::{Delay, Noarp, Permanent, Probe, Reachable, Stale};
     let state = entry.header.state;
     let valid = matches!(state, Reachable | Stale | Delay | Probe | Permanent);
@@ -133,7 +139,7 @@ pub(super) fn neighbour(entry: &NeighbourMessage) -> Neighbour {
 
 /// Whether a rule may send packets of one pair of addresses to different tables: every rule but the three that
 /// a kernel starts with.
-pub(super) fn is_policy(rule: &RuleMessage) -> bool {
+pub fn is_policy(rule: &RuleMessage) -> bool {
     // Tables local, main and default, at their priorities. The kernel leaves a priority of zero out.
     const FIRST: [(u32, u32); 3] = [(0, 255), (32_766, 254), (32_767, 253)];
     let (mut priority, mut table, mut more) = (0, u32::from(rule.header.table), false);
@@ -149,7 +155,7 @@ pub(super) fn is_policy(rule: &RuleMessage) -> bool {
 }
 
 /// Whether packets of one pair of addresses may go by several ways.
-pub(super) fn is_multipath(route: &RouteMessage) -> bool {
+pub fn is_multipath(route: &RouteMessage) -> bool {
     route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::MultiPath(_)))
 }
 

@@ -23,31 +23,48 @@ const UDP: u8 = 17;
 
 /// What a route may depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Question {
-    pub(super) local: IpAddr,
-    pub(super) remote: IpAddr,
+pub struct Question {
+    /// The address that packets leave from.
+    pub local: IpAddr,
+    /// Where they go.
+    pub remote: IpAddr,
     /// The relay's port and the client's; only where the host has rules or several ways.
-    pub(super) ports: Option<(u16, u16)>,
+    pub ports: Option<(u16, u16)>,
 }
 
 /// The kernel's answers. Tests answer in its place.
-pub(super) trait Ask {
+pub trait Ask {
     /// The route of a packet.
+    ///
+    /// # Errors
+    /// There is none that XDP can take, or the kernel did not answer.
     fn route(&mut self, question: &Question) -> Result<KernelRoute, NoNextHop>;
     /// A link.
+    ///
+    /// # Errors
+    /// It is not Ethernet, or the kernel did not answer.
     fn link(&mut self, ifindex: u32) -> Result<Link, NoNextHop>;
     /// A neighbour entry; `None`: there is none.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
     fn neighbour(&mut self, ifindex: u32, ip: IpAddr) -> io::Result<Option<Neighbour>>;
     /// Has the effect of a packet sent to the neighbour: if needed, the kernel makes the entry and asks for
     /// the address, or confirms the one that it has.
+    ///
+    /// # Errors
+    /// The kernel refused.
     fn use_neighbour(&mut self, ifindex: u32, ip: IpAddr) -> io::Result<()>;
     /// Whether packets between one pair of addresses may go several ways.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
     fn has_policy(&mut self) -> io::Result<bool>;
 }
 
 /// Asks the kernel of one network namespace.
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub struct Kernel {
     netlink: Netlink,
     /// `SO_MARK` of the relay's sockets, which rules may look at; 0: none.
     mark: u32,
@@ -55,7 +72,10 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// Opens a socket in the calling thread's network namespace.
-    pub(super) fn open(mark: u32) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn open(mark: u32) -> io::Result<Self> {
         Ok(Self { netlink: Netlink::open()?, mark })
     }
 }

@@ -19,6 +19,7 @@ use super::dirty::Dirty;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the words of the sentence above them")]
 pub enum Change {
     /// A neighbour entry is now like this; `None`: it is gone.
     Neighbour { ifindex: u32, ip: IpAddr, now: Option<Neighbour> },

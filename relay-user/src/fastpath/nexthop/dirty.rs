@@ -31,10 +31,12 @@ impl Dirty {
         Self { locals: vec![ip], ..Self::default() }
     }
 
+    /// Whether it is no leg.
     pub fn is_empty(&self) -> bool {
         !self.all && self.remotes.is_empty() && self.locals.is_empty()
     }
 
+    /// Whether it is every leg.
     pub fn is_everything(&self) -> bool {
         self.all
     }
@@ -59,10 +61,12 @@ impl Dirty {
         }
     }
 
+    /// Whether a leg with this path is in it.
     pub fn contains(&self, path: &LegPath) -> bool {
         self.concerns(path.local.ip().to_canonical(), path.remote.ip().to_canonical())
     }
 
+    /// Whether legs between these addresses are in it.
     pub fn concerns(&self, local: IpAddr, remote: IpAddr) -> bool {
         self.all
             || self.locals.contains(&local)

@@ -22,7 +22,9 @@ const BATCH: usize = 64;
 /// A packet of ours was too big for a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooBig {
+    /// The address that it left from.
     pub local: IpAddr,
+    /// Where it should go.
     pub remote: IpAddr,
 }
 
@@ -37,6 +39,9 @@ pub struct Icmp {
 impl Icmp {
     /// Opens the socket in the calling thread's network namespace, for packets from UDP `port`. To be called
     /// in an event loop.
+    ///
+    /// # Errors
+    /// The system's error: it takes CAP_NET_RAW.
     pub fn open(port: u16) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
         socket.set_nonblocking(true)?;

@@ -52,6 +52,9 @@ impl fmt::Debug for Reports {
 impl Reports {
     /// Opens the socket in the calling thread's network namespace; no change after the call is missed. To be
     /// called in an event loop.
+    ///
+    /// # Errors
+    /// The system's error.
     pub fn open() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         socket.socket_mut().bind(&SocketAddr::new(0, 0))?;

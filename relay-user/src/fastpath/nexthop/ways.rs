@@ -16,18 +16,19 @@ use crate::route::next_hop::HopNumber;
 use crate::route::vocabulary::BoundLeg;
 
 /// Who takes the elements of `NEXTHOPS`.
-pub(super) trait WriteHops {
+pub trait WriteHops {
     /// Sets an element; `None`: the way cannot be taken now.
     fn write(&mut self, number: HopNumber, value: Option<NextHopValue>);
 }
 
 /// A neighbour, by the interface that it is on.
-pub(super) type NeighbourId = (u32, IpAddr);
+pub type NeighbourId = (u32, IpAddr);
 
 /// What is known of a neighbour.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    pub(super) entry: Neighbour,
+pub struct Known {
+    /// The kernel's entry.
+    pub entry: Neighbour,
     pub(super) backoff: Backoff,
     /// The ways that lead through it.
     ways: Vec<HopNumber>,
@@ -36,7 +37,7 @@ pub(super) struct Known {
 
 /// Legs that were bound before the neighbour's address was known.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+struct Waiting {
     legs: Vec<BoundLeg>,
     /// There are more, which only a walk over all sessions finds.
     more: bool,
@@ -69,19 +70,22 @@ struct Way {
 
 /// All ways.
 #[derive(Debug)]
-pub(super) struct Ways<W> {
+pub struct Ways<W> {
     map: W,
     numbers: HashMap<KernelRoute, HopNumber>,
     ways: Vec<Option<Way>>,
-    pub(super) neighbours: HashMap<NeighbourId, Known>,
-    pub(super) links: HashMap<u32, Link>,
+    /// The neighbours in use, and those that legs wait for.
+    pub neighbours: HashMap<NeighbourId, Known>,
+    /// The links in use.
+    pub links: HashMap<u32, Link>,
     free: Vec<HopNumber>,
     /// Free at the end of the next walk.
     resting: Vec<HopNumber>,
 }
 
 impl<W: WriteHops> Ways<W> {
-    pub(super) fn new(map: W) -> Self {
+    /// No ways yet; their elements are written to `map`.
+    pub fn new(map: W) -> Self {
         Self {
             map,
             numbers: HashMap::new(),
@@ -94,7 +98,7 @@ impl<W: WriteHops> Ways<W> {
     }
 
     /// The number of a way whose link and neighbour are known; `None`: there is no room for one more.
-    pub(super) fn number(&mut self, route: KernelRoute) -> Option<HopNumber> {
+    pub fn number(&mut self, route: KernelRoute) -> Option<HopNumber> {
         if let Some(number) = self.numbers.get(&route) {
             return Some(*number);
         }
@@ -114,13 +118,13 @@ impl<W: WriteHops> Ways<W> {
     }
 
     /// How a way is taken now; `None`: it cannot be.
-    pub(super) fn value(&self, number: HopNumber) -> Option<NextHopValue> {
+    pub fn value(&self, number: HopNumber) -> Option<NextHopValue> {
         self.ways.get(number.0 as usize)?.as_ref()?.value
     }
 
     /// A neighbour is now like this. Returns the legs that waited for it, if its address is now known, and
     /// whether there are more of them.
-    pub(super) fn neighbour(&mut self, id: NeighbourId, now: Neighbour) -> (Vec<BoundLeg>, bool) {
+    pub fn neighbour(&mut self, id: NeighbourId, now: Neighbour) -> (Vec<BoundLeg>, bool) {
         let known = self.neighbours.entry(id).or_default();
         let before = std::mem::replace(&mut known.entry, now);
         if now.is_confirmed {
@@ -136,12 +140,12 @@ impl<W: WriteHops> Ways<W> {
     }
 
     /// The leg's way leads through a neighbour whose address is not known.
-    pub(super) fn wait(&mut self, id: NeighbourId, leg: BoundLeg) {
+    pub fn wait(&mut self, id: NeighbourId, leg: BoundLeg) {
         self.neighbours.entry(id).or_default().waiting.push(leg);
     }
 
     /// A link is now like this.
-    pub(super) fn link(&mut self, ifindex: u32, now: Option<Link>) {
+    pub fn link(&mut self, ifindex: u32, now: Option<Link>) {
         match now {
             Some(link) => self.links.insert(ifindex, link),
             None => self.links.remove(&ifindex),
@@ -154,20 +158,20 @@ impl<W: WriteHops> Ways<W> {
     }
 
     /// A walk over all sessions begins: it is to name every way that a session has.
-    pub(super) fn begin_walk(&mut self) {
+    pub fn begin_walk(&mut self) {
         self.ways.iter_mut().flatten().for_each(|way| way.in_use = false);
         self.neighbours.values_mut().for_each(|known| known.waiting = Waiting::default());
     }
 
     /// A session has this way.
-    pub(super) fn keep(&mut self, number: HopNumber) {
+    pub fn keep(&mut self, number: HopNumber) {
         if let Some(Some(way)) = self.ways.get_mut(number.0 as usize) {
             way.in_use = true;
         }
     }
 
     /// The walk is complete: ways that no session has are forgotten.
-    pub(super) fn end_walk(&mut self) {
+    pub fn end_walk(&mut self) {
         self.free.append(&mut self.resting);
         for number in (0..self.ways.len() as u32).map(HopNumber) {
             let Some(way) = self.ways[number.0 as usize].take_if(|way| !way.in_use) else { continue };
@@ -183,7 +187,7 @@ impl<W: WriteHops> Ways<W> {
     }
 
     /// Number of ways.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.numbers.len()
     }
 
