@@ -9,9 +9,11 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Parts;
 use super::view::{
-    ActiveXdp, CertificateView, ClientView, Derp, LegView, PacketCount, SessionView, Status, UdpView, Xdp,
+    ActiveXdp, CertificateView, ClientView, ControlView, Derp, HeldView, LegView, PacketCount, SessionView,
+    Status, UdpView, Xdp,
 };
 use crate::log;
+use crate::observe::held::{Control, Held};
 use crate::route::peer::Peer;
 use crate::route::sessions::Session;
 
@@ -26,6 +28,7 @@ impl Status {
             port: udp.endpoints.port,
             sessions,
             max_sessions: udp.limits.max_sessions,
+            control: ControlView::of(&relay.control),
         });
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -45,6 +48,17 @@ impl Status {
             xdp: Xdp::of(daemon, installed),
             log_lines_dropped: log::dropped_lines(),
             counters: relay.counters.all().map(|(label, n)| (label.to_owned(), n)).collect(),
+        }
+    }
+}
+
+impl ControlView {
+    fn of(control: &Control) -> Self {
+        let view = |held: &Held| HeldView { last_ns: held.pass_ns(), longest_hold_ns: held.longest_ns() };
+        Self {
+            sweep: view(&control.sweep),
+            audit: view(&control.audit),
+            next_hops: view(&control.next_hops),
         }
     }
 }

@@ -93,6 +93,29 @@ pub struct UdpView {
     pub sessions: usize,
     /// Largest number of sessions.
     pub max_sessions: u32,
+    /// How long the work on all sessions holds others up.
+    #[serde(default)]
+    pub control: ControlView,
+}
+
+/// The work on all sessions that goes on beside the packets.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct ControlView {
+    /// Liveness and expiry.
+    pub sweep: HeldView,
+    /// Comparison with the BPF map.
+    pub audit: HeldView,
+    /// Walks that look up next hops again.
+    pub next_hops: HeldView,
+}
+
+/// One kind of that work.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct HeldView {
+    /// CPU nanoseconds of the last complete pass over all sessions.
+    pub last_ns: u64,
+    /// CPU nanoseconds of the longest hold of the table's lock so far.
+    pub longest_hold_ns: u64,
 }
 
 /// The fast path, or the reason why there is none.

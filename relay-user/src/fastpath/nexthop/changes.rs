@@ -109,6 +109,7 @@ fn address(message: &AddressMessage) -> Option<Change> {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::AddressFamily;
     use rtnetlink::packet_route::neighbour::NeighbourState;
 
     use super::*;
@@ -134,6 +135,7 @@ mod tests {
     #[test]
     fn one_datagram_may_report_several_changes() {
         let mut entry = NeighbourMessage::default();
+        entry.header.family = AddressFamily::Inet;
         entry.header.ifindex = 3;
         entry.header.state = NeighbourState::Reachable;
         entry.attributes = vec![
@@ -156,6 +158,7 @@ mod tests {
     #[test]
     fn a_route_names_the_clients_that_it_concerns_and_a_default_route_all() {
         let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = 16;
         message.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet([10, 1, 0, 0].into()))];
         let dirty = Dirty::remote(ip("10.1.0.0"), 16);
