@@ -64,6 +64,7 @@ pub(super) fn fast_path(
         bpf_dir: serve.bpf_dir.clone(),
         max_sessions: serve.relay_max_sessions,
         udp_port,
+        any_ingress: serve.xdp_any_ingress,
     };
     let fast = FastPath::start(&options)?;
     tracing::info!(
