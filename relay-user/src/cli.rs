@@ -238,6 +238,10 @@ pub struct Serve {
     /// How the XDP program is attached: native, or generic where the driver cannot
     #[arg(long, value_enum, value_name = "MODE", default_value_t = XdpMode::Native, requires = "xdp")]
     pub xdp_mode: XdpMode,
+    /// Forward packets that came in by another interface than the one that leads to their sender
+    /// (asymmetric routes); else userspace gets them, and the kernel's rp_filter decides
+    #[arg(long, requires = "xdp")]
+    pub xdp_any_ingress: bool,
     /// Where the BPF maps are pinned; default: relayd/vSCHEMA/UDP-PORT in the BPF file system
     #[arg(long, value_name = "DIR", requires = "xdp")]
     pub bpf_dir: Option<PathBuf>,

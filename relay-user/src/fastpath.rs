@@ -13,6 +13,7 @@
 //! the maps stay.
 
 mod abi;
+mod batch;
 pub mod bpf_sessions;
 mod counters;
 mod error;
@@ -20,8 +21,9 @@ pub mod inspect;
 mod load;
 mod lock;
 mod logs;
-pub mod mapped;
+mod mapped;
 mod netlink;
+pub mod next_hop_map;
 pub mod nexthop;
 pub mod object;
 mod pins;
@@ -38,7 +40,9 @@ use relay_common::fastpath::{Config, ReasonCount, reason::XdpReason};
 use self::{
     bpf_sessions::BpfSessions,
     counters::{ProgramConfig, Reasons},
+    load::Maps,
     logs::LogDrain,
+    next_hop_map::NextHopMap,
     pins::Pins,
 };
 pub use self::{
@@ -83,6 +87,8 @@ pub struct XdpOptions {
     pub max_sessions: u32,
     /// The UDP port the relay is bound to, host order.
     pub udp_port: u16,
+    /// `--xdp-any-ingress`: a client's packets may come in by another interface than the one that leads to it.
+    pub any_ingress: bool,
 }
 
 /// The attached program and its maps. Dropping it detaches the program and then removes the pins.
@@ -91,6 +97,7 @@ pub struct FastPath {
     _link: FdLink,
     _logs: Option<LogDrain>,
     sessions: Option<BpfSessions>,
+    next_hops: Option<NextHopMap>,
     reasons: Reasons,
     control: ProgramConfig,
     iface: String,
@@ -132,15 +139,16 @@ impl FastPath {
             heartbeat_ns: clock::monotonic_ns(),
             enabled: 1,
             udp_port: options.udp_port.to_be_bytes(),
-            any_ingress: 0,
+            any_ingress: options.any_ingress.into(),
             reserved: 0,
         };
-        let (sessions, reasons, control) = loaded.maps(config)?;
+        let Maps { sessions, next_hops, reasons, control } = loaded.maps(config)?;
         let (link, program_id) = loaded.attach(&iface, ifindex, options.mode)?;
         Ok(Self {
             _link: link,
             _logs: loaded.logs,
             sessions: Some(sessions),
+            next_hops: Some(next_hops),
             reasons,
             control,
             iface,
@@ -176,9 +184,13 @@ impl FastPath {
         self.sessions.take().expect("the session map has one writer, and it was given away already")
     }
 
-    /// The map of ways out. It can be taken once, because it has one writer.
-    pub fn next_hop_map(&mut self) -> mapped::NextHopMap {
-        mapped::NextHopMap
+    /// The map of next hops. It can be taken once, because it has one writer.
+    ///
+    /// # Panics
+    ///
+    /// When called a second time.
+    pub fn next_hop_map(&mut self) -> NextHopMap {
+        self.next_hops.take().expect("the map of next hops has one writer, and it was given away already")
     }
 
     /// How often the program left by each exit since it was started, summed over the CPUs, in the order of

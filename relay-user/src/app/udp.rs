@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::cli::{Serve, XdpMode};
-use crate::fastpath::mapped::NextHopMap;
+use crate::fastpath::next_hop_map::NextHopMap;
 use crate::fastpath::{FastPath, Mode, XdpOptions};
 use crate::relay::Relay;
 use crate::route::sessions::Limits;
@@ -61,6 +61,7 @@ pub(super) fn fast_path(
         bpf_dir: serve.bpf_dir.clone(),
         max_sessions: serve.relay_max_sessions,
         udp_port,
+        any_ingress: serve.xdp_any_ingress,
     };
     let fast = FastPath::start(&options)?;
     tracing::info!(

@@ -1,14 +1,18 @@
 //! [`SessionMap`] on the kernel's maps `SESSIONS` and `LEG_STATS`.
 //!
-//! Cost, measured with aya 0.14: insert 0.5 us, delete 0.5 us, iteration 0.9 us per entry.
+//! Cost, measured with aya 0.14: insert 0.5 us, delete 0.5 us, get 0.4 us. A whole map is read in parts of a
+//! few hundred sessions; counters are in mapped memory and cost no system call.
 
-use std::fmt;
+use std::{
+    fmt, io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::atomic::Ordering,
+};
 
-use aya::maps::{Array, HashMap, Map, MapData};
-use bytemuck::Zeroable;
+use aya::maps::{HashMap, Map, MapData};
 use relay_common::fastpath::{SessionEntry, SessionStats};
 
-use super::abi::Abi;
+use super::{abi::Abi, batch, mapped::MappedArray};
 use crate::route::session_map::{MapError, SessionMap};
 
 /// E2BIG: the kernel's answer to an insert into a full HASH.
@@ -16,16 +20,29 @@ const FULL: i32 = 7;
 /// ENOENT: the kernel's answer to a delete of a key that is not in the map.
 const ABSENT: i32 = 2;
 
+/// Words of the counters of one slot.
+const STATS_WORDS: usize = size_of::<SessionStats>() / size_of::<u64>();
+
 /// The kernel's session map. There is one per fast path, and its owner is the map's only writer.
 pub struct BpfSessions {
     sessions: HashMap<MapData, u32, Abi<SessionEntry>>,
-    stats: Array<MapData, Abi<SessionStats>>,
+    /// The same map, for [`batch`].
+    sessions_fd: OwnedFd,
+    stats: MappedArray<STATS_WORDS>,
 }
 
 impl BpfSessions {
-    /// Wraps the two maps; fails if their sizes differ from those of the values.
-    pub(crate) fn new(sessions: Map, stats: Map) -> Result<Self, aya::maps::MapError> {
-        Ok(Self { sessions: HashMap::try_from(sessions)?, stats: Array::try_from(stats)? })
+    /// Wraps the two maps; fails if their sizes differ from those of the values, or if the counters cannot be
+    /// mapped.
+    pub(crate) fn new(sessions: Map, stats: &MapData) -> Result<Self, io::Error> {
+        let Map::HashMap(data) = &sessions else { return Err(io::Error::other("the sessions are no HASH")) };
+        let sessions_fd = data.fd().as_fd().try_clone_to_owned()?;
+        let sessions = HashMap::try_from(sessions).map_err(io::Error::other)?;
+        Ok(Self { sessions, sessions_fd, stats: MappedArray::new(stats)? })
+    }
+
+    fn counters(&self, slot: u32) -> Result<&[std::sync::atomic::AtomicU64; STATS_WORDS], MapError> {
+        self.stats.element(slot).ok_or(MapError::Slot { slot, limit: self.stats.len() })
     }
 }
 
@@ -49,29 +66,34 @@ impl SessionMap for BpfSessions {
     }
 
     fn zero_stats(&mut self, slot: u32) -> Result<(), MapError> {
-        self.stats
-            .set(slot, Abi(SessionStats::zeroed()), 0)
-            .map_err(|error| map_error("zero the counters", &error))
+        self.counters(slot)?.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        Ok(())
     }
 
     fn stats(&self, slot: u32) -> Result<SessionStats, MapError> {
-        match self.stats.get(&slot, 0) {
-            Ok(Abi(stats)) => Ok(stats),
-            Err(error) => Err(map_error("read the counters", &error)),
-        }
+        let words = self.counters(slot)?.each_ref().map(|word| word.load(Ordering::Relaxed));
+        Ok(bytemuck::must_cast(words))
     }
 
     fn get(&self, vni: u32) -> Result<Option<SessionEntry>, MapError> {
         match self.sessions.get(&vni, 0) {
             Ok(Abi(entry)) => Ok(Some(entry)),
-            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(map_error("read a session", &error)),
+            Err(error) => match map_error("read a session", &error) {
+                MapError::Syscall { errno: ABSENT, .. } => Ok(None),
+                error => Err(error),
+            },
         }
     }
 
-    fn slice(&self, _after: Option<u64>, _most: usize) -> Result<(Vec<u32>, Option<u64>), MapError> {
-        let all = self.sessions.keys().collect::<Result<_, _>>();
-        Ok((all.map_err(|error| map_error("list the sessions", &error))?, None))
+    fn slice(&self, after: Option<u64>, most: usize) -> Result<(Vec<u32>, Option<u64>), MapError> {
+        const CALL: &str = "list the sessions";
+        let after = after.map(u32::try_from).transpose();
+        let after = after.map_err(|_| MapError::Syscall { call: CALL, errno: libc::EINVAL })?;
+        let failed =
+            |error: io::Error| MapError::Syscall { call: CALL, errno: error.raw_os_error().unwrap_or(0) };
+        let (sessions, next): batch::Part<u32, SessionEntry> =
+            batch::lookup(&self.sessions_fd, after, most).map_err(failed)?;
+        Ok((sessions.into_iter().map(|(vni, _)| vni).collect(), next.map(u64::from)))
     }
 }
 

@@ -17,12 +17,15 @@ use aya::{
     maps::{Array, HashMap, Map, MapData},
     pin::PinError,
 };
-use relay_common::fastpath::{Config, SessionEntry, SessionStats, map};
+use relay_common::fastpath::{Config, NextHopEntry, SessionEntry, SessionStats, map};
 
 use time::OffsetDateTime;
 
 use self::{alive::Keeper, print::Session};
-use super::{abi::Abi, bpf_sessions::map_error, counters::Reasons, lock::lock_path, pins::PINNED};
+use super::{
+    abi::Abi, bpf_sessions::map_error, counters::Reasons, lock::lock_path, mapped::MappedArray,
+    next_hop_map::NextHopMap, pins::PINNED,
+};
 use crate::clock;
 use crate::route::session_map::MapError;
 
@@ -140,6 +143,15 @@ pub fn dump(dir: &Path, options: &InspectOptions, out: &mut dyn Write) -> Result
                 print::reasons(out, &reasons.read()?)?;
             }
         }
+        if let Some(hops) = &maps.next_hops
+            && options.only == Only::All
+        {
+            let written = maps.written_hops();
+            writeln!(out, "  NEXTHOPS          {} of {}", written.len(), hops.limit())?;
+            let shown = if options.limit == 0 { written.len() } else { options.limit.min(written.len()) };
+            print::next_hops(out, &written[..shown])?;
+            print::left_out(out, shown, written.len())?;
+        }
         if let Some((_, most)) = &maps.sessions {
             writeln!(out, "  SESSIONS          {matched} of {most}")?;
             match options.verbose {
@@ -157,6 +169,7 @@ type Sessions = HashMap<MapData, u32, Abi<SessionEntry>>;
 /// The maps pinned in one directory. Every map is checked; absent maps are left out.
 struct Maps {
     sessions: Option<(Sessions, u32)>,
+    next_hops: Option<NextHopMap>,
     stats: Option<Array<MapData, Abi<SessionStats>>>,
     reasons: Option<Reasons>,
     config: Option<Array<MapData, Abi<Config>>>,
@@ -174,11 +187,22 @@ impl Maps {
             Some((found, limit)) => Some((HashMap::try_from(found).map_err(layout(map::SESSIONS))?, limit)),
             None => None,
         };
+        let next_hops = match open(dir, map::NEXTHOPS)? {
+            Some((Map::Array(data), _)) => {
+                let mapped = MappedArray::new(&data).map_err(|cause| InspectError::Unreadable {
+                    path: dir.join(map::NEXTHOPS),
+                    cause,
+                })?;
+                Some(NextHopMap::new(mapped))
+            }
+            _ => None,
+        };
         let stats = open(dir, map::LEG_STATS)?.map(|(found, _)| Array::try_from(found)).transpose();
         let reasons = open(dir, map::REASONS)?.map(|(found, _)| Reasons::new(found)).transpose();
         let config = open(dir, map::CONFIG)?.map(|(found, _)| Array::try_from(found)).transpose();
         Ok(Self {
             sessions,
+            next_hops,
             stats: stats.map_err(layout(map::LEG_STATS))?,
             reasons: reasons.map_err(layout(map::REASONS))?,
             config: config.map_err(layout(map::CONFIG))?,
@@ -199,7 +223,20 @@ impl Maps {
         let matched = found.len();
         let shown = if options.limit == 0 { matched } else { options.limit };
         let shown = found.into_iter().take(shown);
-        Ok((shown.map(|(vni, entry)| Session { vni, entry, stats: self.stats(&entry) }).collect(), matched))
+        let session = |(vni, entry): (u32, SessionEntry)| Session {
+            vni,
+            entry,
+            hops: entry.legs.map(|leg| self.next_hops.as_ref()?.read(leg.next_hop)),
+            stats: self.stats(&entry),
+        };
+        Ok((shown.map(session).collect(), matched))
+    }
+
+    /// The next hops that were ever written, by number.
+    fn written_hops(&self) -> Vec<(u32, NextHopEntry)> {
+        let Some(hops) = &self.next_hops else { return Vec::new() };
+        let all = (0..hops.limit()).filter_map(|number| Some((number, hops.read(number)?)));
+        all.filter(|(_, hop)| hop.version != 0).collect()
     }
 
     fn stats(&self, entry: &SessionEntry) -> Option<SessionStats> {
@@ -296,8 +333,8 @@ mod tests {
     fn pins_are_found_below_the_directory_named() {
         let place = tempfile::tempdir().expect("a directory");
         let root = place.path();
-        let (one, two) = (root.join("v1/1"), root.join("v1/2"));
-        for dir in [&one, &two, &root.join("v1/empty")] {
+        let (one, two) = (root.join("v2/1"), root.join("v2/2"));
+        for dir in [&one, &two, &root.join("v2/empty")] {
             fs::create_dir_all(dir).expect("a fresh directory");
         }
         fs::write(one.join(map::CONFIG), "").expect("a file");

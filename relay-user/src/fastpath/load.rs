@@ -4,11 +4,11 @@
 //! aya falls back to netlink. Such an attachment would outlive a killed daemon, so it is undone and refused
 //! here.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, Map, MapError as AyaMapError},
+    maps::{Array, Map, MapData, MapError as AyaMapError},
     pin::PinError,
     programs::{ProgramError, Xdp, XdpMode, links::FdLink, loaded_programs},
 };
@@ -23,7 +23,9 @@ use super::{
     error::StartError,
     inspect::layout,
     logs::LogDrain,
+    mapped::MappedArray,
     netlink::{Netlink, attached_xdp},
+    next_hop_map::NextHopMap,
     pins::PINNED,
 };
 
@@ -67,6 +69,14 @@ pub(super) fn load(object: &[u8], options: &XdpOptions) -> Result<Loaded, StartE
     Ok(Loaded { ebpf, logs })
 }
 
+/// The program's maps, each as the type of its use.
+pub(super) struct Maps {
+    pub(super) sessions: BpfSessions,
+    pub(super) next_hops: NextHopMap,
+    pub(super) reasons: Reasons,
+    pub(super) control: ProgramConfig,
+}
+
 impl Loaded {
     /// Pins the maps under their names.
     pub(super) fn pin(&self, dir: &Path) -> Result<(), StartError> {
@@ -83,17 +93,24 @@ impl Loaded {
     }
 
     /// Takes the maps out, each as the type of its use, and writes the first configuration.
-    pub(super) fn maps(
-        &mut self,
-        config: Config,
-    ) -> Result<(BpfSessions, Reasons, ProgramConfig), StartError> {
+    pub(super) fn maps(&mut self, config: Config) -> Result<Maps, StartError> {
         let mismatch = |error: AyaMapError| unfit(error.to_string());
+        let unmapped = |name: &'static str| move |error: io::Error| unfit(format!("map {name}: {error}"));
+        let (stats, hops) = (self.take_array(map::LEG_STATS)?, self.take_array(map::NEXTHOPS)?);
         let sessions =
-            BpfSessions::new(self.take(map::SESSIONS)?, self.take(map::LEG_STATS)?).map_err(mismatch)?;
+            BpfSessions::new(self.take(map::SESSIONS)?, &stats).map_err(unmapped(map::LEG_STATS))?;
+        let next_hops = NextHopMap::new(MappedArray::new(&hops).map_err(unmapped(map::NEXTHOPS))?);
         let reasons = Reasons::new(self.take(map::REASONS)?).map_err(mismatch)?;
         let array = Array::<_, Abi<Config>>::try_from(self.take(map::CONFIG)?).map_err(mismatch)?;
         let control = ProgramConfig::new(array, config).map_err(|error| unfit(error.to_string()))?;
-        Ok((sessions, reasons, control))
+        Ok(Maps { sessions, next_hops, reasons, control })
+    }
+
+    fn take_array(&mut self, name: &str) -> Result<MapData, StartError> {
+        match self.take(name)? {
+            Map::Array(data) => Ok(data),
+            _ => Err(unfit(format!("map {name} is no ARRAY"))),
+        }
     }
 
     fn take(&mut self, name: &str) -> Result<Map, StartError> {
@@ -227,6 +244,7 @@ mod tests {
             bpf_dir: None,
             max_sessions: 1,
             udp_port: 1,
+            any_ingress: false,
         };
         let error = load(b"no object at all", &options).err().expect("refused");
         assert!(matches!(error, StartError::Object { .. }), "{error}");

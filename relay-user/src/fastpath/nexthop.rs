@@ -31,7 +31,7 @@ use self::ask::{Ask, Kernel, Question};
 use self::changes::Change;
 use self::dirty::Dirty;
 use self::ways::{NeighbourId, Ways, WriteHops};
-use crate::fastpath::mapped::{NextHopMap, NextHopValue};
+use crate::fastpath::next_hop_map::{NextHopMap, NextHopValue};
 use crate::route::next_hop::HopNumber;
 use crate::route::vocabulary::BoundLeg;
 
@@ -110,7 +110,9 @@ impl NextHops {
 
 impl WriteHops for NextHopMap {
     fn write(&mut self, number: HopNumber, value: Option<NextHopValue>) {
-        Self::write(self, number.0, value);
+        if let Err(error) = Self::write(self, number.0, value) {
+            tracing::error!(number = number.0, %error, "cannot write a way out: please report this");
+        }
     }
 }
 

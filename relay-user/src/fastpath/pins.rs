@@ -29,7 +29,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 pub const ROOT: &str = "/sys/fs/bpf/relayd";
 
 /// The maps that are pinned, by name.
-pub(super) const PINNED: [&str; 4] = [map::SESSIONS, map::LEG_STATS, map::REASONS, map::CONFIG];
+pub(super) const PINNED: [&str; 5] =
+    [map::SESSIONS, map::NEXTHOPS, map::LEG_STATS, map::REASONS, map::CONFIG];
 
 /// The pin directory unless `--bpf-dir` names another: one for each schema and UDP port.
 pub fn default_dir(udp_port: u16) -> PathBuf {
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_default_directory_names_schema_and_port() {
-        assert_eq!(default_dir(3478), Path::new("/sys/fs/bpf/relayd/v1/3478"));
+        assert_eq!(default_dir(3478), Path::new("/sys/fs/bpf/relayd/v2/3478"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ticks;
 use crate::clock;
-use crate::fastpath::mapped::NextHopMap;
+use crate::fastpath::next_hop_map::NextHopMap;
 use crate::fastpath::nexthop::dirty::Dirty;
 use crate::fastpath::nexthop::icmp::{Icmp, TooBig};
 use crate::fastpath::nexthop::reports::{Reported, Reports};

@@ -5,19 +5,24 @@
 use std::fmt;
 
 use aya::maps::{Map, MapData, MapError, MapInfo, MapType};
-use relay_common::fastpath::{Config, ReasonCount, SessionEntry, SessionStats, map};
+use relay_common::fastpath::{Config, NextHopEntry, ReasonCount, SessionEntry, SessionStats, map};
 
-/// Type, key size and value size, in bytes.
+/// `BPF_F_MMAPABLE` of the kernel's `bpf.h`: the array can be mapped.
+const MAPPABLE: u32 = 1 << 10;
+
+/// Type, key size and value size, in bytes, and whether the map can be mapped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::fastpath) struct Shape {
     kind: MapType,
     key: u32,
     value: u32,
+    mappable: bool,
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} with keys of {} and values of {} bytes", self.kind, self.key, self.value)
+        write!(f, "{:?} with keys of {} and values of {} bytes", self.kind, self.key, self.value)?;
+        f.write_str(if self.mappable { " that can be mapped" } else { "" })
     }
 }
 
@@ -56,7 +61,8 @@ pub(in crate::fastpath) fn check_data(name: &str, data: &MapData) -> Result<(), 
 }
 
 fn shape(info: &MapInfo) -> Result<Shape, MapError> {
-    Ok(Shape { kind: info.map_type()?, key: info.key_size(), value: info.value_size() })
+    let mappable = info.map_flags() & MAPPABLE != 0;
+    Ok(Shape { kind: info.map_type()?, key: info.key_size(), value: info.value_size(), mappable })
 }
 
 fn compare(name: &str, found: Shape) -> Result<(), LayoutError> {
@@ -70,12 +76,14 @@ fn compare(name: &str, found: Shape) -> Result<(), LayoutError> {
 fn expected(name: &str) -> Option<Shape> {
     let (kind, value) = match name {
         map::SESSIONS => (MapType::Hash, size_of::<SessionEntry>()),
+        map::NEXTHOPS => (MapType::Array, size_of::<NextHopEntry>()),
         map::LEG_STATS => (MapType::Array, size_of::<SessionStats>()),
         map::REASONS => (MapType::PerCpuArray, size_of::<ReasonCount>()),
         map::CONFIG => (MapType::Array, size_of::<Config>()),
         _ => return None,
     };
-    Some(Shape { kind, key: 4, value: u32::try_from(value).ok()? })
+    let mappable = [map::NEXTHOPS, map::LEG_STATS].contains(&name);
+    Some(Shape { kind, key: 4, value: u32::try_from(value).ok()?, mappable })
 }
 
 #[cfg(test)]
@@ -88,7 +96,7 @@ mod tests {
             assert!(expected(name).is_some(), "{name}");
         }
         assert!(matches!(
-            compare("OTHER", Shape { kind: MapType::Hash, key: 4, value: 4 }),
+            compare("OTHER", Shape { kind: MapType::Hash, key: 4, value: 4, mappable: false }),
             Err(LayoutError::Unknown(_))
         ));
     }
@@ -101,6 +109,7 @@ mod tests {
             Shape { value: good.value + 8, ..good },
             Shape { key: 8, ..good },
             Shape { kind: MapType::LruHash, ..good },
+            Shape { mappable: true, ..good },
         ] {
             let error = compare(map::SESSIONS, bad).expect_err("refused").to_string();
             assert!(error.contains(&bad.to_string()) && error.contains(&good.to_string()), "{error}");

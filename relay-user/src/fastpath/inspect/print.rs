@@ -10,8 +10,8 @@ use std::{
 };
 
 use relay_common::fastpath::{
-    Config, HEARTBEAT_LIMIT_NS, LegEntry, LegStats, ReasonCount, SessionEntry, SessionStats,
-    reason::XdpReason,
+    Config, HEARTBEAT_LIMIT_NS, LegEntry, LegStats, NextHopEntry, ReasonCount, SessionEntry, SessionStats,
+    Tag, reason::XdpReason,
 };
 
 use super::alive::Keeper;
@@ -20,10 +20,11 @@ use crate::columns::{
     bytes, count, table,
 };
 
-/// One session from the maps; the counters are absent if their map is.
+/// One session from the maps; next hops and counters are absent if their maps are.
 pub(super) struct Session {
     pub(super) vni: u32,
     pub(super) entry: SessionEntry,
+    pub(super) hops: [Option<NextHopEntry>; 2],
     pub(super) stats: Option<SessionStats>,
 }
 
@@ -39,7 +40,33 @@ pub(super) fn config(out: &mut dyn Write, config: &Config, keeper: Keeper, now_n
     writeln!(out, "  CONFIG")?;
     writeln!(out, "    heartbeat_ns    {}", relative(config.heartbeat_ns, now_ns))?;
     writeln!(out, "    enabled         {} ({state})", config.enabled)?;
-    writeln!(out, "    udp_port        {}", u16::from_be_bytes(config.udp_port))
+    writeln!(out, "    udp_port        {}", u16::from_be_bytes(config.udp_port))?;
+    let ingress = if config.any_ingress == 0 { "the one that leads to the sender" } else { "any" };
+    writeln!(out, "    any_ingress     {} (interface: {ingress})", config.any_ingress)
+}
+
+/// Prints one line per next hop.
+pub(super) fn next_hops(out: &mut dyn Write, hops: &[(u32, NextHopEntry)]) -> io::Result<()> {
+    if hops.is_empty() {
+        return Ok(());
+    }
+    let columns = [("NUMBER", Right), ("INTERFACE", Right), ("FROM", Left), ("TO", Left), ("MTU", Right)];
+    let rows = hops.iter().map(|(number, hop)| {
+        let [interface, to, mtu] = way(Some(hop));
+        let from = if hop.ifindex == 0 { String::new() } else { mac(hop.egress_mac) };
+        [number.to_string(), interface, from, to, mtu]
+    });
+    out.write_all(table(4, columns, rows).as_bytes())
+}
+
+/// Interface, neighbour and MTU of a next hop.
+fn way(hop: Option<&NextHopEntry>) -> [String; 3] {
+    let none = String::new;
+    match hop {
+        None => ["?".to_owned(), none(), none()],
+        Some(hop) if hop.ifindex == 0 => ["-".to_owned(), "no way now".to_owned(), none()],
+        Some(hop) => [hop.ifindex.to_string(), mac(hop.next_hop_mac), hop.mtu.to_string()],
+    }
 }
 
 pub(super) fn reasons(out: &mut dyn Write, reasons: &[(XdpReason, ReasonCount)]) -> io::Result<()> {
@@ -71,13 +98,14 @@ pub(super) fn sessions(out: &mut dyn Write, found: &[Session], now_ns: u64) -> i
         ("PACKETS", Right),
         ("BYTES", Right),
     ];
-    let rows = found.iter().flat_map(|Session { vni, entry, stats }| {
+    let rows = found.iter().flat_map(|Session { vni, entry, hops, stats }| {
         let leg = |index: usize| {
             let first = match index {
                 0 => [vni.to_string(), relative(entry.expires_ns, now_ns)],
                 _ => Default::default(),
             };
-            row(first, &entry.legs[index], stats.as_ref().map(|stats| &stats.legs[index]), now_ns)
+            let stats = stats.as_ref().map(|stats| &stats.legs[index]);
+            row(first, &entry.legs[index], hops[index].as_ref(), stats, now_ns)
         };
         [leg(0), leg(1)]
     });
@@ -92,16 +120,23 @@ pub(super) fn left_out(out: &mut dyn Write, shown: usize, matched: usize) -> io:
     }
 }
 
-fn row([vni, expires]: [String; 2], leg: &LegEntry, stats: Option<&LegStats>, now_ns: u64) -> [String; 10] {
+fn row(
+    [vni, expires]: [String; 2],
+    leg: &LegEntry,
+    hop: Option<&NextHopEntry>,
+    stats: Option<&LegStats>,
+    now_ns: u64,
+) -> [String; 10] {
     let unknown = || "?".to_owned();
+    let [interface, to, mtu] = way(hop);
     [
         vni,
         expires,
         socket((leg.remote_ip, leg.remote_port)).to_string(),
         socket((leg.local_ip, leg.local_port)).to_string(),
-        leg.egress.to_string(),
-        mac(leg.next_hop_mac),
-        leg.mtu.to_string(),
+        interface,
+        to,
+        mtu,
         stats.map_or_else(unknown, |stats| last_seen(stats.last_seen_ns, now_ns)),
         stats.map_or_else(unknown, |stats| count(stats.packets)),
         stats.map_or_else(unknown, |stats| bytes(stats.bytes)),
@@ -109,14 +144,17 @@ fn row([vni, expires]: [String; 2], leg: &LegEntry, stats: Option<&LegStats>, no
 }
 
 pub(super) fn session(out: &mut dyn Write, found: &Session, now_ns: u64) -> io::Result<()> {
-    let Session { vni, entry, stats } = found;
+    let Session { vni, entry, hops, stats } = found;
+    let Tag { vni: named, generation } = entry.head;
     writeln!(out, "    vni {vni}")?;
-    writeln!(out, "      generation    {}", entry.generation)?;
+    // A program does not use an element whose tags differ or name another session.
+    let mark = if entry.head == entry.tail && named == *vni { "" } else { " (its tags do not agree)" };
+    writeln!(out, "      generation    {generation}{mark}")?;
     writeln!(out, "      expires_ns    {}", relative(entry.expires_ns, now_ns))?;
     writeln!(out, "      stats_slot    {}", entry.stats_slot)?;
     for (index, leg_entry) in entry.legs.iter().enumerate() {
         writeln!(out, "      leg {index}")?;
-        leg(out, leg_entry)?;
+        leg(out, leg_entry, hops[index].as_ref())?;
         if let Some(stats) = stats {
             counters(out, &stats.legs[index], now_ns)?;
         }
@@ -124,13 +162,20 @@ pub(super) fn session(out: &mut dyn Write, found: &Session, now_ns: u64) -> io::
     Ok(())
 }
 
-fn leg(out: &mut dyn Write, leg: &LegEntry) -> io::Result<()> {
+fn leg(out: &mut dyn Write, leg: &LegEntry, hop: Option<&NextHopEntry>) -> io::Result<()> {
     writeln!(out, "        remote        {}", socket((leg.remote_ip, leg.remote_port)))?;
     writeln!(out, "        local         {}", socket((leg.local_ip, leg.local_port)))?;
-    writeln!(out, "        egress        interface {}", leg.egress)?;
-    writeln!(out, "        egress_mac    {}", mac(leg.egress_mac))?;
-    writeln!(out, "        next_hop_mac  {}", mac(leg.next_hop_mac))?;
-    writeln!(out, "        mtu           {}", leg.mtu)
+    writeln!(out, "        next_hop      {}", leg.next_hop)?;
+    match hop {
+        None => Ok(()),
+        Some(hop) if hop.ifindex == 0 => writeln!(out, "        interface     no way now"),
+        Some(hop) => {
+            writeln!(out, "        interface     {}", hop.ifindex)?;
+            writeln!(out, "        egress_mac    {}", mac(hop.egress_mac))?;
+            writeln!(out, "        next_hop_mac  {}", mac(hop.next_hop_mac))?;
+            writeln!(out, "        mtu           {}", hop.mtu)
+        }
+    }
 }
 
 fn counters(out: &mut dyn Write, stats: &LegStats, now_ns: u64) -> io::Result<()> {
@@ -177,7 +222,8 @@ mod tests {
 
     fn sample() -> Session {
         let mut entry = SessionEntry {
-            generation: 3,
+            head: Tag { vni: 7, generation: 3 },
+            tail: Tag { vni: 7, generation: 3 },
             expires_ns: NOW + 29_500_000_000,
             stats_slot: 9,
             ..Zeroable::zeroed()
@@ -187,16 +233,42 @@ mod tests {
             local_ip: std::net::Ipv4Addr::new(192, 0, 2, 9).to_ipv6_mapped().octets(),
             remote_port: 41641u16.to_be_bytes(),
             local_port: 3478u16.to_be_bytes(),
-            mtu: 1500,
-            egress: 2,
-            next_hop_mac: [2, 0, 0, 0, 0, 0x1a],
-            egress_mac: [2, 0, 0, 0, 0, 0x1b],
+            next_hop: 5,
         };
         entry.legs[1].remote_ip = std::net::Ipv6Addr::LOCALHOST.octets();
         let mut stats = SessionStats::zeroed();
         stats.legs[0] =
             LegStats { last_seen_ns: NOW - 4_000_000, packets: 10, bytes: 1200, reserved: [0; 5] };
-        Session { vni: 7, entry, stats: Some(stats) }
+        Session { vni: 7, entry, hops: [Some(hop()), Some(NextHopEntry::zeroed())], stats: Some(stats) }
+    }
+
+    fn hop() -> NextHopEntry {
+        NextHopEntry {
+            version: 8,
+            ifindex: 2,
+            mtu: 1500,
+            egress_mac: [2, 0, 0, 0, 0, 0x1b],
+            next_hop_mac: [2, 0, 0, 0, 0, 0x1a],
+            ..NextHopEntry::zeroed()
+        }
+    }
+
+    #[test]
+    fn a_next_hop_is_one_line_and_says_when_there_is_no_way() {
+        let hops = [(5, hop()), (9, NextHopEntry { version: 2, ..NextHopEntry::zeroed() })];
+        let text = printed(|out| next_hops(out, &hops));
+        let lines: Vec<String> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(lines[1..], ["5 2 02:00:00:00:00:1b 02:00:00:00:00:1a 1500", "9 - no way now"]);
+        assert_eq!(printed(|out| next_hops(out, &[])), "");
+    }
+
+    #[test]
+    fn an_element_whose_tags_do_not_agree_is_shown_as_such() {
+        let mut session_of_another = sample();
+        session_of_another.entry.tail.vni = 8;
+        let text = printed(|out| session(out, &session_of_another, NOW));
+        assert!(text.contains("generation    3 (its tags do not agree)"), "{text}");
     }
 
     #[test]
@@ -205,7 +277,7 @@ mod tests {
         let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         let one =
             "7 in 29.500 s 192.0.2.1:41641 192.0.2.9:3478 2 02:00:00:00:00:1a 1500 0.004 s ago 10 1.20 kB";
-        let two = "[::1]:0 [::]:0 0 00:00:00:00:00:00 0 never 0 0 B";
+        let two = "[::1]:0 [::]:0 - no way now never 0 0 B";
         assert_eq!(words[1..].iter().map(|line| line.join(" ")).collect::<Vec<_>>(), [one, two]);
         assert_eq!(printed(|out| sessions(out, &[], NOW)), "");
         assert_eq!(printed(|out| left_out(out, 2, 2)), "");
@@ -222,7 +294,8 @@ mod tests {
       leg 0
         remote        192.0.2.1:41641
         local         192.0.2.9:3478
-        egress        interface 2
+        next_hop      5
+        interface     2
         egress_mac    02:00:00:00:00:1b
         next_hop_mac  02:00:00:00:00:1a
         mtu           1500
@@ -232,10 +305,8 @@ mod tests {
       leg 1
         remote        [::1]:0
         local         [::]:0
-        egress        interface 0
-        egress_mac    00:00:00:00:00:00
-        next_hop_mac  00:00:00:00:00:00
-        mtu           0
+        next_hop      0
+        interface     no way now
         last_seen_ns  never
         packets       0
         bytes         0
@@ -249,7 +320,8 @@ mod tests {
             heartbeat_ns: NOW - 1_000_000_000,
             enabled: 1,
             udp_port: 3478u16.to_be_bytes(),
-            reserved: [0; 2],
+            any_ingress: 0,
+            reserved: 0,
         };
         let text = printed(|out| config(out, &fresh, Keeper::Runs(None), NOW));
         assert!(

@@ -11,7 +11,7 @@ use relay_common::fastpath::MAX_NEXT_HOPS;
 
 use super::answers::{KernelRoute, Link, Neighbour};
 use super::backoff::Backoff;
-use crate::fastpath::mapped::NextHopValue;
+use crate::fastpath::next_hop_map::NextHopValue;
 use crate::route::next_hop::HopNumber;
 use crate::route::vocabulary::BoundLeg;
 
