@@ -65,6 +65,7 @@ pub fn options(dir: &BpfDir) -> XdpOptions {
         bpf_dir: Some(dir.0.clone()),
         max_sessions: MAX_SESSIONS,
         udp_port: 3478,
+        any_ingress: false,
     }
 }
 

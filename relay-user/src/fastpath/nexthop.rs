@@ -97,13 +97,13 @@ pub struct NextHops<A = Kernel, W = NextHopMap> {
     has_policy: bool,
 }
 
-impl NextHops {
+impl<W: WriteHops> NextHops<Kernel, W> {
     /// Opens the socket for questions, in the calling thread's network namespace. `mark`: the mark of the
     /// relay's sockets; 0: none.
     ///
     /// # Errors
     /// The system cannot open such a socket, or the kernel does not tell its rules.
-    pub fn open(map: NextHopMap, mark: u32) -> io::Result<Self> {
+    pub fn open(map: W, mark: u32) -> io::Result<Self> {
         Self::new(Kernel::open(mark)?, map)
     }
 }
