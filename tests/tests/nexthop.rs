@@ -250,7 +250,11 @@ fn a_change_of_routing_names_the_legs_that_it_concerns() {
             let reported = timeout(DEADLINE, host.reports.next()).await.expect("a report").expect("read");
             let Reported::Changes(changes) = reported else { panic!("lost") };
             let dirty = host.hops.follow(changes).dirty;
-            assert_eq!((dirty.contains(&near), dirty.contains(&far)), (concerns_near, concerns_far), "{change:?}");
+            assert_eq!(
+                (dirty.contains(&near), dirty.contains(&far)),
+                (concerns_near, concerns_far),
+                "{change:?}"
+            );
         }
         host.settle().await;
         assert_eq!(host.ask(RELAY_IP, CLIENT_IP).expect("still there").mtu, 1400, "the link's new MTU");

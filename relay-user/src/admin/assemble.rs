@@ -55,11 +55,7 @@ impl Status {
 impl ControlView {
     fn of(control: &Control) -> Self {
         let view = |held: &Held| HeldView { last_ns: held.pass_ns(), longest_hold_ns: held.longest_ns() };
-        Self {
-            sweep: view(&control.sweep),
-            audit: view(&control.audit),
-            next_hops: view(&control.next_hops),
-        }
+        Self { sweep: view(&control.sweep), audit: view(&control.audit), next_hops: view(&control.next_hops) }
     }
 }
 
@@ -133,11 +129,7 @@ impl ClientView {
 }
 
 impl SessionView {
-    pub(super) fn of(
-        session: &Session,
-        kernel: Option<&SessionStats>,
-        now_ns: u64,
-    ) -> Self {
+    pub(super) fn of(session: &Session, kernel: Option<&SessionStats>, now_ns: u64) -> Self {
         let route = &session.route;
         let last_seen_ns = route.last_seen_ns(kernel);
         let leg = |index: usize| {

@@ -189,10 +189,8 @@ impl Maps {
         };
         let next_hops = match open(dir, map::NEXTHOPS)? {
             Some((Map::Array(data), _)) => {
-                let mapped = MappedArray::new(&data).map_err(|cause| InspectError::Unreadable {
-                    path: dir.join(map::NEXTHOPS),
-                    cause,
-                })?;
+                let mapped = MappedArray::new(&data)
+                    .map_err(|cause| InspectError::Unreadable { path: dir.join(map::NEXTHOPS), cause })?;
                 Some(NextHopMap::new(mapped))
             }
             _ => None,

@@ -26,7 +26,14 @@ pub(super) struct ModelSessions {
 impl ModelSessions {
     /// An empty map for `limit` sessions.
     pub(super) fn new(limit: u32) -> Self {
-        Self { sessions: BTreeMap::new(), stats: BTreeMap::new(), installs: 0, fail_next: None, unreadable: None, limit }
+        Self {
+            sessions: BTreeMap::new(),
+            stats: BTreeMap::new(),
+            installs: 0,
+            fail_next: None,
+            unreadable: None,
+            limit,
+        }
     }
 
     fn check_slot(&self, slot: u32) -> Result<(), MapError> {

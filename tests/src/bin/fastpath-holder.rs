@@ -17,7 +17,14 @@ fn main() -> anyhow::Result<()> {
     let mut args = std::env::args_os().skip(1);
     let iface = args.next().and_then(|arg| arg.into_string().ok()).context("IFACE is missing")?;
     let bpf_dir = Some(PathBuf::from(args.next().context("BPF_DIR is missing")?));
-    let options = XdpOptions { iface, mode: Mode::Native, bpf_dir, max_sessions: 16, udp_port: 3478, any_ingress: false };
+    let options = XdpOptions {
+        iface,
+        mode: Mode::Native,
+        bpf_dir,
+        max_sessions: 16,
+        udp_port: 3478,
+        any_ingress: false,
+    };
     let fast_path = FastPath::start(&options)?;
     writeln!(std::io::stdout(), "ready")?;
     std::io::stdin().read_to_end(&mut Vec::new())?;

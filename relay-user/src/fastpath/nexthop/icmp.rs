@@ -84,9 +84,8 @@ fn read(packet: &[u8], port: u16) -> Option<TooBig> {
     if header[9] != UDP || ports[..2] != port.to_be_bytes() {
         return None;
     }
-    let ip = |at: usize| {
-        IpAddr::from(Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]))
-    };
+    let ip =
+        |at: usize| IpAddr::from(Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]));
     Some(TooBig { local: ip(12), remote: ip(16) })
 }
 
@@ -123,7 +122,11 @@ mod tests {
     fn a_router_that_refused_a_packet_of_ours_names_its_two_ends() {
         let found = TooBig { local: [192, 0, 2, 1].into(), remote: [198, 51, 100, 7].into() };
         for options in [0, 8, 40] {
-            assert_eq!(read(&too_big(TOO_BIG, 7777, options), 7777), Some(found), "{options} bytes of options");
+            assert_eq!(
+                read(&too_big(TOO_BIG, 7777, options), 7777),
+                Some(found),
+                "{options} bytes of options"
+            );
         }
         assert_eq!(read(&too_big(TOO_BIG, 53, 0), 7777), None, "another port's packet");
         assert_eq!(read(&too_big(1, 7777, 0), 7777), None, "another message");

@@ -81,7 +81,9 @@ impl Reports {
                 Ok((bytes, _)) => changes::read(&bytes, &mut found),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(Reported::Lost),
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    return Ok(Reported::Lost);
+                }
                 Err(error) => return Err(error),
             }
             read = self.socket.socket_ref().recv_from_full();

@@ -199,7 +199,10 @@ fn where_packets_to_one_client_may_go_several_ways_each_leg_is_asked_for_as_its_
     let followed = hops.follow(vec![Change::Routes { dirty, many: true }]);
     assert!(followed.dirty.is_everything(), "all are asked for again");
     (1..=3).for_each(|vni| drop(hops.resolve(leg(vni, [10, 0, 0, 1]), 0)));
-    assert_eq!(asked.with(|host| (host.asked[0], host.last.and_then(|last| last.ports))), (3, Some((7777, 1003))));
+    assert_eq!(
+        asked.with(|host| (host.asked[0], host.last.and_then(|last| last.ports))),
+        (3, Some((7777, 1003)))
+    );
     let followed = hops.follow(vec![Change::Rules]);
     assert!(followed.dirty.is_everything());
     (1..=3).for_each(|vni| drop(hops.resolve(leg(vni, [10, 0, 0, 1]), 0)));

@@ -289,7 +289,10 @@ mod tests {
         assert_eq!(newer, Some(HopNumber(2)));
         ways.end_walk();
         assert_eq!((ways.value(HopNumber(0)), ways.len()), (None, 2));
-        assert!(!ways.neighbours.contains_key(&(3, [192, 0, 2, 1].into())), "nobody is asked about it any more");
+        assert!(
+            !ways.neighbours.contains_key(&(3, [192, 0, 2, 1].into())),
+            "nobody is asked about it any more"
+        );
         assert_eq!(ways.number(route(2, Some(1300))), Some(HopNumber(3)), "0 rests");
         ways.begin_walk();
         ways.end_walk();

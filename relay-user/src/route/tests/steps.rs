@@ -180,7 +180,11 @@ fn a_session_that_the_kernel_never_had_shows_no_counters_of_its_slots_last_user(
     run.kernel.with(|map| map.stats.insert(slot, heard));
     let shown = |run: &Run| {
         let mut shown = Vec::new();
-        run.router.sessions_after(0, |_| true, |_, stats| shown.push(stats.map(|stats| stats.legs[0].packets)));
+        run.router.sessions_after(
+            0,
+            |_| true,
+            |_, stats| shown.push(stats.map(|stats| stats.legs[0].packets)),
+        );
         shown
     };
     assert_eq!(shown(&run), [Some(7)]);
