@@ -225,14 +225,19 @@ impl Sessions {
             entry::refresh(session, &self.limits, out);
             return Ok(());
         }
-        // The session is removed from the kernel before it is removed from the table: law 3.
+        self.end(vni, out)
+    }
+
+    /// Ends a session now.
+    pub(super) fn end(&mut self, vni: u32, out: &mut Vec<Change>) -> Result<(), Refusal> {
+        let session = self.by_vni.remove(&vni).ok_or(Refusal::UnknownSession)?;
+        // The session is removed from the kernel before it is removed from the mirror: law 3.
         if session.installed.is_some() {
             out.push(Change::Uninstall { vni });
         }
         out.push(Change::NoSession { vni });
         self.vni_by_pair.remove(&session.clients);
         self.free_slots.push_back(session.stats_slot);
-        self.by_vni.remove(&vni);
         Ok(())
     }
 

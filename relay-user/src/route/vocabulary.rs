@@ -57,6 +57,8 @@ pub enum Event {
     NextHop { vni: u32, leg: LegIndex, path: LegPath, hop: Option<NextHop> },
     /// When each leg was last heard, on either packet path; 0: never. This refreshes the session or ends it.
     Tick { vni: u32, last_seen_ns: [u64; 2] },
+    /// The session must end now, whoever is bound.
+    End { vni: u32 },
 }
 
 /// A change for the mirrors; changes are written in order.
