@@ -6,8 +6,10 @@
 
 pub mod batch;
 pub mod cmsg;
+pub mod discovery;
 pub mod endpoints;
 mod name;
+pub mod reflexive;
 pub mod relay;
 pub mod service;
 pub mod setback;

@@ -1,7 +1,7 @@
 //! Next hops with a real kernel: routes, neighbours and links of a private namespace.
 #![forbid(unsafe_code)]
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use relay_tests::{
     skip,
@@ -9,7 +9,6 @@ use relay_tests::{
 };
 use relay_user::{
     fastpath::nexthop::{NextHops, NoNextHop},
-    host::addresses,
     route::next_hop::NextHop,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -196,20 +195,5 @@ fn many_changes_are_few_signals() {
             signals += 1;
         }
         assert!((1..20).contains(&signals), "{signals} signals for 40 changes nobody was waiting for");
-    });
-}
-
-#[test]
-fn the_hosts_addresses_are_those_a_client_can_reach() {
-    lab("the_hosts_addresses_are_those_a_client_can_reach", async |wire, _hops| {
-        wire.ip('r', &["address", "add", "169.254.9.9/16", "dev", RELAY]).expect("an address");
-        for host in 1..=3 {
-            wire.ip('r', &["address", "add", &format!("fd77::{host}/64"), "dev", RELAY, "nodad"])
-                .expect("an address");
-        }
-        let found = addresses::unicast(3478);
-        assert_eq!(found[0], SocketAddr::new(addr(RELAY_IP), 3478));
-        assert_eq!(found.len(), 3, "one IPv4, two of three IPv6: {found:?}");
-        assert!(found.iter().all(|address| address.port() == 3478));
     });
 }

@@ -93,6 +93,48 @@ pub struct UdpView {
     pub sessions: usize,
     /// Largest number of sessions.
     pub max_sessions: u32,
+    /// The addresses that allocations advertise, in their order.
+    #[serde(default)]
+    pub advertised: Vec<AdvertisedView>,
+    /// The servers of `--relay-server-stun`, each once for each family that it is asked over.
+    #[serde(default)]
+    pub stun_servers: Vec<StunServerView>,
+    /// The networks of `--relay-deny-file`, if there is one.
+    #[serde(default)]
+    pub denied: Option<DeniedView>,
+}
+
+/// An address that allocations advertise.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AdvertisedView {
+    /// Where clients send to.
+    pub addr: SocketAddr,
+    /// Where it comes from: a flag, an interface or a STUN server.
+    pub from: String,
+}
+
+/// A STUN server that is asked where it sees the relay.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StunServerView {
+    /// The server, as the operator named it.
+    pub server: String,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Where it saw the relay; `null`: it has not answered, or not for five minutes.
+    pub seen: Option<SocketAddr>,
+    /// Seconds since that answer.
+    pub seconds_ago: Option<u64>,
+    /// Whether it left the last question without an answer.
+    pub silent: bool,
+}
+
+/// The networks whose clients may not bind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeniedView {
+    /// The file.
+    pub file: String,
+    /// Number of networks; those that overlap or touch count as one.
+    pub networks: usize,
 }
 
 /// The fast path, or the reason why there is none.

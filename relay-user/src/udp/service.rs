@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use relay_common::stun;
 use tokio::sync::mpsc;
 
 use super::batch::{Outgoing, ReceivedBatch, ReceivedDatagram};
+use super::discovery::Awaited;
 use super::relay::{Action, UdpRelay};
 use super::setback::Setbacks;
 use super::socket::{SocketPair, UdpSocket};
@@ -35,6 +37,8 @@ pub struct UdpService {
     /// The channel to the task that looks up next hops, if there is a fast path. If the channel is full, the
     /// task's refresh timer finds the leg later.
     pub bound: Option<mpsc::Sender<BoundLeg>>,
+    /// The answers that are awaited from STUN servers, if any are asked.
+    pub awaited: Option<Arc<Awaited>>,
 }
 
 /// The socket of a pair from which a task receives.
@@ -80,6 +84,9 @@ impl UdpService {
             .iter()
             .filter_map(|datagram| {
                 let path = path(&datagram, socket.local());
+                if !datagram.truncated && self.stun_answer(datagram.payload, datagram.from) {
+                    return None;
+                }
                 let action = match (datagram.truncated, path) {
                     (true, _) => Action::Drop(Counter::UdpTruncated),
                     (false, path) => self.udp.decide(&self.relay.router, datagram.payload, path, now_ns),
@@ -99,6 +106,14 @@ impl UdpService {
             tally.add(Counter::UdpSendFailed, failed as u64);
         }
         self.relay.counters.shard().add_all(&tally);
+    }
+
+    /// Takes a datagram that is an answer of a STUN server, asked for or not; returns whether it was one. Must
+    /// be called before the datagram is read as Geneve.
+    fn stun_answer(&self, datagram: &[u8], from: SocketAddr) -> bool {
+        let Some(awaited) = self.awaited.as_ref().filter(|_| stun::is_answer(datagram)) else { return false };
+        self.relay.counters.add(awaited.take(datagram, from), 1);
+        true
     }
 
     fn count(&self, action: &Action, bytes: usize, tally: &mut Tally) {
