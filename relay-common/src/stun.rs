@@ -15,7 +15,10 @@ pub const MAX_RESPONSE_LEN: usize = 44;
 const BINDING_REQUEST: [u8; 2] = [0, 1];
 const BINDING_SUCCESS: [u8; 2] = [1, 1];
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+const MAPPED_ADDRESS: u16 = 0x0001;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+/// XOR-MAPPED-ADDRESS as servers older than RFC 5389 number it.
+const OLD_XOR_MAPPED_ADDRESS: u16 = 0x8020;
 const SOFTWARE: u16 = 0x8022;
 const FINGERPRINT: u16 = 0x8028;
 const TAILNODE: &[u8] = b"tailnode";
@@ -111,8 +114,13 @@ pub fn binding_response(tx: TxId, addr: SocketAddr, out: &mut [u8; MAX_RESPONSE_
     end
 }
 
+/// Whether a UDP payload at a port that is not for STUN is for a STUN client there: STUN, and of the type of
+/// an answer. Upstream tells them apart in the same way; the second byte of no Geneve packet is 1.
+pub fn is_answer(payload: &[u8]) -> bool {
+    is_stun(payload) && payload[1] == BINDING_SUCCESS[1]
+}
+
 /// Makes the request of a Tailscale client.
-#[cfg(any(test, feature = "testing"))]
 pub fn binding_request(tx: TxId) -> [u8; REQUEST_LEN] {
     let mut out = [0; REQUEST_LEN];
     put_header(&mut out, BINDING_REQUEST, (REQUEST_LEN - HEADER_LEN) as u16, tx);
@@ -124,33 +132,50 @@ pub fn binding_request(tx: TxId) -> [u8; REQUEST_LEN] {
     out
 }
 
-/// Parses a response; an IPv4-mapped address becomes IPv4.
-#[cfg(any(test, feature = "testing"))]
+/// Parses a response: its transaction, and the address from which the server saw the request. The address is
+/// the last XOR-MAPPED-ADDRESS; if there is none, the last MAPPED-ADDRESS. An IPv4-mapped address becomes
+/// IPv4. What follows the length in the header is ignored.
+///
+/// `None`: not a binding response, an attribute runs past the end, or there is no address.
 pub fn parse_binding_response(payload: &[u8]) -> Option<(TxId, SocketAddr)> {
     if !is_stun(payload) || !payload.starts_with(&BINDING_SUCCESS) {
         return None;
     }
     let tx = tx_id(payload);
-    let mut rest = &payload[HEADER_LEN..];
+    let len = usize::from(u16::from_be_bytes([payload[2], payload[3]]));
+    let mut rest = payload[HEADER_LEN..].get(..len)?;
+    let (mut hidden, mut plain) = (None, None);
     while !rest.is_empty() {
         let (kind, value);
         ((kind, value), rest) = split_attribute(rest)?;
-        if kind == XOR_MAPPED_ADDRESS
-            && let [_, family, port_high, port_low, address @ ..] = value
-        {
-            let mut ip = [0; 16];
-            ip.get_mut(..address.len())?.copy_from_slice(address);
-            xor(&mut ip, tx);
-            let ip: IpAddr = match (family, address.len()) {
-                (1, 4) => [ip[0], ip[1], ip[2], ip[3]].into(),
-                (2, 16) => IpAddr::from(ip).to_canonical(),
-                _ => return None,
-            };
-            let port = u16::from_be_bytes([port_high ^ COOKIE[0], port_low ^ COOKIE[1]]);
-            return Some((tx, SocketAddr::new(ip, port)));
+        match kind {
+            XOR_MAPPED_ADDRESS | OLD_XOR_MAPPED_ADDRESS => hidden = Some(address(value, Some(tx))?),
+            MAPPED_ADDRESS => plain = Some(address(value, None)?),
+            _ => {}
         }
     }
-    None
+    Some((tx, hidden.or(plain)?))
+}
+
+/// The value of MAPPED-ADDRESS or, with the transaction, of XOR-MAPPED-ADDRESS.
+fn address(value: &[u8], hidden_by: Option<TxId>) -> Option<SocketAddr> {
+    let ([_, family, port @ ..], address) = value.split_first_chunk::<4>()?;
+    let (mut port, mut ip) = (u16::from_be_bytes(*port), [0; 16]);
+    let len = match family {
+        1 => 4,
+        2 => 16,
+        _ => return None,
+    };
+    ip[..len].copy_from_slice(address.get(..len)?);
+    if let Some(tx) = hidden_by {
+        xor(&mut ip, tx);
+        port ^= u16::from_be_bytes([COOKIE[0], COOKIE[1]]);
+    }
+    let ip = match len {
+        4 => IpAddr::from([ip[0], ip[1], ip[2], ip[3]]),
+        _ => IpAddr::from(ip).to_canonical(),
+    };
+    Some(SocketAddr::new(ip, port))
 }
 
 /// Splits off the first attribute (type and value) and its padding.

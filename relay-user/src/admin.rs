@@ -79,7 +79,7 @@ pub struct UdpParts {
     /// The relay with its keys.
     pub relay: Arc<UdpRelay>,
     /// The addresses at which the relay can be reached.
-    pub endpoints: Endpoints,
+    pub endpoints: Arc<Endpoints>,
     /// The limits of its sessions.
     pub limits: crate::route::sessions::Limits,
 }

@@ -3,6 +3,7 @@
 mod derp;
 mod memory;
 mod mesh;
+mod reload;
 mod stop;
 mod udp;
 
@@ -64,7 +65,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     // process. Files are written and clients let in only when no setting can cause an error any more; what
     // can still fail is the machine: its disk, memory or threads.
     let plan = derp::judge(&serve)?;
-    udp::judge(&serve)?;
+    let denied = udp::judge(&serve)?;
     let region = mesh::judge(&serve)?;
     let key = ServerKey::judge(&serve)?;
     let count = serve.workers.map_or_else(default_workers, usize::from);
@@ -102,11 +103,12 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     let derp::Served { service, certificate } = derp::secure(plan, serve.tls_records, &bound, &relay)?;
     let udp = match pairs {
         Some(pairs) => {
-            let port = udp::port(&pairs);
+            let (endpoints, discovery) = udp::discovery(&pairs, &serve);
             let fast = fast.as_ref().ok().cloned().zip(ways);
-            let plan = udp::Plan { port, disco, limits, fast };
-            let started = udp::start(plan, &serve, &relay, &mut tasks)?;
-            udp::serve(pairs, &started.service, &pool, &mut tasks)?;
+            let secret = udp::Secret { disco, denied: Arc::clone(&denied) };
+            let plan = udp::Plan { secret, endpoints, limits, fast, mark: serve.relay_server_mark };
+            let started = udp::start(plan, &discovery, &relay, &mut tasks)?;
+            udp::serve(pairs, &started.service, discovery, &pool, &mut tasks)?;
             Some(started)
         }
         None => None,
@@ -118,6 +120,7 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     tasks.spawn(upkeep::connections(Arc::clone(&relay)));
     tasks.spawn(upkeep::spread(Arc::clone(&relay), Arc::clone(&pool)));
     tasks.spawn(upkeep::queue_memory(Arc::clone(&relay)));
+    tasks.spawn(reload::on_hangup(Arc::clone(&stop.hangups), Arc::clone(&relay), denied));
     if let Some(certificate) = &certificate {
         tasks.spawn(watch_certificate(Arc::clone(certificate)));
     }

@@ -236,6 +236,20 @@ pub struct Serve {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
         default_missing_value = "true", require_equals = true, value_parser = value::boolean)]
     pub udp_offload: bool,
+    /// Addresses to advertise instead of those found; without a port: the relay's. Several with commas between
+    /// them
+    #[arg(long, value_name = "IP[:PORT]", value_delimiter = ',', value_parser = value::advertise,
+        requires = "relay_server_port", conflicts_with = "relay_server_stun")]
+    pub advertise: Vec<value::Advertise>,
+    /// STUN servers that are asked, from the relay's own port, at which address they see it; that address is
+    /// advertised too. Several with commas between them, or the flag several times
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = value::stun_server,
+        requires = "relay_server_port")]
+    pub relay_server_stun: Vec<String>,
+    /// File with networks whose clients may not bind UDP sessions, one ADDRESS or ADDRESS/BITS a line; read
+    /// again on SIGHUP
+    #[arg(long, value_name = "PATH", requires = "relay_server_port")]
+    pub relay_deny_file: Option<PathBuf>,
     /// Sessions at most; sizes the table and the BPF maps
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_SESSIONS,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -349,6 +363,32 @@ mod tests {
     fn a_pause_that_would_stall_a_worker_is_refused_by_name() {
         let error = parse(&["--busy-pause", "2ms"]).expect_err("refused");
         assert!(error.contains("--busy-pause") && error.contains("1ms"), "{error}");
+    }
+
+    #[test]
+    fn what_is_advertised_is_named_once_and_servers_as_often_as_there_are() {
+        let relay = ["--relay-server-port", "1"];
+        let of = |args: &[&str]| parse(&[&relay, args].concat());
+        let serve = of(&["--advertise", "192.0.2.1,[2001:db8::1]:9", "--advertise=2001:db8::2"]);
+        let advertise = serve.expect("parses").serve.advertise;
+        let shown: Vec<_> = advertise.iter().map(|one| (one.ip.to_string(), one.port)).collect();
+        let ips = ["192.0.2.1", "2001:db8::1", "2001:db8::2"].map(str::to_owned);
+        assert_eq!(
+            shown,
+            [None, Some(9), None]
+                .into_iter()
+                .enumerate()
+                .map(|(at, port)| (ips[at].clone(), port))
+                .collect::<Vec<_>>()
+        );
+        let stun = ["--relay-server-stun", "a.example:3478,b.example:1", "--relay-server-stun=192.0.2.1:2"];
+        let stun = of(&stun).expect("parses").serve.relay_server_stun;
+        assert_eq!(stun, ["a.example:3478", "b.example:1", "192.0.2.1:2"]);
+        let both = of(&["--advertise", "192.0.2.1", "--relay-server-stun", "a:1"]).expect_err("refused");
+        assert!(both.contains("--advertise") && both.contains("--relay-server-stun"), "{both}");
+        for flag in ["--advertise=192.0.2.1", "--relay-server-stun=a:1", "--relay-deny-file=/x"] {
+            assert!(parse(&[flag]).expect_err("refused").contains("--relay-server-port"), "{flag}");
+        }
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub mod fastpath;
 /// Byte streams under connections: plain TCP, TLS, and the bytes that the socket has not taken yet.
 pub mod transport;
 
+/// Who may use the relay.
+pub mod access;
 /// Finds where a packet goes: the client table and its mirrors.
 pub mod route;
 

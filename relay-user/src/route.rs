@@ -285,21 +285,23 @@ impl Router {
         (ended, end)
     }
 
-    /// Ends the wanted ones of the next few sessions after the VNI `after`; returns as
-    /// [`Router::sweep_slice`] does.
-    pub fn end_slice(
-        &self,
-        after: u32,
-        now_ns: u64,
-        wanted: impl Fn(&SessionRoute) -> bool,
-    ) -> (usize, Option<u32>) {
-        let mut ended = 0;
-        let end = self.slice(after, &mut |inner, vni| {
-            if inner.table.session(vni).is_some_and(|session| wanted(&session.route)) {
-                ended += usize::from(self.apply(inner, Event::End { vni }, now_ns).is_ok());
-            }
-        });
-        (ended, end)
+    /// Ends the session with this VNI, if there is one.
+    pub fn end_session(&self, vni: u32) {
+        // The time does not matter to an end, and the table refuses it only if the session has ended already.
+        let _ = self.apply(&mut self.lock(), Event::End { vni }, 0);
+    }
+
+    /// Ends every session that is `wanted`; returns how many ended. Packets of the others go on meanwhile.
+    pub fn end_sessions(&self, wanted: impl Fn(&SessionRoute) -> bool) -> usize {
+        let (mut ended, mut last) = (0, Some(0));
+        while let Some(after) = last {
+            last = self.slice(after, &mut |inner, vni| {
+                if inner.table.session(vni).is_some_and(|session| wanted(&session.route)) {
+                    ended += usize::from(self.apply(inner, Event::End { vni }, 0).is_ok());
+                }
+            });
+        }
+        ended
     }
 
     /// Visits those of the next few sessions after the VNI `last` that are `wanted`, with the program's

@@ -22,7 +22,6 @@ use relay_user::{
             ways::WriteHops,
         },
     },
-    host::addresses,
     route::{
         next_hop::HopNumber,
         vocabulary::{BoundLeg, LegPath},
@@ -289,20 +288,5 @@ fn a_router_that_wants_smaller_packets_lowers_the_mtu() {
             }
         };
         timeout(DEADLINE, wait).await.expect("the kernel has taken it in");
-    });
-}
-
-#[test]
-fn the_hosts_addresses_are_those_a_client_can_reach() {
-    lab("the_hosts_addresses_are_those_a_client_can_reach", async |wire, _host| {
-        wire.ip('r', &["address", "add", "169.254.9.9/16", "dev", RELAY]).expect("an address");
-        for host in 1..=3 {
-            wire.ip('r', &["address", "add", &format!("fd77::{host}/64"), "dev", RELAY, "nodad"])
-                .expect("an address");
-        }
-        let found = addresses::unicast(3478);
-        assert_eq!(found[0], SocketAddr::new(addr(RELAY_IP), 3478));
-        assert_eq!(found.len(), 3, "one IPv4, two of three IPv6: {found:?}");
-        assert!(found.iter().all(|address| address.port() == 3478));
     });
 }

@@ -84,6 +84,7 @@ pub(crate) fn report() {
 const LAB_PROGRAMS: &[Need] = &[
     Need { what: "ip", why: "makes the lab's namespaces and veth pairs", packages: &["iproute2"] },
     Need { what: "ethtool", why: "turns checksum offload off in the lab", packages: &["ethtool"] },
+    Need { what: "nft", why: "translates addresses in the lab", packages: &["nftables"] },
     Need { what: "bpftool", why: "shows pinned maps by field name", packages: &["bpftool"] },
 ];
 

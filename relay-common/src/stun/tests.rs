@@ -114,6 +114,66 @@ fn the_answer_of_older_servers_to_ipv4_is_understood() {
     assert_eq!(parse_binding_response(&old[..40]), None);
 }
 
+/// A response with these attributes.
+fn answer(attributes: &[&[u8]]) -> Vec<u8> {
+    let attributes = attributes.concat();
+    let mut out = REQUEST[..HEADER_LEN].to_vec();
+    out[..2].copy_from_slice(&BINDING_SUCCESS);
+    out[2..4].copy_from_slice(&(attributes.len() as u16).to_be_bytes());
+    [out, attributes].concat()
+}
+
+const XOR_V4: &[u8] = &[0x00, 0x20, 0, 8, 0, 1, 0x25, 0x13, 0xe1, 0x12, 0xa6, 0x43];
+const OLD_XOR_V4: &[u8] = &[0x80, 0x20, 0, 8, 0, 1, 0x25, 0x13, 0xe1, 0x12, 0xa6, 0x44];
+const PLAIN_V4: &[u8] = &[0x00, 0x01, 0, 8, 0, 1, 0x04, 0x02, 203, 0, 113, 9];
+const OTHER: &[u8] = &[0x80, 0x22, 0, 3, b'x', b'y', b'z', 0];
+
+#[test]
+fn the_hidden_address_goes_before_the_plain_one() {
+    let addr = |text: &str| Some((TX, text.parse().expect("an address")));
+    for (attributes, told) in [
+        (&[XOR_V4][..], addr("192.0.2.1:1025")),
+        (&[PLAIN_V4, OTHER, XOR_V4], addr("192.0.2.1:1025")),
+        (&[XOR_V4, PLAIN_V4], addr("192.0.2.1:1025")),
+        (&[OLD_XOR_V4, PLAIN_V4], addr("192.0.2.6:1025")),
+        (&[OTHER, PLAIN_V4, OTHER], addr("203.0.113.9:1026")),
+        (&[OTHER], None),
+        (&[], None),
+    ] {
+        assert_eq!(parse_binding_response(&answer(attributes)), told, "{attributes:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_cut_or_lies_about_a_length_is_refused() {
+    let good = answer(&[OTHER, XOR_V4]);
+    for len in 0..good.len() {
+        assert_eq!(parse_binding_response(&good[..len]), None, "{len} bytes");
+    }
+    let followed = [&good[..], &[1, 2, 3]].concat();
+    assert_eq!(parse_binding_response(&followed), parse_binding_response(&good), "what follows is ignored");
+    // (byte, value): the header's length, an attribute's, the family of an address, and its length.
+    for (at, value) in [(3, 21), (3, 8), (23, 40), (33, 3), (33, 2), (31, 4), (31, 3), (31, 0)] {
+        let mut bad = good.clone();
+        bad[at] = value;
+        assert_eq!(parse_binding_response(&bad), None, "byte {at} = {value}");
+    }
+    let mut v6 = answer(&[&[0, 0x20, 0, 20, 0, 2, 0, 0], &[7; 16]]);
+    assert!(parse_binding_response(&v6).is_some());
+    v6[23] = 16;
+    assert_eq!(parse_binding_response(&v6), None, "an IPv6 address of 12 bytes");
+}
+
+#[test]
+fn an_answer_is_told_from_what_the_relay_forwards() {
+    assert!(is_answer(&answer(&[XOR_V4])));
+    assert!(is_answer(&REQUEST), "upstream hands requests to its client too, which refuses them");
+    let mut other = answer(&[XOR_V4]);
+    other[1] = 0x11;
+    assert!(!is_answer(&other), "an error response");
+    assert!(!is_answer(&answer(&[])[..HEADER_LEN - 1]));
+}
+
 proptest! {
     #[test]
     fn every_request_and_response_is_understood(

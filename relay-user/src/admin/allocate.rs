@@ -45,7 +45,7 @@ pub(super) async fn allocate(
     };
     let addr_ports = udp.endpoints.current();
     if addr_ports.is_empty() {
-        let remedy = "no address to advertise yet; --relay-server-static-endpoints names them";
+        let remedy = "no address to advertise yet; --advertise names one";
         return Err(Failure::retry(remedy));
     }
     let session = daemon.relay.router.allocate(pair, clock::monotonic_ns());

@@ -7,15 +7,16 @@ use relay_common::fastpath::{ReasonCount, SessionStats};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Parts;
 use super::view::{
-    ActiveXdp, CertificateView, ClientView, ControlView, Derp, HeldView, LegView, PacketCount, SessionView,
-    Status, UdpView, Xdp,
+    ActiveXdp, AdvertisedView, CertificateView, ClientView, ControlView, DeniedView, Derp, HeldView, LegView,
+    PacketCount, SessionView, Status, StunServerView, UdpView, Xdp,
 };
+use super::{Parts, UdpParts};
 use crate::log;
 use crate::observe::held::{Control, Held};
 use crate::route::peer::Peer;
 use crate::route::sessions::Session;
+use crate::udp::endpoints::Advertised;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -23,13 +24,8 @@ impl Status {
     pub(super) fn of(daemon: &Parts, now_ns: u64) -> Self {
         let relay = &daemon.relay;
         let (sessions, installed) = relay.router.session_counts();
-        let udp = daemon.udp.as_ref().map(|udp| UdpView {
-            key: udp.relay.public(),
-            port: udp.endpoints.port,
-            sessions,
-            max_sessions: udp.limits.max_sessions,
-            control: ControlView::of(&relay.control),
-        });
+        let control = ControlView::of(&relay.control);
+        let udp = daemon.udp.as_ref().map(|udp| UdpView { control, ..UdpView::of(udp, sessions, now_ns) });
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now_ns.saturating_sub(daemon.started_ns) / SECOND_NS,
@@ -56,6 +52,37 @@ impl ControlView {
     fn of(control: &Control) -> Self {
         let view = |held: &Held| HeldView { last_ns: held.pass_ns(), longest_hold_ns: held.longest_ns() };
         Self { sweep: view(&control.sweep), audit: view(&control.audit), next_hops: view(&control.next_hops) }
+    }
+}
+
+impl UdpView {
+    fn of(udp: &UdpParts, sessions: usize, now_ns: u64) -> Self {
+        let advertised = udp.endpoints.advertised();
+        let view = |one: &Advertised| AdvertisedView { addr: one.addr, from: one.source.to_string() };
+        let asked = udp.endpoints.questions();
+        // The clock of the questions is the same one, in milliseconds.
+        let ago = |at_ms: u64| (now_ns / 1_000_000).saturating_sub(at_ms) / 1000;
+        let servers = asked.iter().filter_map(|question| {
+            Some(StunServerView {
+                server: question.server.to_string(),
+                addr: question.to?,
+                seen: question.seen.map(|(addr, _)| addr),
+                seconds_ago: question.seen.map(|(_, at_ms)| ago(at_ms)),
+                silent: question.silent,
+            })
+        });
+        let denied = udp.relay.denied();
+        let file = denied.file().map(|file| file.display().to_string());
+        Self {
+            key: udp.relay.public(),
+            port: udp.endpoints.port,
+            sessions,
+            max_sessions: udp.limits.max_sessions,
+            advertised: advertised.iter().map(view).collect(),
+            stun_servers: servers.collect(),
+            denied: file.map(|file| DeniedView { file, networks: denied.len() }),
+            control: ControlView::default(),
+        }
     }
 }
 

@@ -8,7 +8,10 @@ use std::fmt::Write;
 use self::counters::groups;
 pub use self::mesh::{mesh, why};
 use super::list::{ClientTotals, SessionTotals};
-use super::view::{ActiveXdp, ClientView, Derp, LegView, SessionView, Status, Xdp};
+use super::view::{
+    ActiveXdp, AdvertisedView, ClientView, DeniedView, Derp, LegView, SessionView, Status, StunServerView,
+    UdpView, Xdp,
+};
 use crate::columns::Align::{Left, Right};
 use crate::columns::{age, bytes, count, plural, table};
 
@@ -44,6 +47,7 @@ pub fn status(status: &Status, all: bool) -> String {
             let (sessions, most) = (count(udp.sessions as u64), count(udp.max_sessions.into()));
             let text = format!("port {}, {sessions} of at most {most} sessions, key {}", udp.port, udp.key);
             line(&mut out, "udp relay", text);
+            addresses(&mut out, udp);
         }
         None => line(&mut out, "udp relay", "off (--relay-server-port)".to_owned()),
     }
@@ -62,6 +66,28 @@ pub fn status(status: &Status, all: bool) -> String {
         out.push_str("\ncounters at zero are left out (--all)\n");
     }
     out
+}
+
+/// What is advertised, what STUN servers say, and who is denied.
+fn addresses(out: &mut String, udp: &UdpView) {
+    if udp.advertised.is_empty() {
+        line(out, "advertised", "nothing: allocations wait (--advertise names an address)".to_owned());
+    }
+    for AdvertisedView { addr, from } in &udp.advertised {
+        line(out, "advertised", format!("{addr}, {from}"));
+    }
+    for StunServerView { server, addr, seen, seconds_ago, silent } in &udp.stun_servers {
+        let seen = match (seen, seconds_ago) {
+            (Some(seen), Some(ago)) => format!("saw {seen} {} ago", age(*ago)),
+            _ => "has not answered".to_owned(),
+        };
+        let silent = if *silent && !seen.starts_with("has") { ", silent since" } else { "" };
+        line(out, "stun server", format!("{server} ({addr}) {seen}{silent}"));
+    }
+    if let Some(DeniedView { file, networks }) = &udp.denied {
+        let networks = plural(*networks, "network");
+        line(out, "denied", format!("clients of {networks}, {file} (SIGHUP reads it again)"));
+    }
 }
 
 fn active(out: &mut String, xdp: &ActiveXdp, all: bool) {

@@ -96,6 +96,15 @@ pub struct UdpView {
     /// How long the work on all sessions holds others up.
     #[serde(default)]
     pub control: ControlView,
+    /// The addresses that allocations advertise, in their order.
+    #[serde(default)]
+    pub advertised: Vec<AdvertisedView>,
+    /// The servers of `--relay-server-stun`, each once for each family that it is asked over.
+    #[serde(default)]
+    pub stun_servers: Vec<StunServerView>,
+    /// The networks of `--relay-deny-file`, if there is one.
+    #[serde(default)]
+    pub denied: Option<DeniedView>,
 }
 
 /// The work on all sessions that goes on beside the packets.
@@ -116,6 +125,39 @@ pub struct HeldView {
     pub last_ns: u64,
     /// CPU nanoseconds of the longest hold of the table's lock so far.
     pub longest_hold_ns: u64,
+}
+
+/// An address that allocations advertise.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AdvertisedView {
+    /// Where clients send to.
+    pub addr: SocketAddr,
+    /// Where it comes from: a flag, an interface or a STUN server.
+    pub from: String,
+}
+
+/// A STUN server that is asked where it sees the relay.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StunServerView {
+    /// The server, as the operator named it.
+    pub server: String,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Where it saw the relay; `null`: it has not answered, or not for five minutes.
+    pub seen: Option<SocketAddr>,
+    /// Seconds since that answer.
+    pub seconds_ago: Option<u64>,
+    /// Whether it left the last question without an answer.
+    pub silent: bool,
+}
+
+/// The networks whose clients may not bind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeniedView {
+    /// The file.
+    pub file: String,
+    /// Number of networks; those that overlap or touch count as one.
+    pub networks: usize,
 }
 
 /// The fast path, or the reason why there is none.

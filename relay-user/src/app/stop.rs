@@ -1,4 +1,4 @@
-//! The signals that end the daemon. They have a thread of their own, so that one is heard while a step of the
+//! The signals: those that end the daemon, and SIGHUP. They have a thread of their own, so that one is heard while a step of the
 //! start or of the end does not go on: a lock that somebody holds, a pipe that nobody reads.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::threads;
 
@@ -25,22 +25,24 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) struct Stop {
     heard: oneshot::Receiver<&'static str>,
     begun: Arc<AtomicBool>,
+    /// Notified of each SIGHUP.
+    pub(super) hangups: Arc<Notify>,
 }
 
 impl Stop {
-    /// SIGTERM and SIGINT end the daemon. derper without `-rate-config` dies of SIGHUP; relayd also ends, but
-    /// cleanly, and not under `nohup`. As in Go's programs, SIGUSR1 and SIGUSR2 have no effect.
+    /// SIGTERM and SIGINT end the daemon. SIGHUP never does: it asks to read files again, under `nohup` too.
+    /// (derper without `-rate-config` dies of it.) As in Go's programs, SIGUSR1 and SIGUSR2 have no effect.
     ///
     /// A signal that nobody waits for within 2 seconds has its default effect. So has a further signal, if
     /// the daemon has not ended 2 seconds after the first.
     pub(super) fn listen() -> anyhow::Result<Self> {
-        let hup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-        let wanted = [SIGTERM, SIGINT, SIGUSR1, SIGUSR2].into_iter().chain(hup);
+        let wanted = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
         let signals = Signals::new(wanted).context("cannot listen for signals")?;
         let ((said, heard), begun) = (oneshot::channel(), Arc::new(AtomicBool::new(false)));
-        let stop = Self { heard, begun: Arc::clone(&begun) };
+        let hangups = Arc::new(Notify::new());
+        let stop = Self { heard, begun: Arc::clone(&begun), hangups: Arc::clone(&hangups) };
         let thread = thread::Builder::new().name("relayd-signals".to_owned());
-        let thread = thread.spawn(move || hear(signals, said, &begun));
+        let thread = thread.spawn(move || hear(signals, said, &begun, &hangups));
         thread.with_context(|| format!("cannot start the thread for signals; {}", threads::REMEDY))?;
         Ok(stop)
     }
@@ -53,10 +55,14 @@ impl Stop {
     }
 }
 
-fn hear(mut signals: Signals, said: oneshot::Sender<&'static str>, begun: &AtomicBool) {
-    let Some((first, why)) = signals.forever().find_map(|signal| Some((signal, name(signal)?))) else {
-        return;
-    };
+fn hear(mut signals: Signals, said: oneshot::Sender<&'static str>, begun: &AtomicBool, hangups: &Notify) {
+    let ends = signals.forever().find_map(|signal| {
+        if signal == SIGHUP {
+            hangups.notify_one();
+        }
+        Some((signal, name(signal)?))
+    });
+    let Some((first, why)) = ends else { return };
     let end = Instant::now() + PATIENCE;
     // If the daemon is ending already, nobody waits for this.
     let _ = said.send(why);
@@ -78,7 +84,6 @@ fn name(signal: i32) -> Option<&'static str> {
     match signal {
         SIGTERM => Some("SIGTERM"),
         SIGINT => Some("SIGINT"),
-        SIGHUP => Some("SIGHUP"),
         _ => None,
     }
 }
@@ -88,12 +93,4 @@ fn die(signal: i32) {
     // It returns only if the signal could not be sent.
     let _ = emulate_default_handler(signal);
     std::process::exit(1);
-}
-
-/// Whether this process was started with the signal ignored (proc(5): the mask `SigIgn`).
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal - 1) & 1 == 1
 }

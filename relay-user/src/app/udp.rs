@@ -1,5 +1,6 @@
 //! The UDP relay and its fast path.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -7,13 +8,15 @@ use rand_core::{OsRng, RngCore};
 use relay_common::key::DiscoPrivate;
 use tokio::task::JoinSet;
 
+use crate::access::deny::DenyList;
 use crate::admin;
 use crate::cli::{Serve, XdpMode};
 use crate::fastpath::next_hop_map::NextHopMap;
 use crate::fastpath::{FastPath, Mode, XdpOptions};
 use crate::relay::Relay;
 use crate::route::sessions::Limits;
-use crate::udp::endpoints::Endpoints;
+use crate::udp::discovery::Discovery;
+use crate::udp::endpoints::{Endpoints, Named};
 use crate::udp::relay::UdpRelay;
 use crate::udp::service::{Family, Post, UdpService};
 use crate::udp::socket::{SocketOptions, SocketPair};
@@ -21,8 +24,9 @@ use crate::upkeep::next_hops::{self, NextHopThread};
 use crate::workers::Pool;
 use crate::{clock, upkeep};
 
-/// Checks the requirements of the sockets and of XDP before anything is bound or written.
-pub(super) fn judge(serve: &Serve) -> anyhow::Result<()> {
+/// Checks the requirements of the sockets and of XDP, and reads the list of denied networks, before anything
+/// is bound or written.
+pub(super) fn judge(serve: &Serve) -> anyhow::Result<Arc<DenyList>> {
     options(serve).judge().with_context(|| {
         format!(
             "cannot mark packets with {:#x} (--relay-server-mark); run relayd as root or with \
@@ -30,10 +34,14 @@ pub(super) fn judge(serve: &Serve) -> anyhow::Result<()> {
             serve.relay_server_mark
         )
     })?;
-    match &serve.xdp {
-        Some(iface) => Ok(FastPath::judge(iface).map(|_| ())?),
-        None => Ok(()),
+    if let Some(iface) = &serve.xdp {
+        FastPath::judge(iface)?;
     }
+    let denied = serve.relay_deny_file.clone().map(DenyList::load).transpose()?.unwrap_or_default();
+    if let Some(file) = denied.file() {
+        tracing::info!(file = %file.display(), networks = denied.len(), "denied networks");
+    }
+    Ok(Arc::new(denied))
 }
 
 /// Binds the relay's sockets, one pair per worker.
@@ -47,6 +55,32 @@ pub(super) fn bind(serve: &Serve, workers: usize) -> anyhow::Result<Option<Vec<S
 
 fn options(serve: &Serve) -> SocketOptions {
     SocketOptions { trains: serve.udp_offload, mark: serve.relay_server_mark }
+}
+
+/// The addresses to advertise, and the task that keeps them up to date.
+pub(super) fn discovery(pairs: &[SocketPair], serve: &Serve) -> (Arc<Endpoints>, Discovery) {
+    let with_v6 = pairs.iter().any(|pair| pair.v6.is_some());
+    let named = Named {
+        fixed: serve.relay_server_static_endpoints.clone(),
+        given: serve.advertise.iter().map(|given| (given.ip, given.port)).collect(),
+        port: port(pairs),
+        with_v6,
+    };
+    let fixed = named.fixed.iter().map(SocketAddr::ip).chain(named.given.iter().map(|(ip, _)| *ip));
+    if let Some(ip) = fixed.into_iter().find(IpAddr::is_ipv6)
+        && !with_v6
+    {
+        tracing::warn!(%ip, "advertising an IPv6 address as told, though the relay has no IPv6 socket");
+    }
+    let mut servers: Vec<Arc<str>> = Vec::new();
+    for server in &serve.relay_server_stun {
+        if !servers.iter().any(|other| **other == **server) {
+            servers.push(server.as_str().into());
+        }
+    }
+    let endpoints = Arc::new(Endpoints::new(named));
+    let discovery = Discovery::new(Arc::clone(&endpoints), &servers, with_v6);
+    (endpoints, discovery)
 }
 
 /// The port that all pairs share.
@@ -85,16 +119,26 @@ pub(super) fn fast_path(
     Ok(Ok(fast))
 }
 
+/// What handshakes are judged by.
+pub(super) struct Secret {
+    /// The relay's own key.
+    pub(super) disco: DiscoPrivate,
+    /// Whose clients may not bind.
+    pub(super) denied: Arc<DenyList>,
+}
+
 /// What the relay is made of.
 pub(super) struct Plan {
-    /// The port that all sockets share.
-    pub(super) port: u16,
-    /// The relay's key.
-    pub(super) disco: DiscoPrivate,
+    /// What handshakes are judged by.
+    pub(super) secret: Secret,
+    /// The addresses to advertise, and the port that all sockets share.
+    pub(super) endpoints: Arc<Endpoints>,
     /// The limits of its sessions.
     pub(super) limits: Limits,
     /// The fast path with its map of ways out, if there is one.
     pub(super) fast: Option<(Arc<FastPath>, NextHopMap)>,
+    /// `SO_MARK` of the sockets; 0: none.
+    pub(super) mark: u32,
 }
 
 /// The running relay.
@@ -110,18 +154,18 @@ pub(super) struct Started {
 /// Starts the upkeep.
 pub(super) fn start(
     plan: Plan,
-    serve: &Serve,
+    discovery: &Discovery,
     relay: &Arc<Relay>,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<Started> {
-    let Plan { port, disco, limits, fast } = plan;
+    let Plan { secret: Secret { disco, denied }, endpoints, limits, fast, mark } = plan;
     let mut secret = [0; 32];
     OsRng.fill_bytes(&mut secret);
-    let udp = Arc::new(UdpRelay::new(disco, secret, clock::monotonic_ns()));
+    let udp = Arc::new(UdpRelay::new(disco, secret, clock::monotonic_ns()).denying(denied));
     let mut hops = None;
     match fast {
         Some((fast, map)) => {
-            let setup = next_hops::Setup { map, port, mark: 0 };
+            let setup = next_hops::Setup { map, port: endpoints.port, mark };
             let started = NextHopThread::start(setup, Arc::clone(relay));
             let (thread, ended) =
                 started.context("cannot follow the kernel's routing for --xdp; leave --xdp out")?;
@@ -134,19 +178,21 @@ pub(super) fn start(
     }
     let bound = hops.as_ref().map(NextHopThread::bound);
     tasks.spawn(upkeep::sessions(Arc::clone(relay), Arc::clone(&udp)));
-    let service = Arc::new(UdpService { udp: Arc::clone(&udp), relay: Arc::clone(relay), bound });
-    let endpoints = Endpoints { fixed: serve.relay_server_static_endpoints.clone(), port };
+    let awaited = discovery.awaited();
+    let service = Arc::new(UdpService { udp: Arc::clone(&udp), relay: Arc::clone(relay), bound, awaited });
     Ok(Started { service, about: admin::UdpParts { relay: udp, endpoints, limits }, hops })
 }
 
-/// Serves the sockets; each worker has a pair of them.
+/// Serves the sockets; each worker has a pair of them. The first pair also asks the STUN servers.
 pub(super) fn serve(
     pairs: Vec<SocketPair>,
     service: &Arc<UdpService>,
+    discovery: Discovery,
     pool: &Pool,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
     tracing::info!(port = port(&pairs), sockets = pairs.len(), what = "UDP relay", "listening");
+    let mut discovery = Some(discovery);
     for (number, pair) in pairs.into_iter().enumerate() {
         let worker = pool.nth(number);
         let post = {
@@ -154,6 +200,9 @@ pub(super) fn serve(
             let pair = pair.rehome().context("cannot give the relay's UDP sockets to a worker")?;
             Arc::new(Post::new(pair))
         };
+        if let Some(discovery) = discovery.take() {
+            tasks.spawn(discovery.run(Arc::clone(&post.pair)));
+        }
         let families = [Some(Family::V4), post.pair.v6.as_ref().map(|_| Family::V6)];
         for family in families.into_iter().flatten() {
             tasks.spawn_on(Arc::clone(service).serve(Arc::clone(&post), family), worker);

@@ -1,6 +1,6 @@
 //! Values as Go's `flag` package reads them: truth values and whole numbers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytesize::ByteSize;
 
@@ -91,6 +91,49 @@ pub fn mark(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| "write a mark of 32 bits, such as 0x80000; 0: none".to_owned())
 }
 
+/// An entry of `--advertise`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertise {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port; `None`: the one that the relay has bound.
+    pub port: Option<u16>,
+}
+
+/// `--advertise`: an address, with or without a port; an IPv6 address with a port is in brackets.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn advertise(text: &str) -> Result<Advertise, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let alone = || bare.parse().map(|ip| Advertise { ip, port: None });
+    let with_port = text.parse().map(|addr: SocketAddr| Advertise { ip: addr.ip(), port: Some(addr.port()) });
+    let form = "write IP or IP:PORT, such as 203.0.113.7, 203.0.113.7:40000 or [2001:db8::7]:40000";
+    let parsed = with_port.or_else(|_| alone()).map_err(|_| form.to_owned())?;
+    let parsed = Advertise { ip: parsed.ip.to_canonical(), ..parsed };
+    if parsed.ip.is_unspecified() || parsed.ip.is_multicast() || parsed.port == Some(0) {
+        return Err(format!("clients cannot send there; {form}"));
+    }
+    Ok(parsed)
+}
+
+/// `--relay-server-stun`: a name or address with a port; an IPv6 address is in brackets.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn stun_server(text: &str) -> Result<String, String> {
+    let form = || "write HOST:PORT, such as stun.example.com:3478 or [2001:db8::7]:3478".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
+    let named = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "[]:/@%".contains(c));
+    if !named && text.parse::<SocketAddr>().is_err() {
+        return Err(form());
+    }
+    if !port.parse().is_ok_and(|port: u16| port > 0) {
+        return Err(form());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 /// `--workers`.
 ///
 /// # Errors
@@ -154,6 +197,43 @@ mod tests {
         assert_eq!(port_or_none("0"), Ok(OptionalPort(Some(0))));
         assert!(port_or_none("65536").is_err());
         assert!(port("-1").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_advertised_or_asked_is_told_the_form() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        for (text, address, port) in [
+            ("192.0.2.1", "192.0.2.1", None),
+            ("192.0.2.1:9", "192.0.2.1", Some(9)),
+            ("2001:db8::1", "2001:db8::1", None),
+            ("[2001:db8::1]", "2001:db8::1", None),
+            ("[2001:db8::1]:9", "2001:db8::1", Some(9)),
+            ("::ffff:192.0.2.1", "192.0.2.1", None),
+        ] {
+            assert_eq!(advertise(text), Ok(Advertise { ip: ip(address), port }), "{text}");
+        }
+        for text in
+            ["", "host", "192.0.2.1:", "192.0.2.1:0", "0.0.0.0", "[::]:9", "224.0.0.1", "1.2.3.4:65536"]
+        {
+            assert!(advertise(text).expect_err(text).contains("IP:PORT"), "{text}");
+        }
+        for text in ["stun.example.com:3478", "192.0.2.1:1", "[2001:db8::1]:3478"] {
+            assert_eq!(stun_server(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "",
+            "host",
+            ":1",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:x",
+            "2001:db8::1",
+            "a b:1",
+            "http://a:1",
+        ] {
+            assert!(stun_server(text).expect_err(text).contains("HOST:PORT"), "{text}");
+        }
     }
 
     #[test]

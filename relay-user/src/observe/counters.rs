@@ -180,6 +180,15 @@ counters! {
     UdpBadChallenge = "udp_drop_bad_challenge";
     /// An answer from the other client's address.
     UdpSameAddress = "udp_drop_same_address";
+    /// A handshake message from a network of `--relay-deny-file`.
+    UdpDenied = "udp_drop_denied";
+    /// A STUN answer on the relay's port that nobody asked for, or asked for any more, or that tells no
+    /// address.
+    UdpStunDropped = "udp_drop_stun";
+    /// Sessions that a new `--relay-deny-file` ended.
+    UdpEndedDenied = "udp_ended_denied";
+    /// Answers of the servers of `--relay-server-stun`.
+    UdpStunAnswers = "udp_stun_answers";
 }
 
 const COUNT: usize = Counter::ALL.len();

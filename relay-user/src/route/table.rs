@@ -45,8 +45,8 @@ impl Table {
                 self.sessions.answer(vni, leg, (handshake, binds), path, now_ns, out)
             }
             Event::NextHop { vni, leg, path, hop } => self.sessions.next_hop(vni, leg, path, hop, out),
-            Event::Tick { vni, last_seen_ns } => self.sessions.tick(vni, last_seen_ns, now_ns, out),
             Event::End { vni } => self.sessions.end(vni, out),
+            Event::Tick { vni, last_seen_ns } => self.sessions.tick(vni, last_seen_ns, now_ns, out),
         }
     }
 

@@ -103,6 +103,9 @@ enum Step {
     },
     Sweep,
     Audit,
+    End {
+        nth: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -119,7 +122,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (nth.clone(), leg.clone(), prop::option::weighted(0.8, 1..3u32))
             .prop_map(|(nth, leg, number)| Step::Hop { nth, leg, number }),
         4 => (nth.clone(), 1..4u16).prop_map(|(nth, port)| Step::Up { nth, port }),
-        3 => (nth, leg).prop_map(|(nth, leg)| Step::Heard { nth, leg }),
+        3 => (nth.clone(), leg).prop_map(|(nth, leg)| Step::Heard { nth, leg }),
+        1 => nth.prop_map(|nth| Step::End { nth }),
         2 => (1..200u64).prop_map(|seconds| Step::Wait { seconds }),
         2 => Just(Step::Sweep),
         1 => Just(Step::Audit),
@@ -275,6 +279,11 @@ impl Run {
                 self.model.sessions.retain(|session| !session.is_over(now_ns));
             }
             Step::Audit => assert_eq!(audit(&self.router).drift, 0),
+            Step::End { nth } => {
+                let ended = (nth < self.model.sessions.len()).then(|| self.model.sessions.remove(nth).vni);
+                let found = self.router.end_sessions(|session| Some(session.vni) == ended);
+                assert_eq!(found, usize::from(ended.is_some()));
+            }
         }
     }
 

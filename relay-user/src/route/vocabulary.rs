@@ -71,7 +71,7 @@ pub enum Event {
     NextHop { vni: u32, leg: LegIndex, path: LegPath, hop: Option<HopNumber> },
     /// When each leg was last heard, on either packet path; 0: never. This refreshes the session or ends it.
     Tick { vni: u32, last_seen_ns: [u64; 2] },
-    /// The session must end now.
+    /// The session must end now, whoever is bound.
     End { vni: u32 },
 }
 

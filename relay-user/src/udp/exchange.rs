@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use relay_common::geneve::{self, GeneveError};
+use relay_common::stun;
 
 use super::batch::{Arrival, MOST_SLOTS, Slab};
 use super::data::DataRoute;
 use super::deliver::Loss;
+use super::discovery::Awaited;
 use super::gather::{Flow, Piece};
 use super::relay::{Action, UdpRelay, malformed};
 use super::runs::{Run, runs};
@@ -41,8 +43,21 @@ pub(super) struct Rules<'a> {
     pub(super) udp: &'a UdpRelay,
     /// Where the sessions are.
     pub(super) router: &'a Router,
+    /// The answers that are awaited from STUN servers, if any are asked.
+    pub(super) awaited: Option<&'a Awaited>,
     /// CLOCK_MONOTONIC nanoseconds.
     pub(super) now_ns: u64,
+}
+
+impl Rules<'_> {
+    /// What to count for a datagram that is not Geneve. Answers of STUN servers are among these: their first
+    /// bytes are no header of Geneve.
+    fn not_geneve(&self, datagram: &[u8], from: SocketAddr, error: GeneveError) -> Counter {
+        match self.awaited.filter(|_| stun::is_answer(datagram)) {
+            Some(awaited) => awaited.take(datagram, from),
+            None => malformed(error),
+        }
+    }
 }
 
 /// How a turn went.
@@ -179,7 +194,11 @@ impl Exchange {
                         }
                     }
                 }
-                (Err(error), _) => datagrams().for_each(|datagram| tally.add(not_geneve(datagram, error), 1)),
+                (Err(error), _) => {
+                    for datagram in datagrams() {
+                        tally.add(rules.not_geneve(datagram, path.remote, error), 1);
+                    }
+                }
             }
         }
     }
@@ -209,12 +228,6 @@ impl Exchange {
         }
         no_room
     }
-}
-
-/// The reason to drop a datagram that is not Geneve. Whatever else may come to the relay's port is told apart
-/// here: no other protocol's datagram is taken for Geneve.
-fn not_geneve(_datagram: &[u8], error: GeneveError) -> Counter {
-    malformed(error)
 }
 
 /// Counts what became of some datagrams.

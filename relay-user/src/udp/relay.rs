@@ -15,6 +15,7 @@ use relay_common::geneve::{self, Geneve, GeneveError, Protocol, Vni};
 use relay_common::key::{DiscoPrivate, DiscoPublic, NONCE_LEN};
 
 use super::data::across;
+use crate::access::deny::DenyList;
 use crate::observe::counters::Counter;
 use crate::route::Router;
 use crate::route::session::SessionRoute;
@@ -46,6 +47,7 @@ pub struct UdpRelay {
     key: DiscoPrivate,
     public: DiscoPublic,
     secrets: ArcSwap<Secrets>,
+    denied: Arc<DenyList>,
 }
 
 impl UdpRelay {
@@ -53,7 +55,19 @@ impl UdpRelay {
     /// sessions.
     pub fn new(key: DiscoPrivate, secret: [u8; 32], now_ns: u64) -> Self {
         let public = key.public();
-        Self { key, public, secrets: ArcSwap::from_pointee(Secrets::new(now_ns, secret)) }
+        let secrets = ArcSwap::from_pointee(Secrets::new(now_ns, secret));
+        Self { key, public, secrets, denied: Arc::default() }
+    }
+
+    /// The same relay, for which clients of these networks may not bind.
+    #[must_use]
+    pub fn denying(self, denied: Arc<DenyList>) -> Self {
+        Self { denied, ..self }
+    }
+
+    /// The networks whose clients may not bind.
+    pub fn denied(&self) -> &Arc<DenyList> {
+        &self.denied
     }
 
     /// The disco key for which clients seal their handshakes.
@@ -100,6 +114,10 @@ impl UdpRelay {
         path: LegPath,
         now_ns: u64,
     ) -> Result<Action, Counter> {
+        // Before the box is opened: a denied network costs nothing and is answered nothing.
+        if self.denied.denies(path.remote.ip()) {
+            return Err(Counter::UdpDenied);
+        }
         let envelope = Envelope::parse(packet).map_err(|_| Counter::UdpNotDisco)?;
         let leg = session.clients.iter().position(|client| client == envelope.sender);
         let leg = leg.ok_or(Counter::UdpUnknownSender)?;
@@ -133,6 +151,12 @@ impl UdpRelay {
                 }
                 let handshake = (bind.generation, binds);
                 router.answer(vni.get(), leg, handshake, path, now_ns).map_err(refused)?;
+                // A new list may have come since the first look, and its walk over the sessions may have been
+                // over before this leg was bound.
+                if self.denied.denies(path.remote.ip()) {
+                    router.end_session(vni.get());
+                    return Err(Counter::UdpDenied);
+                }
                 Ok(Action::Bound { vni: vni.get(), leg, path })
             }
             BindKind::Challenge => Err(Counter::UdpBadMessage),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::discovery::Awaited;
 use super::exchange::{Exchange, Rules, Turn};
 use super::relay::UdpRelay;
 use super::setback::Setbacks;
@@ -30,6 +31,8 @@ pub struct UdpService {
     /// The channel to the task that looks up next hops, if there is a fast path. If the channel is full, the
     /// task's refresh timer finds the leg later.
     pub bound: Option<mpsc::Sender<BoundLeg>>,
+    /// The answers that are awaited from STUN servers, if any are asked.
+    pub awaited: Option<Arc<Awaited>>,
 }
 
 /// The socket of a pair from which a task receives.
@@ -46,14 +49,14 @@ pub enum Family {
 #[derive(Debug)]
 pub struct Post {
     /// The sockets.
-    pub pair: SocketPair,
+    pub pair: Arc<SocketPair>,
     exchange: Mutex<Exchange>,
 }
 
 impl Post {
     /// Takes the sockets.
     pub fn new(pair: SocketPair) -> Self {
-        Self { pair, exchange: Mutex::default() }
+        Self { pair: Arc::new(pair), exchange: Mutex::default() }
     }
 }
 
@@ -103,7 +106,12 @@ impl UdpService {
     }
 
     fn turn(&self, post: &Post, socket: &UdpSocket) -> std::io::Result<Turn> {
-        let rules = Rules { udp: &self.udp, router: &self.relay.router, now_ns: clock::monotonic_ns() };
+        let rules = Rules {
+            udp: &self.udp,
+            router: &self.relay.router,
+            awaited: self.awaited.as_deref(),
+            now_ns: clock::monotonic_ns(),
+        };
         let mut tally = Tally::default();
         let turn = post.exchange.lock().turn(&post.pair, socket, rules, &mut tally, |vni, leg, path| {
             tracing::debug!(vni, leg, remote = %path.remote, local = %path.local, "leg bound");

@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["conn", "udp"],
     &["relay"],
     &["fastpath", "transport"],
-    &["route"],
+    &["access", "route"],
     &["mailbox"],
     &["workers"],
     &["cli", "keyfile", "log", "observe"],

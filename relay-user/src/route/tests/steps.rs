@@ -221,16 +221,3 @@ fn whoever_asks_for_a_session_again_gets_it_for_the_whole_lifetime() {
     assert_eq!(run.model.sessions.len(), 0);
     run.check();
 }
-
-#[test]
-fn sessions_that_must_end_leave_every_mirror() {
-    let mut run = up();
-    run.step(Step::Allocate { a: 2, b: 3 });
-    let vni = run.model.sessions[0].vni;
-    let (ended, _) = run.router.end_slice(0, run.now_ns, |route| route.vni == vni);
-    assert_eq!(ended, 1);
-    run.model.sessions.remove(0);
-    run.check();
-    run.step(Step::Allocate { a: 0, b: 1 });
-    assert!(run.model.sessions.iter().all(|session| session.vni != vni), "its VNI rests");
-}

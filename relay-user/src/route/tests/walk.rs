@@ -34,6 +34,16 @@ fn a_slice_is_small_and_all_slices_are_all_sessions() {
     assert_eq!(router.session_counts(), (SESSIONS as usize, 0));
 }
 
+#[test]
+fn all_sessions_that_are_meant_end_and_no_others() {
+    const SESSIONS: u32 = 300;
+    let router = router(SESSIONS);
+    assert_eq!(router.end_sessions(|session| session.vni % 2 == 0), 150);
+    assert_eq!(router.end_sessions(|session| session.vni % 2 == 0), 0, "they are gone");
+    assert_eq!(router.session_counts().0, 150);
+    assert!((1..=SESSIONS).all(|vni| router.session(vni).is_some() == (vni % 2 == 1)));
+}
+
 /// A thread that waits for the table gets it during a walk, not only at its end.
 #[test]
 fn who_waits_for_the_table_gets_it_between_the_slices_of_a_walk() {

@@ -69,7 +69,7 @@ impl Lab {
 
     fn turn(&mut self, v4: bool) -> Turn {
         let socket = if v4 { &self.pair.v4 } else { self.pair.v6.as_ref().expect("IPv6") };
-        let rules = Rules { udp: &self.udp, router: &self.router, now_ns: NOW + 1 };
+        let rules = Rules { udp: &self.udp, router: &self.router, awaited: None, now_ns: NOW + 1 };
         let bound = |_, _, _| panic!("nobody binds");
         let turn = self.exchange.turn(&self.pair, socket, rules, &mut self.tally, bound);
         turn.expect("loopback has delivered")
@@ -170,7 +170,7 @@ async fn no_payload_is_copied() {
     let Lab { exchange, pair, udp, router, tally, .. } = &mut lab;
     pair.v4.recv(&mut exchange.slab, MOST_SLOTS).expect("delivered");
     let arrival = exchange.slab.arrivals()[0];
-    let rules = Rules { udp, router, now_ns: NOW };
+    let rules = Rules { udp, router, awaited: None, now_ns: NOW };
     exchange.decide(&arrival, path(&arrival, pair.v4.local()), rules, tally, &mut |_, _, _| {});
     let [Outgoing { source: Source::Data { at, .. }, piece }] = &exchange.outgoing[..] else { panic!("one") };
     // What leaves are the bytes of the slab itself, where the kernel put them.

@@ -1,5 +1,7 @@
 //! The relay as seen by two clients and a stranger, one datagram at a time.
 
+mod denied;
+
 use std::net::SocketAddr;
 
 use relay_common::geneve::GENEVE_LEN;

@@ -1,0 +1,4 @@
+//! Who may use the relay.
+
+pub mod deny;
+pub mod networks;
