@@ -361,8 +361,14 @@ mod tests {
         let advertise = serve.expect("parses").serve.advertise;
         let shown: Vec<_> = advertise.iter().map(|one| (one.ip.to_string(), one.port)).collect();
         let ips = ["192.0.2.1", "2001:db8::1", "2001:db8::2"].map(str::to_owned);
-        assert_eq!(shown, [None, Some(9), None].into_iter().enumerate()
-            .map(|(at, port)| (ips[at].clone(), port)).collect::<Vec<_>>());
+        assert_eq!(
+            shown,
+            [None, Some(9), None]
+                .into_iter()
+                .enumerate()
+                .map(|(at, port)| (ips[at].clone(), port))
+                .collect::<Vec<_>>()
+        );
         let stun = ["--relay-server-stun", "a.example:3478,b.example:1", "--relay-server-stun=192.0.2.1:2"];
         let stun = of(&stun).expect("parses").serve.relay_server_stun;
         assert_eq!(stun, ["a.example:3478", "b.example:1", "192.0.2.1:2"]);

@@ -79,7 +79,8 @@ impl Networks {
 
 /// Parses an address or `address/bits`; returns whether it is IPv4, and the range.
 fn network(text: &str) -> Result<(bool, (u128, u128)), String> {
-    let form = || "is no network; write ADDRESS or ADDRESS/BITS, such as 192.0.2.0/24 or 2001:db8::/32".into();
+    let form =
+        || "is no network; write ADDRESS or ADDRESS/BITS, such as 192.0.2.0/24 or 2001:db8::/32".into();
     let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
     let written: IpAddr = address.parse().map_err(|_| form())?;
     let width = if written.is_ipv4() { 32 } else { 128 };
@@ -101,7 +102,9 @@ fn network(text: &str) -> Result<(bool, (u128, u128)), String> {
     };
     let hosts = u128::MAX.checked_shl(width - bits).map_or(u128::MAX, |mask| !mask);
     if first & hosts != 0 {
-        return Err("has bits set behind its prefix; clear them, or leave the prefix out for one address".into());
+        return Err(
+            "has bits set behind its prefix; clear them, or leave the prefix out for one address".into()
+        );
     }
     Ok((is_v4, (first, first | hosts)))
 }
@@ -147,7 +150,9 @@ mod tests {
         for ip in ["192.0.1.255", "192.0.3.0", "198.51.100.6", "203.0.112.255", "203.0.114.0", "0.0.0.0"] {
             assert!(!has(&networks, ip), "{ip}");
         }
-        for ip in ["2001:db7:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db9::6", "2001:db9::8", "::", "::192.0.2.1"] {
+        for ip in
+            ["2001:db7:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db9::6", "2001:db9::8", "::", "::192.0.2.1"]
+        {
             assert!(!has(&networks, ip), "{ip}");
         }
     }
@@ -166,7 +171,9 @@ mod tests {
     fn what_overlaps_or_touches_is_one_range() {
         let networks = parse("10.0.0.0/8\n10.1.0.0/16\n11.0.0.0/8\n13.0.0.0/8\nff00::/8\n::/0\n");
         assert_eq!(networks.len(), 3);
-        assert!(has(&networks, "11.255.255.255") && !has(&networks, "12.0.0.0") && has(&networks, "13.0.0.0"));
+        assert!(
+            has(&networks, "11.255.255.255") && !has(&networks, "12.0.0.0") && has(&networks, "13.0.0.0")
+        );
         assert_eq!(parse("255.255.255.255\n255.255.255.254").len(), 1);
     }
 

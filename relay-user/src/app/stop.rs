@@ -55,12 +55,7 @@ impl Stop {
     }
 }
 
-fn hear(
-    mut signals: Signals,
-    said: oneshot::Sender<&'static str>,
-    begun: &AtomicBool,
-    hangups: &Notify,
-) {
+fn hear(mut signals: Signals, said: oneshot::Sender<&'static str>, begun: &AtomicBool, hangups: &Notify) {
     let ends = signals.forever().find_map(|signal| {
         if signal == SIGHUP {
             hangups.notify_one();

@@ -203,14 +203,26 @@ mod tests {
         ] {
             assert_eq!(advertise(text), Ok(Advertise { ip: ip(address), port }), "{text}");
         }
-        for text in ["", "host", "192.0.2.1:", "192.0.2.1:0", "0.0.0.0", "[::]:9", "224.0.0.1", "1.2.3.4:65536"] {
+        for text in
+            ["", "host", "192.0.2.1:", "192.0.2.1:0", "0.0.0.0", "[::]:9", "224.0.0.1", "1.2.3.4:65536"]
+        {
             assert!(advertise(text).expect_err(text).contains("IP:PORT"), "{text}");
         }
         for text in ["stun.example.com:3478", "192.0.2.1:1", "[2001:db8::1]:3478"] {
             assert_eq!(stun_server(text).as_deref(), Ok(text));
         }
-        for text in ["", "host", ":1", "host:", "host:0", "host:65536", "host:x", "2001:db8::1", "a b:1", "http://a:1"]
-        {
+        for text in [
+            "",
+            "host",
+            ":1",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:x",
+            "2001:db8::1",
+            "a b:1",
+            "http://a:1",
+        ] {
             assert!(stun_server(text).expect_err(text).contains("HOST:PORT"), "{text}");
         }
     }

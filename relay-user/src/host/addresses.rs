@@ -146,8 +146,7 @@ fn reach(ip: IpAddr) -> Reach {
     match ip {
         IpAddr::V4(ip) => {
             let within = |(net, bits): (Ipv4Addr, u32)| (ip.to_bits() ^ net.to_bits()) >> (32 - bits) == 0;
-            let nowhere =
-                ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast();
+            let nowhere = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast();
             match ip {
                 _ if nowhere || (within(TAILSCALE4) && !within(CHROMEOS4)) => Reach::Nowhere,
                 ip if ip.is_link_local() => Reach::Translated,

@@ -8,9 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
@@ -124,8 +122,7 @@ fn answer(socket: &Socket, is_list: bool) -> io::Result<Option<Vec<RouteNetlinkM
 
 fn interface(message: &RouteNetlinkMessage) -> Option<Interface> {
     let RouteNetlinkMessage::NewLink(link) = message else { return None };
-    let (mut name, mut kind, mut master, mut lower, mut elsewhere) =
-        (String::new(), None, None, None, false);
+    let (mut name, mut kind, mut master, mut lower, mut elsewhere) = (String::new(), None, None, None, false);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name.clone_from(text),
@@ -273,12 +270,7 @@ mod tests {
         let host = read().expect("netlink needs no rights");
         let lo = host.interfaces.iter().find(|interface| interface.loopback).expect("lo");
         assert_eq!((lo.name.as_str(), lo.index, lo.kind), ("lo", 1, Kind::Other));
-        let wanted = Address {
-            interface: 1,
-            ip: Ipv4Addr::LOCALHOST.into(),
-            bits: 8,
-            state: State::Stable,
-        };
+        let wanted = Address { interface: 1, ip: Ipv4Addr::LOCALHOST.into(), bits: 8, state: State::Stable };
         assert!(host.addresses.contains(&wanted), "{host:?}");
     }
 }

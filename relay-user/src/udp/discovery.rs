@@ -94,7 +94,8 @@ impl Discovery {
         let (answers, receiver) = mpsc::channel(WAITING);
         let watched = endpoints.follows_host() || !servers.is_empty();
         let changes = watched.then(Changes::watch).and_then(|opened| {
-            let said = |error| tracing::warn!(%error, "changes of the host's addresses are not heard; polling");
+            let said =
+                |error| tracing::warn!(%error, "changes of the host's addresses are not heard; polling");
             opened.map_err(said).ok()
         });
         let server = |name: &Arc<str>| Server { name: Arc::clone(name), looking: false, lost: false };
@@ -225,9 +226,8 @@ impl Discovery {
         self.awaited.open.store(Arc::new(self.reflexive.open()));
         for Request { to, tx } in requests {
             let payload = stun::binding_request(tx);
-            let sent = pair.of(to).map(|socket| {
-                socket.send(&[Outgoing { payload: &payload, to, from: None }])
-            });
+            let sent =
+                pair.of(to).map(|socket| socket.send(&[Outgoing { payload: &payload, to, from: None }]));
             if sent.is_none_or(|sent| sent.failed > 0) {
                 tracing::debug!(%to, "a question to a STUN server was not sent; it is sent again");
             }

@@ -197,7 +197,10 @@ mod tests {
     fn advertises(named: &Named, seen: &[Seen], wanted: &[&str]) {
         let all = assemble(named, &host(), seen);
         let all: Vec<_> = all.iter().map(|one| format!("{} {}", one.addr, one.source)).collect();
-        assert!(all.len() == wanted.len() && all.iter().zip(wanted).all(|(a, b)| a.starts_with(b)), "{all:?}");
+        assert!(
+            all.len() == wanted.len() && all.iter().zip(wanted).all(|(a, b)| a.starts_with(b)),
+            "{all:?}"
+        );
     }
 
     #[test]

@@ -147,7 +147,8 @@ impl Reflexive {
 
     /// Where the servers see the relay, in the order in which they were named.
     pub fn seen(&self) -> Vec<Seen> {
-        let seen = |question: &Question| Some(Seen { server: question.server.clone(), addr: question.seen?.0 });
+        let seen =
+            |question: &Question| Some(Seen { server: question.server.clone(), addr: question.seen?.0 });
         self.questions.iter().filter_map(seen).collect()
     }
 

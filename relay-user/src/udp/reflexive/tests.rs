@@ -79,7 +79,9 @@ fn only_the_server_asked_answers_and_only_once() {
     assert!(!run.answer("192.0.2.1:3479", tx, SEEN), "another port");
     assert!(!run.answer("192.0.2.2:3478", tx, SEEN), "another host");
     assert!(!run.answer(SERVER, TxId([99; 12]), SEEN), "another transaction");
-    for lie in ["0.0.0.0:1", "127.0.0.1:1", "224.0.0.1:1", "203.0.113.9:0", "169.254.0.1:1", "[2001:db8::1]:1"] {
+    for lie in
+        ["0.0.0.0:1", "127.0.0.1:1", "224.0.0.1:1", "203.0.113.9:0", "169.254.0.1:1", "[2001:db8::1]:1"]
+    {
         assert!(!run.answer(SERVER, tx, lie), "{lie}");
     }
     assert_eq!(run.seen(), [""; 0]);
