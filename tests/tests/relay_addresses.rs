@@ -329,8 +329,8 @@ fn behind_a_nat_the_outer_address_is_advertised_and_leads_here() -> Result<()> {
     place.relay.ip(&["route", "add", "default", "via", NEIGHBOUR])?;
     place.neighbour.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
     let rules = "table ip lab { \
-        chain in { type nat hook prerouting priority -100; ip daddr 203.0.113.9 dnat to 10.77.0.1; } \
-        chain out { type nat hook postrouting priority 100; ip saddr 10.77.0.1 snat to 203.0.113.9; } }";
+        chain in { type nat hook prerouting priority -100; ip daddr 203.0.113.9 dnat to 10.77.0.1; }; \
+        chain out { type nat hook postrouting priority 100; ip saddr 10.77.0.1 snat to 203.0.113.9; }; }";
     place.neighbour.command("nft", &[rules])?;
     let server = Daemon::start(Setup::in_netns(outside.name(), addr("203.0.113.2")).plain())?;
     let asked = format!("203.0.113.2:{STUN_PORT}");

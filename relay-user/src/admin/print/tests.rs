@@ -127,6 +127,49 @@ fn status_shows_what_was_counted_and_all_when_asked() {
 }
 
 #[test]
+fn status_says_where_each_advertised_address_comes_from() {
+    let addr = |text: &str| text.parse().expect("an address");
+    let mut udp = UdpView {
+        key: DiscoPublic::from_bytes([1; KEY_LEN]),
+        port: 7777,
+        sessions: 0,
+        max_sessions: 4,
+        advertised: vec![AdvertisedView { addr: addr("192.0.2.1:7777"), from: "interface eth0".to_owned() }],
+        stun_servers: vec![
+            StunServerView {
+                server: "a.example:3478".to_owned(),
+                addr: addr("198.51.100.1:3478"),
+                seen: Some(addr("203.0.113.9:7777")),
+                seconds_ago: Some(61),
+                silent: true,
+            },
+            StunServerView {
+                server: "b.example:1".to_owned(),
+                addr: addr("198.51.100.2:1"),
+                seen: None,
+                seconds_ago: None,
+                silent: true,
+            },
+        ],
+        denied: Some(DeniedView { file: "/etc/deny".to_owned(), networks: 2 }),
+    };
+    let mut text = String::new();
+    addresses(&mut text, &udp);
+    for part in [
+        "192.0.2.1:7777, interface eth0",
+        "a.example:3478 (198.51.100.1:3478) saw 203.0.113.9:7777 61 s ago, silent since",
+        "b.example:1 (198.51.100.2:1) has not answered\n",
+        "2 networks, /etc/deny",
+    ] {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+    udp.advertised.clear();
+    text.clear();
+    addresses(&mut text, &udp);
+    assert!(text.contains("nothing: allocations wait"), "{text}");
+}
+
+#[test]
 fn the_switch_says_what_is_the_case_now() {
     let xdp = |enabled| {
         Xdp::Active(Box::new(ActiveXdp {
