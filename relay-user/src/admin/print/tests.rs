@@ -152,6 +152,7 @@ fn status_says_where_each_advertised_address_comes_from() {
             },
         ],
         denied: Some(DeniedView { file: "/etc/deny".to_owned(), networks: 2 }),
+        control: Default::default(),
     };
     let mut text = String::new();
     addresses(&mut text, &udp);
