@@ -5,7 +5,8 @@
 //! the next hops that a session's entry needs. This module decides nothing about sessions.
 //!
 //! ```text
-//! start: object -> rights -> interface -> lock -> pins cleared -> load -> pin -> attach (bpf_link)
+//! start: object -> kernel -> rights -> interface -> lock -> pins cleared -> load -> pin -> attach (bpf_link)
+//! run:   the interface watched, and whether anything is forwarded
 //! stop:  link closed (detached) -> log drained -> pins removed -> lock let go
 //! ```
 //!
@@ -13,11 +14,14 @@
 //! the maps stay.
 
 mod abi;
+mod attachment;
 mod batch;
 pub mod bpf_sessions;
 mod counters;
 mod error;
+mod gro;
 pub mod inspect;
+mod kernel;
 mod load;
 mod lock;
 mod logs;
@@ -27,25 +31,30 @@ pub mod next_hop_map;
 pub mod nexthop;
 pub mod object;
 mod pins;
+mod place;
 mod rights;
+mod stall;
 
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use aya::programs::links::FdLink;
 use relay_common::fastpath::{Config, ReasonCount, reason::XdpReason};
 
 use self::{
+    attachment::{Attachment, Place},
     bpf_sessions::BpfSessions,
     counters::{ProgramConfig, Reasons},
     load::Maps,
     logs::LogDrain,
     next_hop_map::NextHopMap,
     pins::Pins,
+    stall::Stall,
 };
 pub use self::{
+    attachment::{LinkState, LinkStatus},
     error::StartError,
     object::OBJECT,
     pins::{ROOT, default_dir},
@@ -94,14 +103,14 @@ pub struct XdpOptions {
 /// The attached program and its maps. Dropping it detaches the program and then removes the pins.
 pub struct FastPath {
     // Fields are dropped in this order.
-    _link: FdLink,
+    attachment: Mutex<Attachment>,
     _logs: Option<LogDrain>,
     sessions: Option<BpfSessions>,
     next_hops: Option<NextHopMap>,
     reasons: Reasons,
     control: ProgramConfig,
+    stall: Mutex<Stall>,
     iface: String,
-    ifindex: u32,
     mode: Mode,
     program_id: u32,
     pins: Option<Pins>,
@@ -128,7 +137,7 @@ impl FastPath {
     /// A requirement is missing or something prevents the start; the message names the flag and the remedy.
     pub fn start(options: &XdpOptions) -> Result<Self, StartError> {
         let iface = options.iface.clone();
-        let (object, ifindex) = Self::judge(&iface)?;
+        let object = Self::judge(&iface, options.mode)?;
         let dir = options.bpf_dir.clone().unwrap_or_else(|| default_dir(options.udp_port));
         let pins = Pins::open(&dir)?;
         let mut loaded = load::load(object, options)?;
@@ -143,31 +152,70 @@ impl FastPath {
             reserved: 0,
         };
         let Maps { sessions, next_hops, reasons, control } = loaded.maps(config)?;
-        let (link, program_id) = loaded.attach(&iface, ifindex, options.mode)?;
+        let load::Loaded { ebpf, logs } = loaded;
+        let place = Place::new(&iface, options.mode)?;
+        let attachment = Attachment::attach(ebpf, place, &iface, options.mode, config.heartbeat_ns)?;
         Ok(Self {
-            _link: link,
-            _logs: loaded.logs,
+            program_id: attachment.program_id(),
+            attachment: Mutex::new(attachment),
+            _logs: logs,
             sessions: Some(sessions),
             next_hops: Some(next_hops),
             reasons,
             control,
+            stall: Mutex::default(),
             iface,
-            ifindex,
             mode: options.mode,
-            program_id,
             pins,
         })
     }
 
-    /// Checks that there is a program, an interface, and the rights to attach to it. Returns the object and
-    /// the interface's index. Changes nothing.
+    /// Checks that there is a program, that the kernel is new enough, and that this process may attach it to
+    /// an interface where it will forward. Returns the object. Changes nothing.
     ///
     /// # Errors
     /// A requirement is missing.
-    pub fn judge(iface: &str) -> Result<(&'static [u8], u32), StartError> {
+    pub fn judge(iface: &str, mode: Mode) -> Result<&'static [u8], StartError> {
         let object = OBJECT.ok_or_else(|| StartError::NotBuiltIn { iface: iface.to_owned() })?;
+        kernel::check(iface)?;
         rights::check(iface)?;
-        Ok((object, load::ifindex(iface)?))
+        Place::new(iface, mode)?.judge(iface, mode)?;
+        Ok(object)
+    }
+
+    /// Looks whether the program is still attached, and attaches it again if it was lost and can be. Then
+    /// looks whether it forwards: `carried` is how many packets of sessions userspace has forwarded so far,
+    /// and `installed` counts the sessions that the program should forward. What has changed is one line in
+    /// the log each. Returns how often the program was newly found lost: 0 or 1.
+    ///
+    /// Call this about once a second, in the network namespace in which the program was started.
+    pub fn watch(&self, now_ns: u64, carried: u64, installed: impl FnOnce() -> usize) -> u64 {
+        let losses = self.attachment().watch(now_ns);
+        if self.is_enabled()
+            && let Ok(reasons) = self.reasons()
+            && let Some(hint) = self.stall().look(now_ns, &reasons, carried, installed)
+        {
+            tracing::warn!("{}", hint.sentence(&self.iface));
+        }
+        losses
+    }
+
+    /// Whether and where the program is attached, as of the last [`Self::watch`].
+    pub fn link_status(&self) -> LinkStatus {
+        self.attachment().status().clone()
+    }
+
+    /// What to look at if the program forwards nothing although userspace carries sessions.
+    pub fn hint(&self) -> Option<String> {
+        self.stall().hint().map(|hint| hint.sentence(&self.iface))
+    }
+
+    fn attachment(&self) -> MutexGuard<'_, Attachment> {
+        self.attachment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stall(&self) -> MutexGuard<'_, Stall> {
+        self.stall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Detaches the program and removes the pins, as dropping it does.
@@ -238,9 +286,9 @@ impl FastPath {
         &self.iface
     }
 
-    /// The index of that interface.
+    /// The index of that interface, or of the one of that name before it was lost.
     pub fn ifindex(&self) -> u32 {
-        self.ifindex
+        self.attachment().status().ifindex
     }
 
     /// The kernel's id of the program, as in `bpftool prog`.

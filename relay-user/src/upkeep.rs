@@ -146,14 +146,17 @@ pub async fn sessions(relay: Arc<Relay>, udp: Arc<UdpRelay>) {
     }
 }
 
-/// Shows the XDP program that the daemon lives.
-pub async fn heartbeat(fast: Arc<FastPath>) {
+/// Shows the XDP program that the daemon lives, and watches that it stays attached.
+pub async fn heartbeat(relay: Arc<Relay>, fast: Arc<FastPath>) {
     let mut beats = ticks(HEARTBEAT);
     loop {
         beats.tick().await;
         if let Err(error) = fast.heartbeat(clock::monotonic_ns()) {
             tracing::warn!(%error, "cannot write the heartbeat; the program will pass everything");
         }
+        let carried = relay.counters.get(Counter::UdpForwarded);
+        let losses = fast.watch(clock::monotonic_ns(), carried, || relay.router.session_counts().1);
+        relay.counters.add(Counter::XdpLost, losses);
     }
 }
 

@@ -33,13 +33,29 @@ impl Wire {
     fn made() -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "needs root");
         let wire = Self { relay: Netns::dual_stack("relay")?, client: Netns::dual_stack("client")? };
-        let relay = End { netns: &wire.relay, name: RELAY, mac: RELAY_MAC };
-        let client = End { netns: &wire.client, name: CLIENT, mac: CLIENT_MAC };
+        wire.connect()?;
+        Ok(wire)
+    }
+
+    /// Makes the pair, again if it was deleted.
+    pub fn connect(&self) -> Result<()> {
+        let relay = End { netns: &self.relay, name: RELAY, mac: RELAY_MAC };
+        let client = End { netns: &self.client, name: CLIENT, mac: CLIENT_MAC };
         veth(relay, client)?;
         for (end, address) in [(relay, RELAY_IP), (client, CLIENT_IP)] {
             end.netns.ip(&["address", "add", &format!("{address}/24"), "dev", end.name])?;
         }
-        Ok(wire)
+        Ok(())
+    }
+
+    /// Runs a command in the namespace of a side.
+    pub fn command(&self, side: char, program: &str, args: &[&str]) -> Result<()> {
+        self.side(side).command(program, args)
+    }
+
+    /// Runs a command in the namespace of a side and returns its output.
+    pub fn command_output(&self, side: char, program: &str, args: &[&str]) -> Result<String> {
+        self.side(side).output(program, args)
     }
 
     /// Runs `ip` in the namespace of the relay (`'r'`) or the client (`'c'`) and returns its output.

@@ -14,7 +14,7 @@ use relay_tests::{
     skip,
     wire::{RELAY, Wire},
 };
-use relay_user::fastpath::{Mode, StartError, XdpOptions};
+use relay_user::fastpath::{LinkState, Mode, StartError, XdpOptions};
 
 #[test]
 fn start_attaches_and_pins_and_stop_leaves_nothing() {
@@ -22,7 +22,7 @@ fn start_attaches_and_pins_and_stop_leaves_nothing() {
         let fast_path = started(wire, dir);
         assert_eq!(fast_path.maps_dir(), Some(dir.0.as_path()));
         assert_eq!((fast_path.iface(), fast_path.mode()), (RELAY, Mode::Native));
-        assert_eq!(dir.pins(), [map::CONFIG, map::LEG_STATS, map::REASONS, map::SESSIONS]);
+        assert_eq!(dir.pins(), [map::CONFIG, map::LEG_STATS, map::NEXTHOPS, map::REASONS, map::SESSIONS]);
         let link = attached(wire);
         assert!(link.contains(&format!("prog/xdp id {} ", fast_path.program_id())), "{link}");
         assert!(link.contains(" xdp ") && !link.contains("xdpgeneric"), "native mode: {link}");
@@ -47,12 +47,12 @@ fn the_maps_can_be_used_again_after_a_stop() {
 fn a_second_daemon_on_the_same_directory_is_refused() {
     lab("a_second_daemon_on_the_same_directory_is_refused", |wire, dir| {
         let first = started(wire, dir);
-        let error = refused(wire, &XdpOptions { iface: "lo".into(), mode: Mode::Generic, ..options(dir) });
+        let error = refused(wire, &XdpOptions { iface: "lo".into(), ..options(dir) });
         assert!(
             matches!(&error, StartError::Locked { pid: Some(pid), .. } if *pid == std::process::id()),
             "{error}"
         );
-        assert_eq!(dir.pins().len(), 4, "the pins of the first are untouched");
+        assert_eq!(dir.pins().len(), 5, "the pins of the first are untouched");
         drop(first);
         drop(started(wire, dir));
     });
@@ -92,6 +92,7 @@ fn a_mode_the_driver_lacks_is_refused_and_generic_mode_works_there() {
         let error = refused(wire, &native);
         assert!(matches!(error, StartError::ModeNotSupported { mode: Mode::Native, .. }), "{error}");
         assert!(error.to_string().contains("--xdp-mode generic"), "{error}");
+        wire.command('r', "ethtool", &["-K", "lo", "gro", "off"]).expect("turned off");
         let fast_path =
             start(wire, &XdpOptions { mode: Mode::Generic, ..native }).expect("generic works everywhere");
         let link = wire.ip('r', &["-d", "link", "show", "lo"]).expect("the link");
@@ -112,12 +113,143 @@ fn a_bridge_has_no_native_mode() {
 }
 
 #[test]
-fn frames_too_large_for_the_driver_are_refused_as_such() {
-    lab("frames_too_large_for_the_driver_are_refused_as_such", |wire, dir| {
-        wire.ip('c', &["link", "set", "client0", "mtu", "9000"]).expect("an MTU");
-        let error = refused(wire, &options(dir));
-        assert!(matches!(error, StartError::MtuTooLarge { .. }), "{error}");
-        assert!(!dir.0.exists());
+fn generic_mode_is_refused_where_the_kernel_merges_packets_and_native_mode_is_not() {
+    lab("generic_mode_is_refused_where_the_kernel_merges_packets_and_native_mode_is_not", |wire, dir| {
+        wire.command('r', "ethtool", &["-K", RELAY, "gro", "on"]).expect("turned on");
+        let generic = XdpOptions { mode: Mode::Generic, ..options(dir) };
+        let error = refused(wire, &generic);
+        assert!(matches!(error, StartError::Merges { .. }), "{error}");
+        assert!(error.to_string().contains("ethtool -K relay0 gro off"), "{error}");
+        assert!(!dir.0.exists(), "a refused start leaves nothing");
+        drop(started(wire, dir));
+        wire.command('r', "ethtool", &["-K", RELAY, "gro", "off"]).expect("turned off");
+        let fast_path = start(wire, &generic).expect("nothing is merged");
+
+        wire.command('r', "ethtool", &["-K", RELAY, "gro", "on"]).expect("turned on");
+        assert_eq!(wire.on('r', || fast_path.watch(1, 0, || 0)), 1);
+        let LinkState::Lost(reason) = fast_path.link_status().state else { panic!("still attached") };
+        assert!(reason.contains("gro off"), "{reason}");
+        assert!(!attached(wire).contains("prog/xdp"), "a program that would do harm does not stay");
+        wire.command('r', "ethtool", &["-K", RELAY, "gro", "off"]).expect("turned off");
+        assert_eq!(wire.on('r', || fast_path.watch(2, 0, || 0)), 0);
+        assert_eq!(fast_path.link_status().state, LinkState::Up);
+        assert!(attached(wire).contains("prog/xdp"));
+    });
+}
+
+#[test]
+fn a_member_of_a_bridge_is_refused_with_the_bridge() {
+    lab("a_member_of_a_bridge_is_refused_with_the_bridge", |wire, dir| {
+        if let Err(reason) = wire.ip('r', &["link", "add", "bridge0", "type", "bridge"]) {
+            return skip("a_member_of_a_bridge_is_refused_with_the_bridge", &format!("{reason:#}"));
+        }
+        let fast_path = started(wire, dir);
+        wire.ip('r', &["link", "set", RELAY, "master", "bridge0"]).expect("a member");
+        wire.on('r', || fast_path.watch(1, 0, || 0));
+        let LinkState::Lost(reason) = fast_path.link_status().state else { panic!("still attached") };
+        assert!(reason.contains("member of the bridge bridge0"), "{reason}");
+        drop(fast_path);
+        for mode in [Mode::Native, Mode::Generic] {
+            let error = refused(wire, &XdpOptions { mode, ..options(dir) });
+            assert!(matches!(error, StartError::Member { .. }), "{error}");
+            assert!(error.to_string().contains("--xdp bridge0 --xdp-mode generic"), "{error}");
+        }
+        wire.command('r', "ethtool", &["-K", "bridge0", "gro", "off"]).expect("turned off");
+        let on_the_bridge = XdpOptions { iface: "bridge0".into(), mode: Mode::Generic, ..options(dir) };
+        start(wire, &on_the_bridge).expect("what the error says works");
+    });
+}
+
+#[test]
+fn an_interface_that_was_deleted_and_made_anew_gets_the_program_again() {
+    lab("an_interface_that_was_deleted_and_made_anew_gets_the_program_again", |wire, dir| {
+        let fast_path = started(wire, dir);
+        let look = |now_ns| {
+            let losses = wire.on('r', || fast_path.watch(now_ns, 0, || 0));
+            (losses, fast_path.link_status())
+        };
+        let (losses, status) = look(1);
+        assert_eq!((losses, &status.state, status.losses), (0, &LinkState::Up, 0));
+        let first = status.ifindex;
+
+        wire.ip('r', &["link", "delete", RELAY]).expect("deleted");
+        let (losses, status) = look(2);
+        let LinkState::Lost(reason) = &status.state else { panic!("{status:?}") };
+        assert!(reason.contains("no such interface") && reason.contains("lo"), "{reason}");
+        assert_eq!((losses, status.losses, status.since_ns), (1, 1, 2));
+        let (losses, status) = look(3);
+        assert_eq!((losses, status.losses, status.since_ns), (0, 1, 2), "lost once");
+
+        wire.connect().expect("made anew");
+        let (losses, status) = look(4);
+        assert_eq!((losses, &status.state, status.losses), (0, &LinkState::Up, 1));
+        assert_ne!(status.ifindex, first, "another interface of that name");
+        assert!(attached(wire).contains(&format!("prog/xdp id {} ", fast_path.program_id())));
+
+        // Between two looks: deleted and made anew.
+        wire.ip('r', &["link", "delete", RELAY]).expect("deleted");
+        wire.connect().expect("made anew");
+        assert!(!attached(wire).contains("prog/xdp"));
+        let (losses, status) = look(5);
+        assert_eq!((losses, &status.state, status.losses), (1, &LinkState::Up, 2));
+        assert!(attached(wire).contains("prog/xdp"));
+        drop(fast_path);
+        assert!(!attached(wire).contains("prog/xdp"));
+    });
+}
+
+#[test]
+fn an_interface_that_is_down_or_has_no_carrier_is_said_to_be() {
+    lab("an_interface_that_is_down_or_has_no_carrier_is_said_to_be", |wire, dir| {
+        let fast_path = started(wire, dir);
+        let look = |now_ns| {
+            wire.on('r', || fast_path.watch(now_ns, 0, || 0));
+            fast_path.link_status()
+        };
+        assert_eq!(look(1).state, LinkState::Up);
+        wire.ip('c', &["link", "set", "client0", "down"]).expect("down");
+        assert_eq!((look(2).state, look(3).since_ns), (LinkState::NoCarrier, 2));
+        wire.ip('r', &["link", "set", RELAY, "down"]).expect("down");
+        assert_eq!(look(4).state, LinkState::Down);
+        wire.ip('c', &["link", "set", "client0", "up"]).expect("up");
+        wire.ip('r', &["link", "set", RELAY, "up"]).expect("up");
+        let status = look(5);
+        assert_eq!((status.state, status.losses), (LinkState::Up, 0));
+    });
+}
+
+#[test]
+fn a_program_that_somebody_detached_is_attached_again() {
+    lab("a_program_that_somebody_detached_is_attached_again", |wire, dir| {
+        let fast_path = started(wire, dir);
+        let links = wire.command_output('r', "bpftool", &["-j", "link", "show"]);
+        let Ok(links) = links else {
+            return skip("a_program_that_somebody_detached_is_attached_again", "there is no bpftool");
+        };
+        let links: serde_json::Value = serde_json::from_str(&links).expect("JSON");
+        let ours = links
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|link| link["prog_id"].as_u64() == Some(u64::from(fast_path.program_id())));
+        let id = ours.expect("the link").get("id").expect("its id").to_string();
+        wire.command('r', "bpftool", &["link", "detach", "id", &id]).expect("detached");
+        assert!(!attached(wire).contains("prog/xdp"));
+        assert_eq!(wire.on('r', || fast_path.watch(1, 0, || 0)), 1);
+        assert!(attached(wire).contains("prog/xdp"));
+        assert_eq!(fast_path.link_status().state, LinkState::Up);
+    });
+}
+
+#[test]
+fn jumbo_frames_are_no_reason_to_refuse() {
+    lab("jumbo_frames_are_no_reason_to_refuse", |wire, dir| {
+        for (side, end) in [('c', "client0"), ('r', RELAY)] {
+            wire.ip(side, &["link", "set", end, "mtu", "9000"]).expect("an MTU");
+        }
+        let fast_path = started(wire, dir);
+        assert!(attached(wire).contains(" xdp "), "native mode: {}", attached(wire));
+        drop(fast_path);
     });
 }
 
@@ -188,7 +320,7 @@ fn a_killed_daemon_takes_its_program_along_and_leaves_its_maps_to_the_next_start
         holder.0.wait().expect("its end");
 
         assert!(!attached(wire).contains("prog/xdp"), "the program goes with its process");
-        assert_eq!(dir.pins().len(), 4, "the maps stay");
+        assert_eq!(dir.pins().len(), 5, "the maps stay");
         assert!(dumped(dir).contains("SESSIONS          0 of 16"));
 
         let fast_path = started(wire, dir);

@@ -3,23 +3,23 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::UdpSocket,
     sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use bytemuck::Zeroable as _;
-use relay_common::fastpath::{SessionEntry, SessionStats, map};
+use relay_common::fastpath::{MAX_NEXT_HOPS, NextHopEntry, SessionEntry, SessionStats, Tag, map};
 use relay_tests::{
-    fastpath::{MAX_SESSIONS, dumped, lab, started},
+    fastpath::{MAX_SESSIONS, dumped, lab, options, start, started},
     wire::{CLIENT_IP, RELAY_IP},
 };
 use relay_user::{
     clock,
-    fastpath::inspect,
+    fastpath::{XdpOptions, inspect, next_hop_map::NextHopValue},
     route::{
         audit::audit,
         session_map::{MapError, SessionMap as _},
@@ -28,8 +28,9 @@ use relay_user::{
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-fn entry(generation: u64, slot: u32) -> SessionEntry {
-    let mut entry = SessionEntry { generation, stats_slot: slot, ..SessionEntry::zeroed() };
+fn entry(generation: u32, slot: u32) -> SessionEntry {
+    let tag = Tag { vni: 7, generation };
+    let mut entry = SessionEntry { head: tag, tail: tag, stats_slot: slot, ..SessionEntry::zeroed() };
     entry.expires_ns = clock::monotonic_ns() + 60_000_000_000;
     entry.legs[0].remote_ip = std::net::Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets();
     entry.legs[0].remote_port = 41641_u16.to_be_bytes();
@@ -50,6 +51,8 @@ fn the_session_map_holds_what_was_installed_and_no_more_than_its_limit() {
         let held: BTreeMap<_, _> = sessions.entries().expect("a list").into_iter().collect();
         assert_eq!(held.len(), MAX_SESSIONS as usize);
         assert_eq!(held[&1], rebound);
+        assert_eq!(sessions.get(1), Ok(Some(rebound)));
+        assert_eq!(sessions.get(77), Ok(None));
         assert_eq!(sessions.remove(1), Ok(true));
         assert_eq!(sessions.remove(1), Ok(false));
         sessions.install(99, &entry(1, 0)).expect("room again");
@@ -59,6 +62,97 @@ fn the_session_map_holds_what_was_installed_and_no_more_than_its_limit() {
         let past = MapError::Slot { slot: MAX_SESSIONS, limit: MAX_SESSIONS };
         assert_eq!(sessions.zero_stats(MAX_SESSIONS), Err(past.clone()));
         assert_eq!(sessions.stats(MAX_SESSIONS), Err(past));
+    });
+}
+
+#[test]
+fn a_walk_in_parts_finds_every_session_that_stays_while_others_come_and_go() {
+    lab("a_walk_in_parts_finds_every_session_that_stays_while_others_come_and_go", |wire, dir| {
+        const STAYING: u32 = 1_000;
+        let options = XdpOptions { max_sessions: 4_096, ..options(dir) };
+        let mut fast_path = start(wire, &options).unwrap_or_else(|error| panic!("{error}"));
+        let mut sessions = fast_path.session_map();
+        for vni in 1..=2 * STAYING {
+            sessions.install(vni, &entry(1, vni)).expect("there is room");
+        }
+        let (mut found, mut after, mut parts) = (BTreeSet::new(), None, 0);
+        loop {
+            let (vnis, next) = sessions.slice(after, 100).expect("a part");
+            assert!(vnis.len() <= 100, "{} at a time", vnis.len());
+            // Those of even numbers stay; of the others, one that was found and some that were not leave.
+            for vni in vnis.iter().filter(|vni| *vni % 2 == 1) {
+                sessions.remove(*vni).expect("removed");
+                let _ = sessions.remove((vni * 7) % STAYING / 2 * 2 + 1).expect("removed, if it was there");
+                sessions.install(3_000 + vni, &entry(1, 0)).expect("there is room");
+            }
+            found.extend(vnis);
+            parts += 1;
+            match next {
+                Some(_) if parts < 500 => after = next,
+                Some(_) => panic!("no end after {parts} parts"),
+                None => break,
+            }
+        }
+        assert!(parts >= 10, "{parts} parts");
+        let missing: Vec<u32> =
+            (1..=STAYING).map(|half| 2 * half).filter(|vni| !found.contains(vni)).collect();
+        assert_eq!(missing, [0; 0], "of those that stayed");
+        assert!(sessions.slice(Some(u64::MAX), 100).is_err(), "no such place");
+    });
+}
+
+#[test]
+fn a_next_hop_is_in_the_kernels_map_as_soon_as_it_is_written() {
+    lab("a_next_hop_is_in_the_kernels_map_as_soon_as_it_is_written", |wire, dir| {
+        let mut fast_path = started(wire, dir);
+        let mut hops = fast_path.next_hop_map();
+        assert_eq!(hops.limit(), MAX_NEXT_HOPS);
+        let hop = NextHopValue {
+            ifindex: 3,
+            mtu: 1400,
+            egress_mac: [2, 0, 0, 0, 0, 1],
+            next_hop_mac: [2, 0, 0, 0, 0, 2],
+        };
+        let last = MAX_NEXT_HOPS - 1;
+        hops.write(0, Some(hop)).expect("the first");
+        hops.write(last, Some(hop)).expect("the last");
+        hops.write(last, None).expect("the last");
+        assert_eq!(
+            hops.write(MAX_NEXT_HOPS, None),
+            Err(MapError::Slot { slot: MAX_NEXT_HOPS, limit: MAX_NEXT_HOPS })
+        );
+        // As the kernel has it, through a system call.
+        let pinned = MapData::from_pin(dir.0.join(map::NEXTHOPS)).expect("pinned");
+        let array = Array::<_, [u8; 32]>::try_from(Map::Array(pinned)).expect("of that size");
+        let read = |number| -> NextHopEntry {
+            bytemuck::pod_read_unaligned(&array.get(&number, 0).expect("an element"))
+        };
+        let first = read(0);
+        assert_eq!((first.version, first.ifindex, first.mtu), (2, 3, 1400));
+        assert_eq!((first.egress_mac, first.next_hop_mac), (hop.egress_mac, hop.next_hop_mac));
+        assert_eq!((read(last).version, read(last).ifindex), (4, 0));
+        assert_eq!(read(1), NextHopEntry::zeroed());
+        let text = dumped(dir);
+        for part in ["NEXTHOPS          2 of 65536", "02:00:00:00:00:02", "no way now"] {
+            assert!(text.contains(part), "no {part:?} in:\n{text}");
+        }
+    });
+}
+
+#[test]
+fn counters_that_a_program_writes_are_read_and_zeroed_without_a_system_call() {
+    lab("counters_that_a_program_writes_are_read_and_zeroed_without_a_system_call", |wire, dir| {
+        let mut fast_path = started(wire, dir);
+        let mut sessions = fast_path.session_map();
+        let pinned = MapData::from_pin(dir.0.join(map::LEG_STATS)).expect("pinned");
+        let mut array = Array::<_, [u8; 128]>::try_from(Map::Array(pinned)).expect("of that size");
+        let mut stats = SessionStats::zeroed();
+        stats.legs[1].packets = 77;
+        array.set(3, <[u8; 128]>::try_from(bytemuck::bytes_of(&stats)).expect("its size"), 0).expect("set");
+        assert_eq!(sessions.stats(3), Ok(stats));
+        assert_eq!(sessions.stats(2), Ok(SessionStats::zeroed()));
+        sessions.zero_stats(3).expect("there is such a slot");
+        assert_eq!(array.get(&3, 0).expect("an element"), [0; 128]);
     });
 }
 
@@ -191,7 +285,7 @@ fn a_map_of_another_size_is_refused_unread() {
             inspect::dump(&dir.0, &inspect::InspectOptions::default(), &mut Vec::new()).expect_err("refused");
         let sentence = error.to_string();
         assert!(matches!(error, inspect::InspectError::Layout { .. }), "{sentence}");
-        assert!(sentence.contains("64 bytes") && sentence.contains("136 bytes"), "{sentence}");
+        assert!(sentence.contains("64 bytes") && sentence.contains("112 bytes"), "{sentence}");
         // A start does not open the map either: it clears the directory.
         drop(started(wire, dir));
         assert!(!dir.0.exists());

@@ -4,10 +4,13 @@
 use anyhow::Result;
 use relay_common::{
     fastpath::{
-        Config, SessionEntry,
+        Config,
         reason::{Verdict, XdpReason},
     },
-    forward::{Decision, apply, sample},
+    forward::{
+        Decision, apply,
+        sample::{self, StillMaps},
+    },
     net::SliceFrame,
 };
 use relay_tests::{
@@ -32,9 +35,9 @@ fn action(reason: XdpReason) -> u32 {
 }
 
 /// Applies the host's rules to a frame.
-fn on_the_host(frame: &mut [u8], config: &Config, session: &SessionEntry) -> Result<Decision, XdpReason> {
-    let find = |vni| (vni == sample::VNI).then_some(session);
-    apply(&mut SliceFrame(frame), config, INTERFACE, now_ns, find)
+fn on_the_host(frame: &mut [u8], config: &Config, maps: &StillMaps) -> Result<Decision, XdpReason> {
+    let mut maps = StillMaps { now_ns: now_ns(), ..*maps };
+    apply(&mut SliceFrame(frame), config, INTERFACE, &mut maps)
 }
 
 /// The loaded program, or `None` after reporting why the test is skipped.
@@ -49,12 +52,13 @@ fn relayd(test: &str) -> Result<Option<Relayd>> {
 }
 
 /// The program with the sample session and the configuration of a running daemon.
-fn relayd_with_session(test: &str) -> Result<Option<(Relayd, Config, SessionEntry)>> {
+fn relayd_with_session(test: &str) -> Result<Option<(Relayd, Config, StillMaps)>> {
     let Some(mut relayd) = relayd(test)? else { return Ok(None) };
-    let (config, session) = (sample::config(now_ns()), sample::session(INTERFACE));
+    let (config, maps) = (sample::config(now_ns()), StillMaps::new(now_ns(), INTERFACE));
     relayd.configure(&config)?;
-    relayd.install(sample::VNI, &session)?;
-    Ok(Some((relayd, config, session)))
+    relayd.install(sample::VNI, &maps.session)?;
+    relayd.set_sample_hops(&maps.next_hops)?;
+    Ok(Some((relayd, config, maps)))
 }
 
 #[test]
@@ -64,8 +68,10 @@ fn every_case_takes_the_host_s_exit_leaves_the_host_s_bytes_and_is_counted_once(
     for case in sample::cases(now_ns(), INTERFACE) {
         relayd.configure(&case.config)?;
         relayd.install(sample::VNI, &case.session)?;
+        relayd.set_sample_hops(&case.next_hops)?;
+        let maps = StillMaps { now_ns: 0, session: case.session, next_hops: case.next_hops };
         let mut expected_frame = case.frame.clone();
-        let on_host = on_the_host(&mut expected_frame, &case.config, &case.session);
+        let on_host = on_the_host(&mut expected_frame, &case.config, &maps);
         assert_eq!(on_host.err().unwrap_or(XdpReason::Forwarded), case.reason, "{}: host", case.name);
 
         let mut expected_counts = relayd.reasons()?;
@@ -84,7 +90,7 @@ fn every_case_takes_the_host_s_exit_leaves_the_host_s_bytes_and_is_counted_once(
 #[test]
 fn thousands_of_good_and_damaged_frames_come_out_as_on_the_host() -> Result<()> {
     let test = "thousands_of_good_and_damaged_frames_come_out_as_on_the_host";
-    let Some((mut relayd, config, session)) = relayd_with_session(test)? else { return Ok(()) };
+    let Some((mut relayd, config, maps)) = relayd_with_session(test)? else { return Ok(()) };
     let mut random = Random::new(0x7265_6c61_7964);
     let mut expected_counts = vec![0u64; XdpReason::ALL.len()];
     let mut expected_legs = [(0u64, 0u64); 2];
@@ -92,7 +98,7 @@ fn thousands_of_good_and_damaged_frames_come_out_as_on_the_host() -> Result<()> 
     for number in 0..FRAMES {
         let original = if number % 4 == 0 { good_frame(&mut random) } else { damaged_frame(&mut random) };
         let mut expected_frame = original.clone();
-        let on_host = on_the_host(&mut expected_frame, &config, &session);
+        let on_host = on_the_host(&mut expected_frame, &config, &maps);
         let reason = on_host.err().unwrap_or(XdpReason::Forwarded);
         expected_counts[reason as usize] += 1;
         if let Ok(decision) = on_host {
@@ -117,15 +123,40 @@ fn thousands_of_good_and_damaged_frames_come_out_as_on_the_host() -> Result<()> 
 #[test]
 fn every_runt_the_kernel_can_make_comes_out_as_on_the_host() -> Result<()> {
     let test = "every_runt_the_kernel_can_make_comes_out_as_on_the_host";
-    let Some((mut relayd, config, session)) = relayd_with_session(test)? else { return Ok(()) };
+    let Some((mut relayd, config, maps)) = relayd_with_session(test)? else { return Ok(()) };
     let whole = sample::frame(1, &sample::geneve(sample::VNI, &[5; 14]));
     // A test run needs a whole Ethernet header; tests of the rules on the host use shorter frames.
     for length in 14..=whole.len() {
         let mut expected_frame = whole[..length].to_vec();
-        let reason = on_the_host(&mut expected_frame, &config, &session).err();
+        let reason = on_the_host(&mut expected_frame, &config, &maps).err();
         let (ran, frame) = run(relayd.program()?, &whole[..length])?;
         assert_eq!(ran, action(reason.unwrap_or(XdpReason::Forwarded)), "{length} bytes");
         assert_eq!(frame, expected_frame, "{length} bytes");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_right_checksum_that_looks_partial_is_summed_at_every_length_and_in_every_piece() -> Result<()> {
+    let test = "a_right_checksum_that_looks_partial_is_summed_at_every_length_and_in_every_piece";
+    let Some((mut relayd, config, mut maps)) = relayd_with_session(test)? else { return Ok(()) };
+    maps.next_hops[1].mtu = 65_535;
+    relayd.set_sample_hops(&maps.next_hops)?;
+    // Around the chunks in which the program sums, and around the pieces in which a frame lies.
+    let lengths = (2..300).chain(3_300..3_500).chain(8_000..8_010).chain([1_000, 9_000, 30_001]);
+    for length in lengths {
+        let body: Vec<u8> = (0..length).map(|at: usize| (at * 31) as u8).collect();
+        let right = sample::looks_partial(&body);
+        let mut partial = right.clone();
+        partial[50] ^= 1;
+        for (frame, reason) in [(right, XdpReason::Forwarded), (partial, XdpReason::PartialChecksum)] {
+            let mut expected_frame = frame.clone();
+            let on_host = on_the_host(&mut expected_frame, &config, &maps);
+            assert_eq!(on_host.err().unwrap_or(XdpReason::Forwarded), reason, "{length} bytes, host");
+            let (ran, frame) = run(relayd.program()?, &frame)?;
+            assert_eq!(ran, action(reason), "{length} bytes");
+            assert!(frame == expected_frame, "{length} bytes");
+        }
     }
     Ok(())
 }
@@ -154,7 +185,7 @@ fn a_forwarded_packet_is_noted_for_the_leg_that_sent_it() -> Result<()> {
 fn without_a_configuration_everything_passes() -> Result<()> {
     let test = "without_a_configuration_everything_passes";
     let Some(mut relayd) = relayd(test)? else { return Ok(()) };
-    relayd.install(sample::VNI, &sample::session(INTERFACE))?;
+    relayd.install(sample::VNI, &sample::session())?;
     let frame = sample::frame(0, &sample::geneve(sample::VNI, &[]));
     assert_eq!(run(relayd.program()?, &frame)?, (XDP_PASS, frame));
     assert_eq!(relayd.reasons()?[XdpReason::Disabled as usize].packets, 1);
@@ -164,10 +195,11 @@ fn without_a_configuration_everything_passes() -> Result<()> {
 #[test]
 fn two_relays_that_send_to_each_other_stop_when_the_ttl_does() -> Result<()> {
     let test = "two_relays_that_send_to_each_other_stop_when_the_ttl_does";
-    let Some((mut relayd, _, mut session)) = relayd_with_session(test)? else { return Ok(()) };
+    let Some((mut relayd, _, mut maps)) = relayd_with_session(test)? else { return Ok(()) };
     // The rewrite of such a packet gives the same packet with a lower TTL.
-    session.legs[1] = sample::leg(sample::RELAY, sample::CLIENTS[0], sample::RELAY_MAC, INTERFACE);
-    relayd.install(sample::VNI, &session)?;
+    maps.session.legs[1] = sample::leg(sample::RELAY, sample::CLIENTS[0], sample::NEXT_HOPS[1]);
+    relayd.install(sample::VNI, &maps.session)?;
+    relayd.set_next_hop(sample::NEXT_HOPS[1], &sample::next_hop(sample::RELAY_MAC, INTERFACE))?;
     let frame = sample::frame(0, &sample::geneve(sample::VNI, &[0; 1000]));
     const REPEAT: u32 = 100;
     let result = aya::programs::TestRun::test_run(

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::XdpMode;
 use relay_common::{
-    fastpath::{ReasonCount, SessionEntry, reason::XdpReason},
+    fastpath::{NextHopEntry, ReasonCount, reason::XdpReason},
     forward::sample,
     net::datagram::Datagram,
 };
@@ -29,13 +29,9 @@ const BATCH: u32 = 32;
 const FAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 const BODY: [u8; 92] = [0; 92];
 
-/// The sample session with both clients behind the far end of the veth.
-fn session(interface: u32) -> SessionEntry {
-    let mut session = sample::session(interface);
-    for leg in &mut session.legs {
-        leg.next_hop_mac = FAR_MAC;
-    }
-    session
+/// The sample's next hops with both clients behind the far end of the veth.
+fn next_hops(interface: u32) -> [NextHopEntry; 2] {
+    [sample::next_hop(FAR_MAC, interface); 2]
 }
 
 /// A client's frame as the far end sends it.
@@ -71,7 +67,8 @@ fn a_million_packets_of_a_session_pass_a_native_veth_with_right_checksums() -> R
     )?;
 
     let mut relayd = Relayd::load(&objects.relayd)?;
-    relayd.install(sample::VNI, &session(relay_ns.index("r0")?))?;
+    relayd.install(sample::VNI, &sample::session())?;
+    relayd.set_sample_hops(&next_hops(relay_ns.index("r0")?))?;
     relay_ns
         .enter(|| -> Result<_> { Ok(relayd.program()?.attach("r0", XdpMode::Driver)?) })?
         .context("attaching natively to r0")?;

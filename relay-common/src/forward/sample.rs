@@ -299,15 +299,15 @@ fn maps(add: Add<'_>) {
     add(R::NoNextHop, "a sender's number beyond the map", &|c| c.session.legs[0].next_hop = u32::MAX);
     add(R::NextHopBusy, "a way out that is being written", &|c| out(c, &|hop| hop.version = 3));
     add(R::Forwarded, "the way to the sender being written", &|c| from(c, &|hop| hop.version = 3));
-    add(R::WrongInterface, "the sender elsewhere", &|c| from(c, &|hop| hop.ifindex ^= 1));
+    add(R::WrongInterface, "the sender elsewhere", &|c| from(c, &|hop| hop.ifindex += 1));
     add(R::Forwarded, "the sender elsewhere, and any ingress allowed", &|c| {
         c.config.any_ingress = 1;
-        c.next_hops[0].ifindex ^= 1;
+        c.next_hops[0].ifindex += 1;
     });
-    add(R::OtherInterface, "the other leg elsewhere", &|c| out(c, &|hop| hop.ifindex ^= 1));
+    add(R::OtherInterface, "the other leg elsewhere", &|c| out(c, &|hop| hop.ifindex += 1));
     add(R::OtherInterface, "the other leg elsewhere, and any ingress allowed", &|c| {
         c.config.any_ingress = 1;
-        c.next_hops[1].ifindex ^= 1;
+        c.next_hops[1].ifindex += 1;
     });
     add(R::Forwarded, "exactly the MTU", &|c| out(c, &|hop| hop.mtu = 56));
     add(R::TooBig, "one byte over the MTU", &|c| out(c, &|hop| hop.mtu = 55));

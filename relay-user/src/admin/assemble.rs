@@ -12,6 +12,8 @@ use super::view::{
     PacketCount, SessionView, Status, StunServerView, UdpView, Xdp,
 };
 use super::{Parts, UdpParts};
+use crate::clock;
+use crate::fastpath::LinkState;
 use crate::log;
 use crate::observe::held::{Control, Held};
 use crate::route::peer::Peer;
@@ -117,10 +119,22 @@ impl Xdp {
         let reasons =
             fast.reasons().inspect_err(|error| tracing::warn!(%error, "cannot read the XDP counters"));
         let reasons = reasons.unwrap_or_default().into_iter();
+        let status = fast.link_status();
+        let (attached, link) = match status.state {
+            LinkState::Up => (true, "up".to_owned()),
+            LinkState::Down => (true, "down".to_owned()),
+            LinkState::NoCarrier => (true, "no carrier".to_owned()),
+            LinkState::Lost(reason) => (false, reason),
+        };
         Self::Active(Box::new(ActiveXdp {
             interface: fast.iface().to_owned(),
             mode: fast.mode().to_string(),
             enabled: fast.is_enabled(),
+            attached,
+            link,
+            link_seconds: clock::monotonic_ns().saturating_sub(status.since_ns) / 1_000_000_000,
+            losses: status.losses,
+            hint: fast.hint(),
             program_id: fast.program_id(),
             maps: fast.maps_dir().map(|dir| dir.display().to_string()),
             installed: installed as u64,

@@ -92,6 +92,12 @@ fn addresses(out: &mut String, udp: &UdpView) {
 
 fn active(out: &mut String, xdp: &ActiveXdp, all: bool) {
     line(out, "xdp", format!("{}, program {}", state(xdp), xdp.program_id));
+    if let Some(hint) = &xdp.hint {
+        line(out, "look at", hint.clone());
+    }
+    if xdp.losses > 0 {
+        line(out, "lost", format!("{} times no longer attached", count(xdp.losses)));
+    }
     line(out, "maps", xdp.maps.clone().unwrap_or_else(|| "not pinned".to_owned()));
     let sessions = plural(usize::try_from(xdp.installed).unwrap_or(usize::MAX), "session");
     let (drift, failures, audits) = (count(xdp.drift), count(xdp.failures), count(xdp.audits));
@@ -114,9 +120,14 @@ pub fn switched(xdp: &Xdp) -> String {
 }
 
 fn state(xdp: &ActiveXdp) -> String {
+    let since = age(xdp.link_seconds);
+    if !xdp.attached {
+        return format!("not attached for {since}, userspace carries all sessions: {}", xdp.link);
+    }
     let state = match xdp.enabled {
-        true => "forwarding",
-        false => "turned off, userspace carries all sessions (`relayd xdp on` turns it on)",
+        true if xdp.link == "up" || xdp.link.is_empty() => "forwarding".to_owned(),
+        true => format!("nothing to forward, the interface is {} for {since}", xdp.link),
+        false => "turned off, userspace carries all sessions (`relayd xdp on` turns it on)".to_owned(),
     };
     format!("{state}; {} mode on {}", xdp.mode, xdp.interface)
 }

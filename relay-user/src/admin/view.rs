@@ -182,6 +182,21 @@ pub struct ActiveXdp {
     pub mode: String,
     /// Whether it forwards; `false`: it passes everything to userspace.
     pub enabled: bool,
+    /// Whether it is attached; `false`: userspace carries everything.
+    #[serde(default = "yes")]
+    pub attached: bool,
+    /// The interface: `up`, `down` or `no carrier`; if the program is not attached, why not.
+    #[serde(default)]
+    pub link: String,
+    /// Seconds since that last changed.
+    #[serde(default)]
+    pub link_seconds: u64,
+    /// How often the program was found no longer attached.
+    #[serde(default)]
+    pub losses: u64,
+    /// What to look at if the program forwards nothing although userspace carries sessions.
+    #[serde(default)]
+    pub hint: Option<String>,
     /// The kernel's id of the program.
     pub program_id: u32,
     /// The directory of the pinned maps, if they are pinned.
@@ -196,6 +211,11 @@ pub struct ActiveXdp {
     pub audits: u64,
     /// How often the program left by each exit.
     pub reasons: BTreeMap<String, PacketCount>,
+}
+
+/// What an answer of an older daemon means.
+fn yes() -> bool {
+    true
 }
 
 /// Packets and their bytes.

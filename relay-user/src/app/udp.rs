@@ -35,13 +35,20 @@ pub(super) fn judge(serve: &Serve) -> anyhow::Result<Arc<DenyList>> {
         )
     })?;
     if let Some(iface) = &serve.xdp {
-        FastPath::judge(iface)?;
+        FastPath::judge(iface, mode(serve))?;
     }
     let denied = serve.relay_deny_file.clone().map(DenyList::load).transpose()?.unwrap_or_default();
     if let Some(file) = denied.file() {
         tracing::info!(file = %file.display(), networks = denied.len(), "denied networks");
     }
     Ok(Arc::new(denied))
+}
+
+fn mode(serve: &Serve) -> Mode {
+    match serve.xdp_mode {
+        XdpMode::Native => Mode::Native,
+        XdpMode::Generic => Mode::Generic,
+    }
 }
 
 /// Binds the relay's sockets, one pair per worker.
@@ -99,10 +106,7 @@ pub(super) fn fast_path(
     };
     let options = XdpOptions {
         iface,
-        mode: match serve.xdp_mode {
-            XdpMode::Native => Mode::Native,
-            XdpMode::Generic => Mode::Generic,
-        },
+        mode: mode(serve),
         bpf_dir: serve.bpf_dir.clone(),
         max_sessions: serve.relay_max_sessions,
         udp_port,
@@ -170,7 +174,7 @@ pub(super) fn start(
             let (thread, ended) =
                 started.context("cannot follow the kernel's routing for --xdp; leave --xdp out")?;
             tasks.spawn(ended);
-            tasks.spawn(upkeep::heartbeat(fast));
+            tasks.spawn(upkeep::heartbeat(Arc::clone(relay), fast));
             tasks.spawn(upkeep::audits(Arc::clone(relay)));
             hops = Some(thread);
         }

@@ -39,6 +39,51 @@ pub enum StartError {
         /// The interface asked for.
         iface: String,
     },
+    /// The kernel is too old for the program.
+    #[error(
+        "--xdp {iface}: this is Linux {found}, and the XDP program needs {needed} or newer; use a newer kernel, \
+         or leave --xdp out"
+    )]
+    OldKernel {
+        /// The interface asked for.
+        iface: String,
+        /// The kernel's release.
+        found: String,
+        /// The oldest version that will do.
+        needed: String,
+    },
+    /// Another interface takes all packets of this one.
+    #[error(
+        "--xdp {iface}: {iface} is a member of the {of} {master}, so the host's packets come and go by {master} \
+         and the program would forward none; use --xdp {master} --xdp-mode generic"
+    )]
+    Member {
+        /// The interface asked for.
+        iface: String,
+        /// What kind of interface takes its packets.
+        of: &'static str,
+        /// That interface.
+        master: String,
+    },
+    /// A native program on a bond runs on its members.
+    #[error(
+        "--xdp {iface} --xdp-mode native: {iface} is a bond, and in native mode the program sees its members, \
+         to which no route leads, and would forward nothing; use --xdp-mode generic"
+    )]
+    NativeBond {
+        /// The interface asked for.
+        iface: String,
+    },
+    /// The kernel merges packets before the program sees them.
+    #[error(
+        "--xdp {iface} --xdp-mode generic: the kernel merges packets of {iface} before a generic program sees \
+         them, and the program would send several datagrams as one; turn that off (`ethtool -K {iface} gro \
+         off`), or use --xdp-mode native"
+    )]
+    Merges {
+        /// The interface asked for.
+        iface: String,
+    },
     /// This network namespace has no such interface.
     #[error(
         "--xdp {iface}: there is no such interface in this network namespace; there are: {}",
@@ -67,14 +112,17 @@ pub enum StartError {
     },
     /// Frames may be larger than the driver can hand to XDP.
     #[error(
-        "--xdp {iface} --xdp-mode {mode}: the MTU of {iface}, or of the other end of a veth pair, is \
-         too large for XDP (ERANGE); lower it (`ip link set dev {iface} mtu 1500`), or use --xdp-mode generic"
+        "--xdp {iface} --xdp-mode {mode}: the MTU of {iface}{}, or of the other end of a veth pair, is too large \
+         for XDP (ERANGE); lower it (`ip link set dev {iface} mtu 1500`), or use --xdp-mode generic",
+        mtu.map_or_else(String::new, |mtu| format!(" ({mtu})"))
     )]
     MtuTooLarge {
         /// The interface asked for.
         iface: String,
         /// The mode asked for.
         mode: Mode,
+        /// The interface's MTU, in bytes, if the kernel says.
+        mtu: Option<u32>,
     },
     /// The driver has no queues left for XDP to send on.
     #[error(
@@ -178,13 +226,19 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Translates the errno of a failed `bpf_link_create` for the operator. `by` is called only when its
-    /// result is needed.
-    pub(super) fn from_attach(iface: &str, mode: Mode, errno: Errno, by: impl FnOnce() -> String) -> Self {
+    /// Translates the errno of a failed `bpf_link_create` for the operator. `by` and `mtu` are called only
+    /// when their results are needed.
+    pub(super) fn from_attach(
+        iface: &str,
+        mode: Mode,
+        errno: Errno,
+        by: impl FnOnce() -> String,
+        mtu: impl FnOnce() -> Option<u32>,
+    ) -> Self {
         let iface = iface.to_owned();
         match errno {
             Errno::EOPNOTSUPP => Self::ModeNotSupported { iface, mode },
-            Errno::ERANGE => Self::MtuTooLarge { iface, mode },
+            Errno::ERANGE => Self::MtuTooLarge { iface, mode, mtu: mtu() },
             Errno::ENOSPC => Self::TooFewQueues { iface, mode },
             // EBUSY: a link in the same mode. EEXIST: a program in the other mode.
             Errno::EBUSY | Errno::EEXIST => Self::Occupied { iface, by: by() },
@@ -202,15 +256,15 @@ mod tests {
     use super::*;
 
     fn attach(mode: Mode, errno: Errno) -> String {
-        StartError::from_attach("eth0", mode, errno, || "program \"other\" (id 7, native mode)".to_owned())
-            .to_string()
+        let by = || "program \"other\" (id 7, native mode)".to_owned();
+        StartError::from_attach("eth0", mode, errno, by, || Some(65_535)).to_string()
     }
 
     #[test]
     fn every_attach_failure_names_flag_cause_and_remedy() {
         for (errno, cause, remedy) in [
             (Errno::EOPNOTSUPP, "does not support XDP in this mode", "--xdp-mode generic"),
-            (Errno::ERANGE, "MTU", "mtu 1500"),
+            (Errno::ERANGE, "MTU of eth0 (65535)", "mtu 1500"),
             (Errno::ENOSPC, "too few queues", "ethtool -L"),
             (Errno::EBUSY, "program \"other\" (id 7, native mode)", "ip link set dev eth0 xdp off"),
             (Errno::EEXIST, "attached to eth0 already", "stop the program"),
@@ -228,6 +282,21 @@ mod tests {
     #[test]
     fn generic_mode_is_not_the_remedy_for_itself() {
         assert!(!attach(Mode::Generic, Errno::EOPNOTSUPP).contains("use --xdp-mode generic"));
+    }
+
+    #[test]
+    fn an_interface_whose_packets_another_takes_is_refused_with_that_one() {
+        let iface = "eth0".to_owned();
+        let error = StartError::Member { iface: iface.clone(), of: "bridge", master: "br0".to_owned() };
+        for (error, remedy) in [
+            (error, "--xdp br0 --xdp-mode generic"),
+            (StartError::NativeBond { iface: iface.clone() }, "use --xdp-mode generic"),
+            (StartError::Merges { iface }, "`ethtool -K eth0 gro off`"),
+        ] {
+            let sentence = error.to_string();
+            assert!(sentence.starts_with("--xdp eth0") && sentence.contains(remedy), "{sentence}");
+            assert!(!sentence.contains("  "), "{sentence}");
+        }
     }
 
     #[test]

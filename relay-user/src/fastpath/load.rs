@@ -27,6 +27,7 @@ use super::{
     netlink::{Netlink, attached_xdp},
     next_hop_map::NextHopMap,
     pins::PINNED,
+    place,
 };
 
 /// Lines of the verifier's log to show: its objection is at the end.
@@ -45,7 +46,7 @@ pub(super) fn ifindex(iface: &str) -> Result<u32, StartError> {
 
 /// A loaded program that still owns its maps.
 pub(super) struct Loaded {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     pub(super) logs: Option<LogDrain>,
 }
 
@@ -116,29 +117,35 @@ impl Loaded {
     fn take(&mut self, name: &str) -> Result<Map, StartError> {
         self.ebpf.take_map(name).ok_or_else(|| unfit(format!("it has no map {name}")))
     }
+}
 
-    /// Attaches the program; returns the link and the program's id. Closing the link detaches the program.
-    pub(super) fn attach(
-        &mut self,
-        iface: &str,
-        ifindex: u32,
-        mode: Mode,
-    ) -> Result<(FdLink, u32), StartError> {
-        let program = xdp(&mut self.ebpf)?;
-        let aya_mode = match mode {
-            Mode::Native => XdpMode::Driver,
-            Mode::Generic => XdpMode::Skb,
-        };
-        let refused = |errno| StartError::from_attach(iface, mode, errno, || occupant(ifindex));
-        let unknown = |cause: String| StartError::Attach { iface: iface.to_owned(), mode, cause };
-        let link = match program.attach_to_if_index(ifindex, aya_mode) {
-            Ok(id) => program.take_link(id).map_err(|error| unknown(error.to_string()))?,
-            Err(error) => return Err(errno(&error).map_or_else(|| unknown(error.to_string()), refused)),
-        };
-        let link = FdLink::try_from(link).map_err(|_| StartError::NoLink { iface: iface.to_owned() })?;
-        let info = program.info().map_err(|error| unknown(error.to_string()))?;
-        Ok((link, info.id()))
-    }
+/// Attaches the loaded program; returns the link and the program's id. Closing the link detaches the program.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    iface: &str,
+    ifindex: u32,
+    mode: Mode,
+) -> Result<(FdLink, u32), StartError> {
+    let program = xdp(ebpf)?;
+    let aya_mode = match mode {
+        Mode::Native => XdpMode::Driver,
+        Mode::Generic => XdpMode::Skb,
+    };
+    let refused =
+        |errno| StartError::from_attach(iface, mode, errno, || occupant(ifindex), || mtu_of(ifindex));
+    let unknown = |cause: String| StartError::Attach { iface: iface.to_owned(), mode, cause };
+    let link = match program.attach_to_if_index(ifindex, aya_mode) {
+        Ok(id) => program.take_link(id).map_err(|error| unknown(error.to_string()))?,
+        Err(error) => return Err(errno(&error).map_or_else(|| unknown(error.to_string()), refused)),
+    };
+    let link = FdLink::try_from(link).map_err(|_| StartError::NoLink { iface: iface.to_owned() })?;
+    let info = program.info().map_err(|error| unknown(error.to_string()))?;
+    Ok((link, info.id()))
+}
+
+fn mtu_of(ifindex: u32) -> Option<u32> {
+    let link = Netlink::open().and_then(|mut netlink| netlink.link(ifindex)).ok()?;
+    place::mtu(&link)
 }
 
 fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, StartError> {

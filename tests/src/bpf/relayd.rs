@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use aya::{Ebpf, maps::HashMap, programs::Xdp};
 use relay_common::fastpath::{
-    Config, PROGRAM, ReasonCount, SessionEntry, SessionStats, map, reason::XdpReason,
+    Config, NextHopEntry, PROGRAM, ReasonCount, SessionEntry, SessionStats, map, reason::XdpReason,
 };
+use relay_common::forward::sample;
 
 use super::{array_value, load_object, load_program, loaded_program, own_values, set_array_value};
 
@@ -30,6 +31,16 @@ impl Relayd {
     /// Sets the run-time configuration.
     pub fn configure(&mut self, config: &Config) -> Result<()> {
         set_array_value::<_, { size_of::<Config>() }>(&mut self.0, map::CONFIG, 0, config)
+    }
+
+    /// Writes a next hop.
+    pub fn set_next_hop(&mut self, number: u32, hop: &NextHopEntry) -> Result<()> {
+        set_array_value::<_, { size_of::<NextHopEntry>() }>(&mut self.0, map::NEXTHOPS, number, hop)
+    }
+
+    /// Writes the sample's next hops.
+    pub fn set_sample_hops(&mut self, hops: &[NextHopEntry; 2]) -> Result<()> {
+        sample::NEXT_HOPS.iter().zip(hops).try_for_each(|(number, hop)| self.set_next_hop(*number, hop))
     }
 
     /// Installs or replaces a session.

@@ -126,6 +126,26 @@ fn status_shows_what_was_counted_and_all_when_asked() {
     assert!(text.contains("pings") && !text.contains("--all"), "{text}");
 }
 
+fn active_xdp() -> ActiveXdp {
+    ActiveXdp {
+        interface: "eth0".to_owned(),
+        mode: "native".to_owned(),
+        enabled: true,
+        attached: true,
+        link: "up".to_owned(),
+        link_seconds: 90,
+        losses: 0,
+        hint: None,
+        program_id: 1,
+        maps: None,
+        installed: 0,
+        drift: 0,
+        failures: 0,
+        audits: 0,
+        reasons: BTreeMap::new(),
+    }
+}
+
 #[test]
 fn status_says_where_each_advertised_address_comes_from() {
     let addr = |text: &str| text.parse().expect("an address");
@@ -172,20 +192,29 @@ fn status_says_where_each_advertised_address_comes_from() {
 
 #[test]
 fn the_switch_says_what_is_the_case_now() {
-    let xdp = |enabled| {
-        Xdp::Active(Box::new(ActiveXdp {
-            interface: "eth0".to_owned(),
-            mode: "native".to_owned(),
-            enabled,
-            program_id: 1,
-            maps: None,
-            installed: 0,
-            drift: 0,
-            failures: 0,
-            audits: 0,
-            reasons: BTreeMap::new(),
-        }))
+    let said = |change: &dyn Fn(&mut ActiveXdp)| {
+        let mut xdp = active_xdp();
+        change(&mut xdp);
+        switched(&Xdp::Active(Box::new(xdp)))
     };
-    assert_eq!(switched(&xdp(true)), "XDP: forwarding; native mode on eth0\n");
-    assert!(switched(&xdp(false)).contains("turned off"));
+    assert_eq!(said(&|_| ()), "XDP: forwarding; native mode on eth0\n");
+    assert!(said(&|xdp| xdp.enabled = false).contains("turned off"));
+    let down = said(&|xdp| xdp.link = "no carrier".to_owned());
+    assert!(down.contains("no carrier for 1 min") && !down.contains("forwarding;"), "{down}");
+    let lost = said(&|xdp| {
+        xdp.attached = false;
+        xdp.link = "there is no such interface".to_owned();
+    });
+    assert!(lost.contains("not attached for 1 min") && lost.contains("no such interface"), "{lost}");
+    assert!(!lost.contains("forwarding"), "{lost}");
+}
+
+#[test]
+fn a_hint_and_losses_are_shown_only_when_there_are_some() {
+    let mut out = String::new();
+    active(&mut out, &active_xdp(), false);
+    assert!(!out.contains("look at") && !out.contains("lost"), "{out}");
+    let xdp = ActiveXdp { losses: 2, hint: Some("the routes".to_owned()), ..active_xdp() };
+    active(&mut out, &xdp, false);
+    assert!(out.contains("the routes") && out.contains("2 times no longer attached"), "{out}");
 }
