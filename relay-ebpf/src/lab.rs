@@ -1,6 +1,7 @@
 //! The contract between the lab's programs and the tests that load them: names, map values, limits.
 
 use bytemuck::{Pod, Zeroable};
+use relay_common::fastpath::{SessionEntry, Tag};
 
 /// Passes every frame. A veth delivers frames that its peer sends with XDP_TX only while it has a native
 /// program.
@@ -9,6 +10,10 @@ pub const PASS: &str = "lab_pass";
 pub const CHECK: &str = "lab_check";
 /// Makes frames out of templates and sends them out of an interface.
 pub const GENERATE: &str = "lab_generate";
+/// Reads a session while the test gives its element to another.
+pub const REUSE: &str = "lab_reuse";
+/// Only parses a frame, reads the clock and looks its session up: the least that any program must do.
+pub const LOOK: &str = "lab_look";
 
 /// Map names.
 pub mod map {
@@ -22,6 +27,57 @@ pub mod map {
     pub const TEMPLATES: &str = "LAB_TEMPLATES";
     /// ARRAY of one: frames generated so far (`u64`).
     pub const GENERATED: &str = "LAB_GENERATED";
+    /// HASH as the daemon's: VNI to session.
+    pub const SESSIONS: &str = "LAB_SESSIONS";
+    /// The same, with elements that are allocated beforehand.
+    pub const PREALLOCATED: &str = "LAB_PREALLOC";
+    /// ARRAY of one: [`super::ReuseTry`].
+    pub const REUSE: &str = "LAB_REUSE";
+    /// ARRAY of two, [`super::SIGNAL_HELD`] and [`super::SIGNAL_GO`]: the number of a try.
+    pub const SIGNALS: &str = "LAB_SIGNALS";
+    /// ARRAY of one: [`super::ReuseFound`].
+    pub const FOUND: &str = "LAB_FOUND";
+    /// ARRAY of one: the daemon's configuration.
+    pub const RELAY: &str = "LAB_RELAY";
+}
+
+/// Entries of [`map::SESSIONS`] and [`map::PREALLOCATED`].
+pub const REUSE_SESSIONS: u32 = 1024;
+/// Set by the program: it holds the element in the try of this number.
+pub const SIGNAL_HELD: u32 = 0;
+/// Set by the test: the element was used again in the try of this number.
+pub const SIGNAL_GO: u32 = 1;
+
+/// One forced reuse.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ReuseTry {
+    /// Its number, from 1.
+    pub number: u64,
+    /// The session to look up. In a session of the test every word is this number twice.
+    pub vni: u32,
+    /// The place of the copy at which the program waits, and whether it looks up in the map of elements that
+    /// were allocated beforehand (1 in the top bit).
+    pub place: u32,
+}
+
+/// The bit of [`ReuseTry::place`] that chooses the map.
+pub const PREALLOCATED_BIT: u32 = 1 << 31;
+
+/// What the program read in a try.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ReuseFound {
+    /// The number of the try, if the test had used the element again when the program read it.
+    pub number: u64,
+    /// 1: the program's comparison accepted the copy.
+    pub accepted: u64,
+    /// The parts of the copy, in the order in which they were read.
+    pub tail_before: Tag,
+    /// The element.
+    pub entry: SessionEntry,
+    /// Read last.
+    pub head_after: Tag,
 }
 
 /// Entries of [`map::VNIS`].

@@ -1,10 +1,12 @@
-//! What the programs of this crate share: the two modules that access kernel memory by pointer, and the
-//! definitions of the lab's maps.
+//! What the programs of this crate share: the two modules that access kernel memory by pointer, the copy of a
+//! session, and the definitions of the lab's maps.
 #![no_std]
 
 pub mod lab;
 #[cfg(target_arch = "bpf")]
 pub mod packet;
+#[cfg(target_arch = "bpf")]
+pub mod session;
 #[cfg(target_arch = "bpf")]
 pub mod values;
 

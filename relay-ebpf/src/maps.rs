@@ -15,6 +15,7 @@ use relay_common::{
 };
 use relay_ebpf::{
     packet::now_ns,
+    session::copy_session,
     values::{MAPPABLE, NO_PREALLOC, Words, find, read, words},
 };
 
@@ -23,9 +24,6 @@ const REASON_COUNT: usize = reason::COUNT as usize;
 
 /// Sizes and places in the values, in words.
 const WORD: usize = size_of::<u64>();
-const SESSION_WORDS: usize = size_of::<SessionEntry>() / WORD;
-const HEAD: usize = offset_of!(SessionEntry, head) / WORD;
-const TAIL: usize = offset_of!(SessionEntry, tail) / WORD;
 const HOP_WORDS: usize = size_of::<NextHopEntry>() / WORD;
 const VERSION: usize = offset_of!(NextHopEntry, version) / WORD;
 const INTERFACE: usize = offset_of!(NextHopEntry, ifindex) / WORD;
@@ -62,17 +60,13 @@ impl Maps for Kernel {
 
     #[inline(always)]
     fn session(&mut self, vni: u32) -> Option<SessionCopy> {
-        let words: Words<SESSION_WORDS> = find(&SESSIONS, vni)?;
-        let tail_before = bytemuck::must_cast(words.get::<TAIL>());
-        let entry = bytemuck::must_cast(words.copy());
-        let head_after = bytemuck::must_cast(words.get::<HEAD>());
-        Some(SessionCopy { tail_before, entry, head_after })
+        Some(copy_session(&find(&SESSIONS, vni)?, |_| ()))
     }
 
     #[inline(always)]
     fn next_hop(&mut self, number: u32) -> Option<NextHopCopy> {
         let words: Words<HOP_WORDS> = words(&NEXTHOPS, number)?;
-        let copy = words.copy();
+        let copy = words.copy(|_| ());
         let version_again = words.get::<VERSION>();
         Some(NextHopCopy { entry: bytemuck::must_cast(copy), version_again })
     }

@@ -69,11 +69,7 @@ impl Frame for XdpFrame {
     fn sum(&self, offset: usize, length: u16) -> Option<Sum> {
         let mut walk =
             Walk { context: self.context, at: offset as u32, left: length.into(), sum: Sum::default() };
-        // SAFETY: the function takes what the helper gives it: a number, and a pointer to the walk, which
-        // lives until the helper returns.
-        unsafe {
-            bpf_loop((u16::MAX as u32).div_ceil(CHUNK), sum_chunk as *mut c_void, (&raw mut walk).cast(), 0)
-        };
+        repeat((u16::MAX as u32).div_ceil(CHUNK), || walk.step());
         if walk.left == 0 { Some(walk.sum) } else { None }
     }
 }
@@ -89,33 +85,48 @@ struct Walk {
     sum: Sum,
 }
 
-/// Adds the next chunk to the sum; returns 1 to end the loop. The kernel verifies it once, not for every chunk
-/// that there may be.
-extern "C" fn sum_chunk(_: u64, walk: *mut c_void) -> u64 {
-    // SAFETY: `sum` gives the loop a pointer to a walk, and nobody else has it while the loop runs.
-    let walk = unsafe { &mut *walk.cast::<Walk>() };
-    let length = walk.left.min(CHUNK);
-    if length == 0 {
-        return 1;
+impl Walk {
+    /// Adds the next chunk; returns whether to go on.
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        let length = self.left.min(CHUNK);
+        if length == 0 {
+            return false;
+        }
+        // What lies behind a shorter chunk counts as zero.
+        let mut chunk = [0u32; CHUNK as usize / size_of::<u32>()];
+        let at = chunk.as_mut_ptr();
+        // SAFETY: `context` is the one with which the kernel called the program; the helper writes `length`
+        // bytes, which the chunk has, or fails.
+        let copied = unsafe { bpf_xdp_load_bytes(self.context, self.at, at.cast(), length) };
+        if copied != 0 {
+            return false;
+        }
+        // SAFETY: the helper reads nothing at the null pointer of no bytes, and `CHUNK` bytes of the chunk.
+        let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, at, CHUNK, 0) };
+        // The helper adds words in this machine's order: the sum of the same bytes in memory is the sum in
+        // network order (RFC 1071, 2B).
+        let [a, b, c, d] = (sum as u32).to_ne_bytes();
+        self.sum = self.sum.and(Sum::default().with([a, b]).with([c, d]));
+        self.at += length;
+        self.left -= length;
+        true
     }
-    // What lies behind a shorter chunk counts as zero.
-    let mut chunk = [0u32; CHUNK as usize / size_of::<u32>()];
-    let at = chunk.as_mut_ptr();
-    // SAFETY: `context` is the one with which the kernel called the program; the helper writes `length` bytes,
-    // which the chunk has, or fails.
-    let copied = unsafe { bpf_xdp_load_bytes(walk.context, walk.at, at.cast(), length) };
-    if copied != 0 {
-        return 1;
+}
+
+/// Calls `step` until it returns `false`, at most `most` times. The kernel verifies the step once, and not as
+/// often as it may run.
+#[inline(always)]
+pub fn repeat<F: FnMut() -> bool>(most: u32, mut step: F) {
+    /// What the helper calls with the number of the call, and with a pointer to the step; 1 ends the loop.
+    extern "C" fn call<F: FnMut() -> bool>(_: u64, step: *mut c_void) -> u64 {
+        // SAFETY: the pointer is the one given to the helper below, to a step that nobody else has while the
+        // helper runs.
+        let step = unsafe { &mut *step.cast::<F>() };
+        if step() { 0 } else { 1 }
     }
-    // SAFETY: the helper reads nothing at the null pointer of no bytes, and `CHUNK` bytes of the chunk.
-    let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, at, CHUNK, 0) };
-    // The helper adds words in this machine's order: the sum of the same bytes in memory is the sum in network
-    // order (RFC 1071, 2B).
-    let [a, b, c, d] = (sum as u32).to_ne_bytes();
-    walk.sum = walk.sum.and(Sum::default().with([a, b]).with([c, d]));
-    walk.at += length;
-    walk.left -= length;
-    0
+    // SAFETY: the helper calls the function with what it takes, and the step outlives the call.
+    unsafe { bpf_loop(most, call::<F> as *mut c_void, (&raw mut step).cast(), 0) };
 }
 
 /// CLOCK_MONOTONIC, in nanoseconds. Costs about as much as the rest of the program.

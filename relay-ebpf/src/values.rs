@@ -23,8 +23,8 @@ pub const MAPPABLE: usize = BPF_F_MMAPABLE as usize;
 
 /// The element under `key` of a map whose elements the kernel may use again meanwhile.
 #[inline(always)]
-pub fn find<V: Pod, const WORDS: usize, const N: usize>(
-    map: &'static HashMap<u32, V, N, NO_PREALLOC>,
+pub fn find<V: Pod, const WORDS: usize, const N: usize, const FLAGS: usize>(
+    map: &'static HashMap<u32, V, N, FLAGS>,
     key: u32,
 ) -> Option<Words<WORDS>> {
     const { assert!(size_of::<V>() == size_of::<[u64; WORDS]>()) };
@@ -70,11 +70,13 @@ impl<const WORDS: usize> Words<WORDS> {
         Some(Words(unsafe { self.0.cast::<u64>().add(number * PART) }.cast()))
     }
 
-    /// A copy of all words, read one after the other in their order.
+    /// A copy of all words, read one after the other in their order; `before` is called with the number of
+    /// each.
     #[inline(always)]
-    pub fn copy(&self) -> [u64; WORDS] {
+    pub fn copy(&self, before: impl Fn(usize)) -> [u64; WORDS] {
         let mut copy = [0; WORDS];
         for (at, word) in copy.iter_mut().enumerate() {
+            before(at);
             // SAFETY: as in `get`: there are as many words in the slot as in the copy.
             *word = unsafe { self.0.cast::<u64>().add(at).read_volatile() };
         }
@@ -99,6 +101,15 @@ impl<const WORDS: usize> Words<WORDS> {
         const { assert!(AT < WORDS) };
         // SAFETY: as in `get`; the map is not read-only, as it gave a pointer for writing.
         unsafe { self.0.cast::<u64>().add(AT).write_volatile(word) }
+    }
+
+    /// Sets all words, one after the other in their order.
+    #[inline(always)]
+    pub fn set_all(&self, words: [u64; WORDS]) {
+        for (at, word) in words.into_iter().enumerate() {
+            // SAFETY: as in `set`: there are as many words in the slot as are given.
+            unsafe { self.0.cast::<u64>().add(at).write_volatile(word) }
+        }
     }
 
     /// Adds to the word at `AT`; returns what it was before. If two CPUs add to one word at once, one

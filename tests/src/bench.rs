@@ -24,6 +24,7 @@ pub mod scale;
 mod server;
 pub mod slow;
 pub mod steady;
+pub mod udp_program;
 mod usage;
 pub mod workers;
 

@@ -20,6 +20,7 @@ pub mod neighbours;
 pub mod oracle;
 pub mod packet;
 pub mod process;
+pub mod program_cost;
 pub mod raw;
 pub mod region;
 mod skip;

@@ -16,6 +16,7 @@ use relay_common::{
 use relay_tests::{
     bpf::{Objects, Relayd, now_ns, run},
     packet::{Random, damaged_frame, good_frame},
+    program_cost::Programs,
     skip,
 };
 
@@ -214,5 +215,25 @@ fn two_relays_that_send_to_each_other_stop_when_the_ttl_does() -> Result<()> {
     let counts = relayd.reasons()?;
     assert_eq!(counts[XdpReason::Forwarded as usize].packets, 63, "from a TTL of 64 down to 1");
     assert_eq!(counts[XdpReason::TtlExpired as usize].packets, u64::from(REPEAT) - 63);
+    Ok(())
+}
+
+#[test]
+fn the_packet_of_the_benchmark_is_forwarded_in_every_run() -> Result<()> {
+    let test = "the_packet_of_the_benchmark_is_forwarded_in_every_run";
+    let objects = match Objects::find() {
+        Ok(objects) => objects,
+        Err(reason) => {
+            skip(test, &reason);
+            return Ok(());
+        }
+    };
+    let mut programs = Programs::load(&objects, 1300)?;
+    let sample = programs.sample(20)?;
+    let [relayd, look] = programs.sizes()?;
+    println!("{sample:?}\nrelayd: {relayd:?}\nparse, clock and lookup: {look:?}");
+    assert!(look.instructions < relayd.instructions && look.verified > 0);
+    // The kernel's limit is a million; older kernels verify more of the same program.
+    assert!(relayd.verified < 50_000, "{} instructions verified", relayd.verified);
     Ok(())
 }

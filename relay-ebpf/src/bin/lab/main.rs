@@ -6,14 +6,18 @@ mod check;
 #[cfg(target_arch = "bpf")]
 mod generate;
 #[cfg(target_arch = "bpf")]
+mod look;
+#[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod reuse;
 
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
     use relay_ebpf::packet::XdpFrame;
 
-    use crate::{check, generate};
+    use crate::{check, generate, look, reuse};
 
     /// Passes every frame to the kernel.
     #[xdp(frags)]
@@ -31,6 +35,18 @@ mod program {
     #[xdp(frags)]
     pub(crate) fn lab_generate(ctx: XdpContext) -> u32 {
         generate::generate(&mut XdpFrame::new(&ctx)).unwrap_or(xdp_action::XDP_ABORTED)
+    }
+
+    /// Reads a session while the test gives its element to another.
+    #[xdp(frags)]
+    pub(crate) fn lab_reuse(_ctx: XdpContext) -> u32 {
+        reuse::reuse().unwrap_or(xdp_action::XDP_ABORTED)
+    }
+
+    /// Only parses, reads the clock and looks the session up.
+    #[xdp(frags)]
+    pub(crate) fn lab_look(ctx: XdpContext) -> u32 {
+        look::look(&XdpFrame::new(&ctx), ctx.ingress_ifindex() as u32)
     }
 
     #[unsafe(link_section = "license")]
