@@ -57,7 +57,7 @@ impl LegCounters {
     }
 
     /// Counts packets that were sent on, `bytes` bytes together.
-    pub fn count(&self, packets: u64, bytes: u64) {
+    pub fn count_many(&self, packets: u64, bytes: u64) {
         self.packets.fetch_add(packets, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }

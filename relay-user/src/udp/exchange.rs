@@ -222,7 +222,7 @@ fn count(source: &Source, settled: Settled, tally: &mut Tally) {
     let (datagrams, bytes) = (settled.datagrams as u64, settled.bytes as u64);
     match (settled.loss, source) {
         (None, Source::Data { session, leg, .. }) => {
-            session.side.counters[*leg].count(datagrams, bytes);
+            session.side.counters[*leg].count_many(datagrams, bytes);
             tally.add(Counter::UdpForwarded, datagrams);
             tally.add(Counter::UdpForwardedBytes, bytes);
         }
