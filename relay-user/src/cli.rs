@@ -228,8 +228,8 @@ pub struct Serve {
     /// Addresses to advertise for the UDP relay, in this order, instead of the host's own
     #[arg(long, value_name = "IP:PORT", value_delimiter = ',', value_parser = value::endpoint)]
     pub relay_server_static_endpoints: Vec<SocketAddr>,
-    /// Addresses to advertise instead of those found; without a port: the relay's. Several with commas between
-    /// them
+    /// Addresses to advertise instead of those found; without a port: the relay's. Several with commas
+    /// between them
     #[arg(long, value_name = "IP[:PORT]", value_delimiter = ',', value_parser = value::advertise,
         requires = "relay_server_port", conflicts_with = "relay_server_stun")]
     pub advertise: Vec<value::Advertise>,

@@ -1,5 +1,5 @@
-//! What the UDP relay advertises: of the host's own addresses those that lead here, what an operator names, and
-//! where STUN servers see the relay.
+//! What the UDP relay advertises: of the host's own addresses those that lead here, what an operator names,
+//! and where STUN servers see the relay.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -292,7 +292,8 @@ fn a_silent_server_is_said_once_and_costs_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// The relay asks from the port that clients use, over both families, and what it asks is a STUN server of ours.
+/// The relay asks from the port that clients use, over both families, and what it asks is a STUN server of
+/// ours.
 #[test]
 fn another_relayd_tells_where_it_sees_this_one() -> Result<()> {
     let Some(place) = Place::or_skip("another_relayd_tells_where_it_sees_this_one")? else { return Ok(()) };
@@ -308,8 +309,8 @@ fn another_relayd_tells_where_it_sees_this_one() -> Result<()> {
     Ok(())
 }
 
-/// With nftables: the relay stands behind a translation one to one, and a client reaches it at the address that
-/// the STUN server outside has told.
+/// With nftables: the relay stands behind a translation one to one, and a client reaches it at the address
+/// that the STUN server outside has told.
 #[test]
 fn behind_a_nat_the_outer_address_is_advertised_and_leads_here() -> Result<()> {
     let test = "behind_a_nat_the_outer_address_is_advertised_and_leads_here";

@@ -27,7 +27,8 @@ use crate::{clock, upkeep};
 /// Bound legs that may wait for their next hop; the refresh timer finds any further ones.
 const WAITING_LEGS: usize = 1024;
 
-/// Checks the requirements of XDP, and reads the list of denied networks, before anything is bound or written.
+/// Checks the requirements of XDP, and reads the list of denied networks, before anything is bound or
+/// written.
 pub(super) fn judge(serve: &Serve) -> anyhow::Result<Arc<DenyList>> {
     if let Some(iface) = &serve.xdp {
         FastPath::judge(iface)?;

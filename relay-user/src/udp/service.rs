@@ -108,8 +108,8 @@ impl UdpService {
         self.relay.counters.shard().add_all(&tally);
     }
 
-    /// Takes a datagram that is an answer of a STUN server, asked for or not; returns whether it was one. Must
-    /// be called before the datagram is read as Geneve.
+    /// Takes a datagram that is an answer of a STUN server, asked for or not; returns whether it was one.
+    /// Must be called before the datagram is read as Geneve.
     fn stun_answer(&self, datagram: &[u8], from: SocketAddr) -> bool {
         let Some(awaited) = self.awaited.as_ref().filter(|_| stun::is_answer(datagram)) else { return false };
         self.relay.counters.add(awaited.take(datagram, from), 1);
