@@ -287,6 +287,10 @@ fn a_silent_server_is_said_once_and_costs_nothing_else() -> Result<()> {
     let daemon = Daemon::start(place.setup().with(&["--relay-server-stun", &dead]))?;
     daemon.wait("the server to be given up", |status| status["udp"]["stun_servers"][0]["silent"] == true)?;
     wait_for(&daemon, &["10.77.0.1:7777"])?;
+    let unknown = &daemon
+        .wait("the name to be looked up", |_| daemon.log().contains("the STUN server's name is not found"))?
+        ["udp"]["stun_servers"][1];
+    ensure!(unknown["server"] == "no.such.host.invalid:3478" && unknown["addr"].is_null(), "{unknown}");
     let log = daemon.log();
     ensure!(log.matches("does not answer").count() == 1, "{log}");
     Ok(())
