@@ -236,8 +236,8 @@ pub struct Serve {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
         default_missing_value = "true", require_equals = true, value_parser = value::boolean)]
     pub udp_offload: bool,
-    /// Addresses to advertise instead of those found; without a port: the relay's. Several with commas between
-    /// them
+    /// Addresses to advertise instead of those found; without a port: the relay's. Several with commas
+    /// between them
     #[arg(long, value_name = "IP[:PORT]", value_delimiter = ',', value_parser = value::advertise,
         requires = "relay_server_port", conflicts_with = "relay_server_stun")]
     pub advertise: Vec<value::Advertise>,

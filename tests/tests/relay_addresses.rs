@@ -1,5 +1,5 @@
-//! What the UDP relay advertises: of the host's own addresses those that lead here, what an operator names, and
-//! where STUN servers see the relay.
+//! What the UDP relay advertises: of the host's own addresses those that lead here, what an operator names,
+//! and where STUN servers see the relay.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -287,12 +287,17 @@ fn a_silent_server_is_said_once_and_costs_nothing_else() -> Result<()> {
     let daemon = Daemon::start(place.setup().with(&["--relay-server-stun", &dead]))?;
     daemon.wait("the server to be given up", |status| status["udp"]["stun_servers"][0]["silent"] == true)?;
     wait_for(&daemon, &["10.77.0.1:7777"])?;
+    let unknown = &daemon
+        .wait("the name to be looked up", |_| daemon.log().contains("the STUN server's name is not found"))?
+        ["udp"]["stun_servers"][1];
+    ensure!(unknown["server"] == "no.such.host.invalid:3478" && unknown["addr"].is_null(), "{unknown}");
     let log = daemon.log();
     ensure!(log.matches("does not answer").count() == 1, "{log}");
     Ok(())
 }
 
-/// The relay asks from the port that clients use, over both families, and what it asks is a STUN server of ours.
+/// The relay asks from the port that clients use, over both families, and what it asks is a STUN server of
+/// ours.
 #[test]
 fn another_relayd_tells_where_it_sees_this_one() -> Result<()> {
     let Some(place) = Place::or_skip("another_relayd_tells_where_it_sees_this_one")? else { return Ok(()) };
@@ -308,8 +313,8 @@ fn another_relayd_tells_where_it_sees_this_one() -> Result<()> {
     Ok(())
 }
 
-/// With nftables: the relay stands behind a translation one to one, and a client reaches it at the address that
-/// the STUN server outside has told.
+/// With nftables: the relay stands behind a translation one to one, and a client reaches it at the address
+/// that the STUN server outside has told.
 #[test]
 fn behind_a_nat_the_outer_address_is_advertised_and_leads_here() -> Result<()> {
     let test = "behind_a_nat_the_outer_address_is_advertised_and_leads_here";

@@ -64,14 +64,16 @@ impl UdpView {
         let asked = udp.endpoints.questions();
         // The clock of the questions is the same one, in milliseconds.
         let ago = |at_ms: u64| (now_ns / 1_000_000).saturating_sub(at_ms) / 1000;
-        let servers = asked.iter().filter_map(|question| {
-            Some(StunServerView {
-                server: question.server.to_string(),
-                addr: question.to?,
-                seen: question.seen.map(|(addr, _)| addr),
-                seconds_ago: question.seen.map(|(_, at_ms)| ago(at_ms)),
-                silent: question.silent,
-            })
+        // A server without an address of one family is not shown for it, but one that has none at all is.
+        let is_found =
+            |server: &str| asked.iter().any(|other| *other.server == *server && other.to.is_some());
+        let shown = asked.iter().filter(|one| one.to.is_some() || (one.v4 && !is_found(&one.server)));
+        let servers = shown.map(|question| StunServerView {
+            server: question.server.to_string(),
+            addr: question.to,
+            seen: question.seen.map(|(addr, _)| addr),
+            seconds_ago: question.seen.map(|(_, at_ms)| ago(at_ms)),
+            silent: question.silent,
         });
         let denied = udp.relay.denied();
         let file = denied.file().map(|file| file.display().to_string());

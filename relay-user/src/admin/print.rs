@@ -82,6 +82,7 @@ fn addresses(out: &mut String, udp: &UdpView) {
             _ => "has not answered".to_owned(),
         };
         let silent = if *silent && !seen.starts_with("has") { ", silent since" } else { "" };
+        let addr = addr.map_or_else(|| "name not found".to_owned(), |addr| addr.to_string());
         line(out, "stun server", format!("{server} ({addr}) {seen}{silent}"));
     }
     if let Some(DeniedView { file, networks }) = &udp.denied {

@@ -141,8 +141,8 @@ pub struct AdvertisedView {
 pub struct StunServerView {
     /// The server, as the operator named it.
     pub server: String,
-    /// Its address.
-    pub addr: SocketAddr,
+    /// Its address; `null`: its name has not been found.
+    pub addr: Option<SocketAddr>,
     /// Where it saw the relay; `null`: it has not answered, or not for five minutes.
     pub seen: Option<SocketAddr>,
     /// Seconds since that answer.

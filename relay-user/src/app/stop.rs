@@ -1,5 +1,6 @@
-//! The signals: those that end the daemon, and SIGHUP. They have a thread of their own, so that one is heard while a step of the
-//! start or of the end does not go on: a lock that somebody holds, a pipe that nobody reads.
+//! The signals: those that end the daemon, and SIGHUP. They have a thread of their own, so that one is heard
+//! while a step of the start or of the end does not go on: a lock that somebody holds, a pipe that nobody
+//! reads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

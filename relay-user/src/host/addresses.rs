@@ -202,8 +202,8 @@ impl Host {
     }
 
     /// Whether packets that come by the interface can come from another host. A bridge leads where its ports
-    /// lead; one by which this host's own packets leave for the Internet leads out, whatever its ports are: in
-    /// a container, the way out is a veth.
+    /// lead; one by which this host's own packets leave for the Internet leads out, whatever its ports are:
+    /// in a container, the way out is a veth.
     fn leads_out(&self, interface: &Interface, depth: u32) -> bool {
         let Some(depth) = depth.checked_sub(1) else { return true };
         if self.ways_out.contains(&interface.index) {

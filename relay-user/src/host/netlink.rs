@@ -164,8 +164,8 @@ fn interface(message: &RouteNetlinkMessage) -> Option<Interface> {
         loopback: link.header.flags.contains(LinkFlags::Loopback),
         kind,
         master,
-        // The other end of a veth is no interface that it stands on, and one in another namespace has a number
-        // of that namespace.
+        // The other end of a veth is no interface that it stands on, and one in another namespace has a
+        // number of that namespace.
         lower: lower.filter(|index| stacked && !elsewhere && *index != link.header.index),
     })
 }

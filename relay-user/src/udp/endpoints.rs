@@ -46,8 +46,8 @@ pub enum Source {
     Interface(String),
     /// This STUN server sees the relay there.
     Stun(Arc<str>),
-    /// This STUN server sees the relay at this IP, and another server at another port; the port is the relay's
-    /// own, in case the NAT has it forwarded.
+    /// This STUN server sees the relay at this IP, and another server at another port; the port is the
+    /// relay's own, in case the NAT has it forwarded.
     Guess(Arc<str>),
 }
 
@@ -151,8 +151,8 @@ fn assemble(named: &Named, host: &Host, seen: &[Seen]) -> Vec<Advertised> {
                 add(one.addr, Source::Stun(Arc::clone(&one.server)));
             }
         }
-        // Behind a NAT that gives each destination another port, only a port that it forwards on purpose leads
-        // here, and that is likely the relay's own.
+        // Behind a NAT that gives each destination another port, only a port that it forwards on purpose
+        // leads here, and that is likely the relay's own.
         if v4 && of_family.iter().any(|other| other.addr != first.addr) {
             add(SocketAddr::new(first.addr.ip(), named.port), Source::Guess(Arc::clone(&first.server)));
         }

@@ -1,10 +1,10 @@
-//! Asks STUN servers at which address they see the relay (RFC 8489: its server-reflexive address). This module
-//! uses no socket; the caller passes the time and what is random.
+//! Asks STUN servers at which address they see the relay (RFC 8489: its server-reflexive address). This
+//! module uses no socket; the caller passes the time and what is random.
 //!
 //! Each server is asked once over each family that it has an address of. A question is sent up to five times,
 //! at growing distances, and asked anew 20 to 26 seconds after the last, as upstream does: many NATs forget
-//! after 30. An answer counts only from the address that was asked, with the transaction that was sent. What a
-//! server saw is forgotten when it has not answered for five minutes.
+//! after 30. An answer counts only from the address that was asked, with the transaction that was sent. What
+//! a server saw is forgotten when it has not answered for five minutes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -123,7 +123,8 @@ impl Reflexive {
         self.questions.iter().filter_map(Question::next_ms).min()
     }
 
-    /// Handles an answer from `from` that saw the relay at `addr`. Returns whether it was to an open question.
+    /// Handles an answer from `from` that saw the relay at `addr`. Returns whether it was to an open
+    /// question.
     pub fn answer(
         &mut self,
         from: SocketAddr,
@@ -213,7 +214,8 @@ impl Question {
     }
 }
 
-/// Whether a server can see a relay at this address. One that tells less is broken, or not what it says it is.
+/// Whether a server can see a relay at this address. One that tells less is broken, or not what it says it
+/// is.
 fn is_plausible(addr: SocketAddr) -> bool {
     let ip = addr.ip();
     let nowhere = match ip {

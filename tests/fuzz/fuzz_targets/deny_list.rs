@@ -1,5 +1,5 @@
-//! Lists of denied networks: what is parsed holds the first and last address of each line, and what is refused
-//! is refused with its line.
+//! Lists of denied networks: what is parsed holds the first address of each line, and what is refused is
+//! refused with its line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
