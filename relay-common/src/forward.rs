@@ -9,6 +9,7 @@
 
 mod checksum;
 mod classify;
+mod leg;
 mod maps;
 mod rewrite;
 #[cfg(any(test, feature = "testing"))]

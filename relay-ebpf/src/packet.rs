@@ -32,6 +32,9 @@ impl XdpFrame {
         // The length comes from the kernel and not from `data_end - data`, because subtracting packet
         // pointers takes CAP_PERFMON. SAFETY: `ctx` is the context with which the kernel called the program.
         let length = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
+        // SAFETY: frames begin at even addresses: drivers put them behind a headroom of hundreds of bytes, and
+        // even where they do not, only the speed of the access depends on it on machines with this program.
+        unsafe { core::hint::assert_unchecked(ctx.data() % 2 == 0) };
         Self { context: ctx.as_ptr().cast(), start: ctx.data(), end: ctx.data_end(), length: length as usize }
     }
 

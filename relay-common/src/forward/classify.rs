@@ -3,9 +3,12 @@
 //! The checks run in this order: the frame alone (cheapest first), then the clock, then the session. The
 //! first check that fails gives the [`XdpReason`] under which the frame is counted.
 
-use super::{Decision, Endpoint, Maps, checksum};
+use super::{
+    Decision, Endpoint, Maps, checksum,
+    leg::{Addresses, LegWords},
+};
 use crate::{
-    fastpath::{Config, HEARTBEAT_LIMIT_NS, LegEntry, NextHopEntry, reason::XdpReason},
+    fastpath::{Config, HEARTBEAT_LIMIT_NS, NextHopEntry, SessionEntry, reason::XdpReason},
     geneve::{GENEVE_LEN, parse_header},
     net::{
         Frame, IPV4_PAYLOAD_OFFSET, IPV4_UDP_OFFSET, L3_OFFSET,
@@ -38,54 +41,53 @@ pub fn classify(
     if !copy.is_of(packet.vni) {
         return Err(XdpReason::Recycled);
     }
-    let session = &copy.entry;
-    if now_ns >= session.expires_ns {
+    let SessionEntry { expires_ns, stats_slot, legs, .. } = copy.entry;
+    if now_ns >= expires_ns {
         return Err(XdpReason::Expired);
     }
-    let [first, second] = &session.legs;
-    let (from_leg, from, out) = if packet.is_from(first) {
+    let [first, second] = legs.map(LegWords::of);
+    let sender = packet.sender();
+    let (from_leg, from, out) = if first.is_of(sender) {
         (0, first, second)
-    } else if packet.is_from(second) {
+    } else if second.is_of(sender) {
         (1, second, first)
     } else {
         return Err(XdpReason::NotALeg);
     };
     // The other leg may be bound over IPv6; userspace forwards such a session.
-    if !is_ipv4(&out.local_ip) || !is_ipv4(&out.remote_ip) {
-        return Err(XdpReason::NotALeg);
-    }
+    let Some((source, destination)) = out.endpoints() else { return Err(XdpReason::NotALeg) };
     if config.any_ingress == 0 {
-        came_by_its_interface(from, ingress, maps)?;
+        came_by_its_interface(from.next_hop(), ingress, maps)?;
     }
-    let way = way_out(out, maps)?;
+    let way = way_out(out.next_hop(), maps)?;
     packet.may_leave_by(&way, ingress, frame)?;
     Ok(Decision {
-        stats_slot: session.stats_slot,
+        stats_slot,
         from_leg,
         payload_length: packet.payload_length,
         now_ns,
         egress_mac: way.egress_mac,
         next_hop_mac: way.next_hop_mac,
-        source: Endpoint { ip: ipv4_of(&out.local_ip), port: out.local_port },
-        destination: Endpoint { ip: ipv4_of(&out.remote_ip), port: out.remote_port },
+        source,
+        destination,
     })
 }
 
 /// Checks that the frame came in by the interface that leads to its sender, as `rp_filter=1` does: an address
 /// alone is easily forged.
 #[inline(always)]
-fn came_by_its_interface(from: &LegEntry, ingress: u32, maps: &mut impl Maps) -> Result<(), XdpReason> {
-    match maps.interface(from.next_hop) {
+fn came_by_its_interface(next_hop: u32, ingress: u32, maps: &mut impl Maps) -> Result<(), XdpReason> {
+    match maps.interface(next_hop) {
         0 => Err(XdpReason::NoNextHop),
         leads_there if leads_there == ingress => Ok(()),
         _ => Err(XdpReason::WrongInterface),
     }
 }
 
-/// The way to `out`.
+/// The way out with that number.
 #[inline(always)]
-fn way_out(out: &LegEntry, maps: &mut impl Maps) -> Result<NextHopEntry, XdpReason> {
-    let copy = maps.next_hop(out.next_hop).ok_or(XdpReason::NoNextHop)?;
+fn way_out(next_hop: u32, maps: &mut impl Maps) -> Result<NextHopEntry, XdpReason> {
+    let copy = maps.next_hop(next_hop).ok_or(XdpReason::NoNextHop)?;
     if !copy.is_whole() {
         return Err(XdpReason::NextHopBusy);
     }
@@ -154,13 +156,13 @@ fn parse(frame: &impl Frame, udp_port: [u8; 2]) -> Result<Packet<'_>, XdpReason>
 }
 
 impl Packet<'_> {
-    /// Whether this client sent the packet to the relay address that the client uses.
+    /// The addresses of the leg that this packet came from, if it is of any.
     #[inline(always)]
-    fn is_from(&self, leg: &LegEntry) -> bool {
-        self.udp.source_port == leg.remote_port
-            && self.udp.destination_port == leg.local_port
-            && is_mapped(&leg.remote_ip, self.ip.source)
-            && is_mapped(&leg.local_ip, self.ip.destination)
+    fn sender(&self) -> Addresses {
+        Addresses::of(
+            Endpoint { ip: self.ip.source, port: self.udp.source_port },
+            Endpoint { ip: self.ip.destination, port: self.udp.destination_port },
+        )
     }
 
     /// Whether the packet can leave by `way` without userspace.
@@ -198,24 +200,4 @@ impl Packet<'_> {
             && u16::from_be_bytes(self.udp.checksum) == pseudo_header.fold()
             && !checksum::is_right(frame, pseudo_header, u16::from_be_bytes(self.udp.length))
     }
-}
-
-/// `::ffff:0:0/96`, the prefix of IPv4 addresses in the maps.
-const MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-
-#[inline(always)]
-fn is_mapped(ip: &[u8; 16], v4: [u8; 4]) -> bool {
-    is_ipv4(ip) && ipv4_of(ip) == v4
-}
-
-#[inline(always)]
-fn is_ipv4(ip: &[u8; 16]) -> bool {
-    let [prefix @ .., _, _, _, _] = ip;
-    *prefix == MAPPED_PREFIX
-}
-
-#[inline(always)]
-fn ipv4_of(ip: &[u8; 16]) -> [u8; 4] {
-    let [.., a, b, c, d] = *ip;
-    [a, b, c, d]
 }

@@ -43,8 +43,9 @@ impl SessionCopy {
     /// Whether every byte belongs to one binding of the session `vni`.
     #[inline(always)]
     pub fn is_of(&self, vni: u32) -> bool {
-        let tag = self.entry.head;
-        tag.vni == vni && [self.tail_before, self.entry.tail, self.head_after] == [tag; 3]
+        let [tag, others @ ..]: [u64; 4] =
+            [self.entry.head, self.tail_before, self.entry.tail, self.head_after].map(bytemuck::must_cast);
+        self.entry.head.vni == vni && others == [tag; 3]
     }
 }
 

@@ -16,10 +16,11 @@ use crate::net::{
 pub fn rewrite(headers: &mut Ipv4UdpHeaders, decision: &Decision) {
     let Ipv4UdpHeaders { eth, ip, udp } = headers;
     let Decision { source, destination, .. } = decision;
+    // Both checksums cover the addresses.
+    let addresses = Update::none().replace4(ip.source, source.ip).replace4(ip.destination, destination.ip);
     if udp.checksum != NO_CHECKSUM {
         let checksum = Update::of(udp.checksum)
-            .replace4(ip.source, source.ip)
-            .replace4(ip.destination, destination.ip)
+            .and(addresses)
             .replace(udp.source_port, source.port)
             .replace(udp.destination_port, destination.port)
             .finish();
@@ -30,12 +31,8 @@ pub fn rewrite(headers: &mut Ipv4UdpHeaders, decision: &Decision) {
 
     let old_ttl = ip.ttl_word();
     ip.ttl = ip.ttl.saturating_sub(1);
-    ip.checksum = Update::of(ip.checksum)
-        .replace(old_ttl, ip.ttl_word())
-        .replace4(ip.source, source.ip)
-        .replace4(ip.destination, destination.ip)
-        .finish()
-        .to_be_bytes();
+    ip.checksum =
+        Update::of(ip.checksum).and(addresses).replace(old_ttl, ip.ttl_word()).finish().to_be_bytes();
     ip.source = source.ip;
     ip.destination = destination.ip;
 

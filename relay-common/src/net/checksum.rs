@@ -4,23 +4,26 @@
 //! packet that arrives damaged still has a wrong checksum when it leaves.
 
 /// A one's-complement sum of 16-bit words in network order before the carries are folded in. It has room for
-/// at least 65,536 words.
+/// four thousand million words.
+///
+/// The words are added in this machine's order, and only the folded sum is turned into network order: a sum of
+/// swapped words is the swapped sum (RFC 1071, 2B).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sum(u32);
+pub struct Sum(u64);
 
 impl Sum {
     /// Adds one word.
     #[must_use]
     #[inline(always)]
     pub fn with(self, word: [u8; 2]) -> Self {
-        Self(self.0.wrapping_add(u16::from_be_bytes(word) as u32))
+        Self(self.0.wrapping_add(u16::from_ne_bytes(word).into()))
     }
 
     /// Adds two words, such as an IPv4 address.
     #[must_use]
     #[inline(always)]
-    pub fn with4(self, [a, b, c, d]: [u8; 4]) -> Self {
-        self.with([a, b]).with([c, d])
+    pub fn with4(self, words: [u8; 4]) -> Self {
+        Self(self.0.wrapping_add(u32::from_ne_bytes(words).into()))
     }
 
     /// Adds bytes that begin on a word boundary; an odd last byte counts as if a zero followed.
@@ -41,9 +44,12 @@ impl Sum {
     /// The 16-bit sum, not complemented.
     #[inline(always)]
     pub fn fold(self) -> u16 {
-        let once = (self.0 & 0xffff) + (self.0 >> 16);
+        // Of 64 bits 33 are left, then 18, 17 and 16.
+        let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
         let twice = (once & 0xffff) + (once >> 16);
-        twice as u16
+        let thrice = (twice & 0xffff) + (twice >> 16);
+        let last = (thrice & 0xffff) + (thrice >> 16);
+        u16::from_be(last as u16)
     }
 }
 
@@ -64,6 +70,20 @@ impl Update {
         Self(Sum::default().with(not(checksum)))
     }
 
+    /// Starts without a checksum, to be added to several ([`Self::and`]).
+    #[must_use]
+    #[inline(always)]
+    pub fn none() -> Self {
+        Self(Sum::default())
+    }
+
+    /// Replaces the words that the other update replaces, too.
+    #[must_use]
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        Self(Sum(self.0.0.wrapping_add(other.0.0)))
+    }
+
     /// Replaces one word.
     #[must_use]
     #[inline(always)]
@@ -74,8 +94,8 @@ impl Update {
     /// Replaces two words, such as an IPv4 address.
     #[must_use]
     #[inline(always)]
-    pub fn replace4(self, [a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) -> Self {
-        self.replace([a, b], [e, f]).replace([c, d], [g, h])
+    pub fn replace4(self, old: [u8; 4], new: [u8; 4]) -> Self {
+        Self(self.0.with4(old.map(|byte| !byte)).with4(new))
     }
 
     /// The checksum of the changed packet.
@@ -118,6 +138,10 @@ mod tests {
     fn the_largest_packet_does_not_overflow_the_sum() {
         let bytes = std::vec![0xff; 65_536];
         assert_eq!(Sum::default().with_bytes(&bytes).with_bytes(&bytes).fold(), 0xffff);
+        let most = (0..300_000).fold(Sum::default(), |sum, _| sum.with4([0xff; 4]));
+        assert_eq!(most.fold(), 0xffff);
+        let carries = [0xff_u8, 0xff, 0xff, 0xfe];
+        assert_eq!(Sum::default().with4(carries).with4([0, 0, 0, 2]).fold(), 1);
         assert_eq!(full(&bytes), 0);
     }
 
@@ -166,6 +190,16 @@ mod tests {
                 words[at] = new;
             }
             prop_assert_eq!(update.finish(), full(&words.concat()));
+        }
+
+        #[test]
+        fn replacements_that_two_checksums_share_are_summed_once(
+            [old, new, start, own] in any::<[[u8; 2]; 4]>(),
+        ) {
+            let shared = Update::none().replace(old, new).replace4([1, 2, 3, 4], [5, 6, 7, 8]);
+            let apart = Update::of(start).replace([9, 9], own).replace(old, new);
+            let apart = apart.replace4([1, 2, 3, 4], [5, 6, 7, 8]).finish();
+            prop_assert_eq!(Update::of(start).replace([9, 9], own).and(shared).finish(), apart);
         }
 
         #[test]
