@@ -5,6 +5,7 @@
 //!   cargo xtask bench ─► bin/bench ─┬─ lookup, mux          code against code, in this process or in Go's
 //!                                   ├─ derp, scale, slow    relayd and derper as processes; load: a third
 //!                                   ├─ workers              relayd against itself, likewise
+//!                                   ├─ udp                  relayd and upstream's peer relay, in namespaces
 //!                                   └─ mesh, mesh-faults    regions of three of them; the latter with faults
 //! ```
 //!
@@ -24,6 +25,7 @@ pub mod scale;
 mod server;
 pub mod slow;
 pub mod steady;
+pub mod udp;
 mod usage;
 pub mod workers;
 

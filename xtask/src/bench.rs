@@ -52,6 +52,8 @@ enum Which {
     Slow,
     /// The daemon with two workers and with one
     Workers,
+    /// The UDP relay and upstream's peer relay, with few sessions and with very many
+    Udp,
     /// Regions of three relays: packets that cross a link, clients that come and go, a frozen relay
     Mesh,
     /// Regions of three relays while one of them is cut off, frozen, killed or restarted

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use relay_tests::bench::{
     Settings, derp, load, lookup, machine, mesh, mesh_faults, mux,
     report::{Report, Row},
-    scale, slow, workers,
+    scale, slow, udp, workers,
 };
 
 /// Compares relayd and its parts with alternatives.
@@ -36,6 +36,8 @@ enum Verb {
     Slow,
     /// relayd with two workers and with one
     Workers,
+    /// The UDP relay and upstream's peer relay, with few sessions and with very many
+    Udp,
     /// Regions of three relays: packets that cross a link, clients that come and go, a frozen relay
     Mesh,
     /// Regions of three relays while one of them is cut off, frozen, killed or restarted
@@ -92,6 +94,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Scale => &[SCALE],
         Verb::Slow => &[SLOW],
         Verb::Workers => &[WORKERS],
+        Verb::Udp => &[UDP],
         Verb::Mesh => &[MESH],
         Verb::MeshFaults => &[MESH_FAULTS],
         Verb::All => &[LOOKUP, DERP, MUX, SCALE, SLOW, WORKERS],
@@ -109,12 +112,13 @@ const SCALE: (&str, Suite) = ("scale", scale::rows);
 const MUX: (&str, Suite) = ("mux", mux::rows);
 const SLOW: (&str, Suite) = ("slow", slow::rows);
 const WORKERS: (&str, Suite) = ("workers", workers::rows);
+const UDP: (&str, Suite) = ("udp", udp::rows);
 const MESH: (&str, Suite) = ("mesh", mesh::rows);
 const MESH_FAULTS: (&str, Suite) = ("mesh-faults", mesh_faults::rows);
 
 fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::Result<()> {
     let any = |names: &[&str]| suites.iter().any(|(name, _)| names.contains(name));
-    let mut facts = match (any(&["derp", "scale", "slow", "mesh", "mesh-faults"]), any(&["workers"])) {
+    let mut facts = match (any(&["derp", "scale", "slow", "mesh", "mesh-faults"]), any(&["workers", "udp"])) {
         (true, _) => derp::facts(settings)?,
         (false, true) => workers::facts(settings)?,
         _ => Vec::new(),
