@@ -26,6 +26,7 @@ mod server;
 pub mod slow;
 pub mod steady;
 pub mod udp;
+pub mod udp_flaps;
 mod usage;
 pub mod workers;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub relayd: PathBuf,
     /// More arguments for every relayd that is started.
     pub relayd_args: Vec<String>,
+    /// Sessions of a row that has very many, if not the usual number.
+    pub sessions: Option<usize>,
     /// Another build of the daemon, which takes the place of derper.
     pub against: Option<PathBuf>,
 }

@@ -50,9 +50,17 @@ impl Objects {
         }
         Ok(Self {
             relayd: object("RELAYD_XDP_OBJECT", "relayd-xdp.o")?,
-            lab: object("RELAYD_LAB_OBJECT", "lab-xdp.o")?,
+            lab: lab_object()?,
         })
     }
+}
+
+/// The object of the lab's programs.
+///
+/// # Errors
+/// What is missing.
+pub fn lab_object() -> Result<PathBuf, String> {
+    object("RELAYD_LAB_OBJECT", "lab-xdp.o")
 }
 
 fn object(variable: &str, name: &str) -> Result<PathBuf, String> {

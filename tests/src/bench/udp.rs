@@ -4,13 +4,16 @@
 //! The rival is a program of a few lines around upstream's own package, with the same allocation resource
 //! (`tests/interop/udprelay`). Both run with their default number of workers.
 
-mod bind;
+pub(super) mod bind;
 mod datagrams;
+pub(super) mod field;
 mod http;
 mod packets;
 mod place;
-mod relay;
-mod traffic;
+pub(super) mod population;
+pub(super) mod relay;
+mod sessions;
+pub(super) mod traffic;
 
 use super::Settings;
 use super::report::Row;
@@ -26,5 +29,6 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
         return Ok(rows);
     }
     packets::rows(settings, &mut rows)?;
+    sessions::rows(settings, &mut rows)?;
     Ok(rows)
 }

@@ -37,14 +37,14 @@ const PAUSE: Duration = Duration::from_micros(50);
 
 /// One session of the load.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Session {
+pub(in crate::bench) struct Session {
     /// The session's VNI.
-    pub(super) vni: Vni,
+    pub(in crate::bench) vni: Vni,
     keys: [u32; 2],
 }
 
 /// The clients' keys on both sides, and what they share with the relay.
-pub(super) struct Keys {
+pub(in crate::bench) struct Keys {
     sides: [Vec<Key>; 2],
     server: DiscoPublic,
 }
@@ -56,7 +56,7 @@ struct Key {
 
 impl Keys {
     /// `count` keys for each side of a relay, which is asked for its own.
-    pub(super) fn new(admin: &Admin, count: usize) -> anyhow::Result<Keys> {
+    pub(in crate::bench) fn new(admin: &Admin, count: usize) -> anyhow::Result<Keys> {
         let probe = [(); 2].map(|()| DiscoPrivate::generate(&mut OsRng).public());
         let server = admin.allocate(probe)?.server_disco;
         let key = || {
@@ -69,7 +69,7 @@ impl Keys {
     }
 
     /// Allocates the sessions of the pairs `range`, in this order.
-    pub(super) fn allocate(
+    pub(in crate::bench) fn allocate(
         &self,
         admin: &Admin,
         range: std::ops::Range<usize>,
@@ -103,7 +103,7 @@ impl Keys {
 
     /// Binds both legs of all `sessions`: side `s` of session `n` from socket `n` of `sockets[s]`, and again
     /// from the first one behind the last.
-    pub(super) fn bind(&self, sockets: [&[UdpSocket]; 2], sessions: &[Session]) -> anyhow::Result<()> {
+    pub(in crate::bench) fn bind(&self, sockets: [&[UdpSocket]; 2], sessions: &[Session]) -> anyhow::Result<()> {
         for (side, sockets) in sockets.iter().enumerate() {
             for (index, socket) in sockets.iter().enumerate() {
                 let of_socket: Vec<Session> =
@@ -218,7 +218,7 @@ impl<'k> Binder<'k> {
 }
 
 /// Drains what is left in the sockets' buffers after binding.
-pub(super) fn drain(sockets: &[UdpSocket]) {
+pub(in crate::bench) fn drain(sockets: &[UdpSocket]) {
     let mut buffer = [0; 2048];
     for socket in sockets {
         while (&*socket).recv(&mut buffer).is_ok() {}

@@ -228,11 +228,12 @@ impl Side {
 }
 
 fn add_columns(row: &mut Row, samples: &[[Seen; 2]]) {
-    let columns: [(&str, fn(&Seen) -> f64); 8] = [
+    let columns: [(&str, fn(&Seen) -> f64); 9] = [
         ("delivered per second", Seen::per_second),
         ("lost, of 1,000 sent", Seen::lost),
         ("relay: µs of CPU per packet", Seen::relay_us),
         ("relay: busy cores", |seen| seen.relay_cpu / seen.seconds),
+        ("load: busy cores", |seen| seen.load_cpu / seen.seconds),
         ("machine: µs of CPU per packet", |seen| seen.machine_cpu * 1e6 / seen.done.max(1) as f64),
         ("packets per receive call of a client", |seen| seen.done as f64 / seen.trains.max(1) as f64),
         ("p50, µs", |seen| seen.p50_us),

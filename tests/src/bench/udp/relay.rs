@@ -16,15 +16,15 @@ use crate::lab::Netns;
 use crate::process::{PATIENCE, Process, inside};
 
 /// The rival's name in rows.
-pub(super) const UPSTREAM: &str = "upstream's peer relay 1.104.5";
+pub(in crate::bench) const UPSTREAM: &str = "upstream's peer relay 1.104.5";
 /// The relay's UDP port; every relay has its own host.
-pub(super) const PORT: u16 = 7777;
+pub(in crate::bench) const PORT: u16 = 7777;
 /// The DERP port of relayd, without TLS.
-pub(super) const DERP_PORT: u16 = 3340;
+pub(in crate::bench) const DERP_PORT: u16 = 3340;
 
 /// A program that relays UDP sessions.
 #[derive(Clone, Debug)]
-pub(super) enum Program {
+pub(in crate::bench) enum Program {
     /// relayd, with more arguments.
     Relayd(PathBuf, Vec<String>),
     /// Upstream's relay.
@@ -32,7 +32,7 @@ pub(super) enum Program {
 }
 
 /// Ours and its rival: upstream's relay, or the other build of relayd.
-pub(super) fn programs(settings: &Settings, args: &[String]) -> anyhow::Result<[Program; 2]> {
+pub(in crate::bench) fn programs(settings: &Settings, args: &[String]) -> anyhow::Result<[Program; 2]> {
     let ours = Program::Relayd(settings.relayd.clone(), [&settings.relayd_args, args].concat());
     let theirs = match &settings.against {
         Some(other) => Program::Relayd(other.clone(), [&settings.relayd_args, args].concat()),
@@ -42,7 +42,7 @@ pub(super) fn programs(settings: &Settings, args: &[String]) -> anyhow::Result<[
 }
 
 /// Builds upstream's relay.
-pub(super) fn upstream() -> anyhow::Result<PathBuf> {
+pub(in crate::bench) fn upstream() -> anyhow::Result<PathBuf> {
     match interop::build_program("./udprelay")? {
         Ok(program) => Ok(program),
         Err(reason) => bail!("no upstream relay to compare with: {reason}"),
@@ -50,12 +50,12 @@ pub(super) fn upstream() -> anyhow::Result<PathBuf> {
 }
 
 /// A running relay.
-pub(super) struct Relay {
+pub(in crate::bench) struct Relay {
     process: Process,
     /// The socket that allocates sessions.
-    pub(super) admin: Admin,
+    pub(in crate::bench) admin: Admin,
     // Dropped after the process that uses its files.
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl Relay {
@@ -67,7 +67,7 @@ impl Relay {
     }
 
     /// Starts a relay in a namespace with these addresses, and returns once it allocates sessions.
-    pub(super) fn start(
+    pub(in crate::bench) fn start(
         netns: &Netns,
         program: &Program,
         addresses: &[IpAddr],
@@ -94,22 +94,31 @@ impl Relay {
         };
         let mut process = Process::start(command, &dir.path().join("log"))?;
         process.wait("the relay to listen", PATIENCE, |_| Ok(socket.exists().then_some(())))?;
-        Ok(Relay { process, admin: Admin::new(socket), dir })
+        Ok(Relay { process, admin: Admin::new(socket), _dir: dir })
     }
 
     /// The process.
-    pub(super) fn pid(&self) -> u32 {
+    pub(in crate::bench) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
     /// The end of its log.
-    pub(super) fn log_tail(&self) -> String {
+    pub(in crate::bench) fn log_tail(&self) -> String {
         self.process.log_tail()
     }
 
-    /// The directory of its files.
-    pub(super) fn dir(&self) -> &Path {
-        self.dir.path()
+    /// Ends the relay, if it runs; returns whether it ended by itself.
+    pub(in crate::bench) fn end(&mut self) -> bool {
+        self.process.stop().is_ok()
+    }
+
+    /// Sets the rival's or our own lifetime of idle sessions to an hour, where the program can.
+    pub(in crate::bench) fn long_lived(program: &Program) -> anyhow::Result<Vec<String>> {
+        let Program::Relayd(path, _) = program else { return Ok(Vec::new()) };
+        let help = Command::new(path).arg("-help").output().context("asking relayd for its flags")?;
+        let help = [help.stdout, help.stderr].concat();
+        let can = String::from_utf8_lossy(&help).contains("--relay-steady-lifetime");
+        Ok(if can { vec!["--relay-steady-lifetime=1h".to_owned()] } else { Vec::new() })
     }
 }
 

@@ -14,12 +14,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, ensure};
 use hdrhistogram::Histogram;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use rand_core::{OsRng, RngCore as _};
 use procfs::{CurrentSI as _, KernelStats};
 use relay_common::geneve::{GENEVE_LEN, Geneve, Protocol, Vni};
 
 use super::datagrams::{Inbox, send_singles, send_train};
 use crate::bench::usage;
 
+/// Where the number of the run is: in WireGuard's head.
+const RUN: usize = GENEVE_LEN + 4;
 /// Where the load's own words begin, behind WireGuard's head.
 const STAMP: usize = GENEVE_LEN + 16;
 /// Bytes of the smallest datagram: its stamp must fit.
@@ -33,24 +36,24 @@ const STALL: Duration = Duration::from_millis(20);
 const LOOK_MS: u16 = 10;
 
 /// Bytes of a datagram with `size` bytes behind the Geneve header.
-pub(super) fn datagram(size: usize) -> usize {
+pub(in crate::bench) fn datagram(size: usize) -> usize {
     GENEVE_LEN + size
 }
 
 /// One direction of a session.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Flow {
+pub(in crate::bench) struct Flow {
     /// The session.
-    pub(super) vni: Vni,
+    pub(in crate::bench) vni: Vni,
     /// The index of the sending socket.
-    pub(super) from: usize,
+    pub(in crate::bench) from: usize,
     /// The index of the receiving socket.
-    pub(super) to: usize,
+    pub(in crate::bench) to: usize,
 }
 
 /// How much is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Offer {
+pub(in crate::bench) enum Offer {
     /// Packets per second of all flows together.
     Rate(f64),
     /// As many as the sender can, no matter how many arrive.
@@ -61,64 +64,64 @@ pub(super) enum Offer {
 
 /// The task of a run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(in crate::bench) struct Plan {
     /// Bytes behind the Geneve header.
-    pub(super) size: usize,
+    pub(in crate::bench) size: usize,
     /// How much is sent.
-    pub(super) offer: Offer,
+    pub(in crate::bench) offer: Offer,
     /// Packets that a flow sends at once.
-    pub(super) burst: usize,
+    pub(in crate::bench) burst: usize,
     /// Whether a burst is one train (UDP_SEGMENT), and receivers take trains whole (UDP_GRO).
-    pub(super) trains: bool,
+    pub(in crate::bench) trains: bool,
     /// Time before the measurement.
-    pub(super) warm: Duration,
+    pub(in crate::bench) warm: Duration,
     /// Time of the measurement.
-    pub(super) measure: Duration,
+    pub(in crate::bench) measure: Duration,
 }
 
 /// What a run showed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(in crate::bench) struct Seen {
     /// Seconds of the measurement.
-    pub(super) seconds: f64,
+    pub(in crate::bench) seconds: f64,
     /// Packets that the sender gave to its sockets.
-    pub(super) sent: u64,
+    pub(in crate::bench) sent: u64,
     /// Packets that arrived.
-    pub(super) done: u64,
+    pub(in crate::bench) done: u64,
     /// Receive calls that brought them: with trains, the number of trains.
-    pub(super) trains: u64,
+    pub(in crate::bench) trains: u64,
     /// CPU seconds of the relay.
-    pub(super) relay_cpu: f64,
+    pub(in crate::bench) relay_cpu: f64,
     /// CPU seconds of the load.
-    pub(super) load_cpu: f64,
+    pub(in crate::bench) load_cpu: f64,
     /// CPU seconds of the machine.
-    pub(super) machine_cpu: f64,
+    pub(in crate::bench) machine_cpu: f64,
     /// Median time from sending to reading, in microseconds.
-    pub(super) p50_us: f64,
+    pub(in crate::bench) p50_us: f64,
     /// The 99th percentile of the same.
-    pub(super) p99_us: f64,
+    pub(in crate::bench) p99_us: f64,
     /// For each flow: the longest time between two arrivals, in milliseconds.
-    pub(super) gaps_ms: Vec<f64>,
+    pub(in crate::bench) gaps_ms: Vec<f64>,
 }
 
 impl Seen {
     /// Microseconds of the relay's CPU for each packet that arrived.
-    pub(super) fn relay_us(&self) -> f64 {
+    pub(in crate::bench) fn relay_us(&self) -> f64 {
         self.relay_cpu * 1e6 / self.done.max(1) as f64
     }
 
-    /// Packets that arrived per second.
-    pub(super) fn per_second(&self) -> f64 {
+    /// Whole packets that arrived per second.
+    pub(in crate::bench) fn per_second(&self) -> f64 {
         self.done as f64 / self.seconds
     }
 
     /// Microseconds of wall clock for each packet that arrived.
-    pub(super) fn wall_us(&self) -> f64 {
+    pub(in crate::bench) fn wall_us(&self) -> f64 {
         self.seconds * 1e6 / self.done.max(1) as f64
     }
 
     /// Packets that did not arrive, of 1,000 sent.
-    pub(super) fn lost(&self) -> f64 {
+    pub(in crate::bench) fn lost(&self) -> f64 {
         self.sent.saturating_sub(self.done) as f64 * 1e3 / self.sent.max(1) as f64
     }
 }
@@ -129,6 +132,8 @@ struct Shared<'a> {
     flows: &'a [Flow],
     sockets: &'a [UdpSocket],
     start: Instant,
+    /// Tells this run's packets from those of an earlier one that are late.
+    number: u32,
     stop: AtomicBool,
     measuring: AtomicBool,
     sent: AtomicU64,
@@ -153,13 +158,14 @@ impl Shared<'_> {
 }
 
 /// Sends and receives as planned, and reads the clocks of the relay's process.
-pub(super) fn run(plan: &Plan, sockets: &[UdpSocket], flows: &[Flow], relay: u32) -> anyhow::Result<Seen> {
+pub(in crate::bench) fn run(plan: &Plan, sockets: &[UdpSocket], flows: &[Flow], relay: u32) -> anyhow::Result<Seen> {
     ensure!(!flows.is_empty() && GENEVE_LEN + plan.size >= SMALLEST, "too little to send");
     let shared = Shared {
         plan,
         flows,
         sockets,
         start: Instant::now(),
+        number: OsRng.next_u32(),
         stop: AtomicBool::new(false),
         measuring: AtomicBool::new(false),
         sent: AtomicU64::new(0),
@@ -227,23 +233,25 @@ struct Sender {
     bytes: Vec<u8>,
     datagram: usize,
     sent: u64,
-    /// What has arrived when the window was opened anew, the losses among it.
-    settled: u64,
-    moved: Instant,
+    /// Packets that were given up when the window was opened anew.
+    lost: u64,
+    /// What had arrived when something last did, and when that was.
     seen: u64,
+    moved: Instant,
 }
 
 impl Sender {
-    fn new(flow: Flow, number: usize, plan: &Plan) -> Sender {
+    fn new(flow: Flow, number: usize, run: u32, plan: &Plan) -> Sender {
         let head = Geneve { control: false, protocol: Protocol::WireGuard, vni: flow.vni };
         let datagram = GENEVE_LEN + plan.size;
         let mut one = vec![0x5a; datagram];
         one[..GENEVE_LEN].copy_from_slice(&head.encode());
-        // A transport message.
+        // A transport message; its receiver's index is the run.
         one[GENEVE_LEN..][..4].copy_from_slice(&[4, 0, 0, 0]);
+        one[RUN..][..4].copy_from_slice(&run.to_be_bytes());
         one[STAMP..][..8].copy_from_slice(&(number as u64).to_be_bytes());
         let bytes = one.repeat(plan.burst);
-        Sender { bytes, datagram, sent: 0, settled: 0, moved: Instant::now(), seen: 0 }
+        Sender { bytes, datagram, sent: 0, lost: 0, seen: 0, moved: Instant::now() }
     }
 
     fn burst(&mut self, socket: &UdpSocket, plan: &Plan, now_ns: u64) -> anyhow::Result<u64> {
@@ -264,13 +272,13 @@ impl Sender {
         if arrived != self.seen {
             (self.seen, self.moved) = (arrived, Instant::now());
         }
-        let on_their_way = self.sent - self.settled.max(arrived);
+        // What was given up may still come.
+        let on_their_way = self.sent.saturating_sub(self.lost + arrived);
         if on_their_way + burst <= window.max(burst) {
             return true;
         }
         if self.moved.elapsed() > STALL {
-            // What has not come by now is lost.
-            self.settled = self.sent;
+            self.lost += on_their_way;
             self.moved = Instant::now();
             return true;
         }
@@ -281,7 +289,7 @@ impl Sender {
 fn send(shared: &Shared<'_>) -> anyhow::Result<()> {
     let plan = shared.plan;
     let mut senders: Vec<Sender> =
-        (0..).zip(shared.flows).map(|(number, flow)| Sender::new(*flow, number, plan)).collect();
+        (0..).zip(shared.flows).map(|(number, flow)| Sender::new(*flow, number, shared.number, plan)).collect();
     let socket = |index: usize| &shared.sockets[shared.flows[index].from];
     let burst = plan.burst as u64;
     let mut turn = 0;
@@ -361,15 +369,17 @@ fn receive(shared: &Shared<'_>) -> anyhow::Result<Times> {
             let socket = &shared.sockets[usize::try_from(event.data())?];
             let (mut arrived, now_ns) = (0, shared.now_ns());
             let trains = inbox.receive(socket, plan.trains, |datagram| {
+                if datagram.get(RUN..RUN + 4) != Some(&shared.number.to_be_bytes()) {
+                    return;
+                }
                 let Some((flow, time_ns)) = stamp(datagram, plan) else {
                     strays += 1;
                     return;
                 };
-                let Some(at) = shared.flows.get(flow).filter(|at| at.to as u64 == event.data()) else {
-                    strays += 1;
-                    return;
+                let ours = |at: &&Flow| {
+                    at.to as u64 == event.data() && datagram[4..7] == at.vni.get().to_be_bytes()[1..]
                 };
-                if datagram[4..7] != at.vni.get().to_be_bytes()[1..] {
+                if shared.flows.get(flow).filter(ours).is_none() {
                     strays += 1;
                     return;
                 }
