@@ -43,7 +43,7 @@ pub(in crate::bench) fn programs(settings: &Settings, args: &[String]) -> anyhow
 
 /// Builds upstream's relay.
 pub(in crate::bench) fn upstream() -> anyhow::Result<PathBuf> {
-    match interop::build_program("./udprelay")? {
+    match interop::build_udp_relay()? {
         Ok(program) => Ok(program),
         Err(reason) => bail!("no upstream relay to compare with: {reason}"),
     }
