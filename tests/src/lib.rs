@@ -21,6 +21,7 @@ pub mod oracle;
 pub mod packet;
 pub mod process;
 pub mod raw;
+pub mod rebind;
 pub mod region;
 mod skip;
 pub mod stock;

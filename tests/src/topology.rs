@@ -258,7 +258,7 @@ fn attach_checker(objects: &Objects, switch: &Netns) -> Result<LabPrograms> {
 
 /// Attaches a checker that passes every frame on. A veth takes the frames of the relay's program only while
 /// a program is attached to its other end.
-pub(crate) fn passing_checker(object: &Path, netns: &Netns, interface: &str) -> Result<LabPrograms> {
+pub fn passing_checker(object: &Path, netns: &Netns, interface: &str) -> Result<LabPrograms> {
     let mut checker = LabPrograms::load(object)?;
     checker.configure(&LabConfig { egress: 0, template_mask: 0, drop: 0, reserved: 0 })?;
     let attach = || -> Result<_> { Ok(checker.checker()?.attach(interface, XdpMode::Driver)?) };

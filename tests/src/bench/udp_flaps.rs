@@ -221,18 +221,27 @@ impl Lab {
                 }
                 Ok(())
             });
+            let before = forwarded(field)?;
             let seen = run(&plan, &self.sockets, &self.flows, field.relay.pid());
+            let by_kernel = forwarded(field)?.saturating_sub(before);
             stop.store(true, Ordering::Relaxed);
             let ping = pings.join().map_err(|_| anyhow!("the DERP client panicked"))??;
             disturbing.join().map_err(|_| anyhow!("the disturber panicked"))??;
             let seen = seen.with_context(|| field.relay.log_tail())?;
             let longest = |range: std::ops::Range<usize>| seen.gaps_ms[range].iter().copied().fold(0.0, f64::max);
+            eprintln!("    by XDP: {} of {} packets", by_kernel, seen.sent);
             let [xdp, changing, _] = WATCHED;
             let all = seen.gaps_ms.len();
             let gaps = [longest(0..xdp), longest(xdp..xdp + changing), longest(xdp + changing..all)];
             Ok(([gaps[0], gaps[1], gaps[2], ping], seen))
         })
     }
+}
+
+/// Packets that the XDP program has forwarded.
+fn forwarded(field: &Field) -> anyhow::Result<u64> {
+    let status = field.relay.admin.status()?;
+    status["xdp"]["reasons"]["forwarded"]["packets"].as_u64().context("no count of forwarded packets")
 }
 
 /// Pings over DERP until told to stop; returns the longest round trip in milliseconds. A ping without an
