@@ -228,6 +228,14 @@ pub struct Serve {
     /// Addresses to advertise for the UDP relay, in this order, instead of the host's own
     #[arg(long, value_name = "IP:PORT", value_delimiter = ',', value_parser = value::endpoint)]
     pub relay_server_static_endpoints: Vec<SocketAddr>,
+    /// Mark of the UDP relay's packets (SO_MARK), decimal or hexadecimal; 0: none. Beside a tailscaled on the
+    /// same host: 0x80000, so that its routes and firewall rules let them pass. Needs CAP_NET_ADMIN
+    #[arg(long, value_name = "MARK", default_value = "0", value_parser = value::mark)]
+    pub relay_server_mark: u32,
+    /// Let the kernel put the UDP relay's packets together and cut them up (UDP_GRO, UDP_SEGMENT) where it can
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
+        default_missing_value = "true", require_equals = true, value_parser = value::boolean)]
+    pub udp_offload: bool,
     /// Sessions at most; sizes the table and the BPF maps
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_SESSIONS,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]

@@ -16,16 +16,23 @@ use crate::relay::Relay;
 use crate::route::sessions::Limits;
 use crate::udp::endpoints::Endpoints;
 use crate::udp::relay::UdpRelay;
-use crate::udp::service::{Family, UdpService};
-use crate::udp::socket::SocketPair;
+use crate::udp::service::{Family, Post, UdpService};
+use crate::udp::socket::{SocketOptions, SocketPair};
 use crate::workers::Pool;
 use crate::{clock, upkeep};
 
 /// Bound legs that may wait for their next hop; the refresh timer finds any further ones.
 const WAITING_LEGS: usize = 1024;
 
-/// Checks the requirements of XDP before anything is bound or written.
+/// Checks the requirements of the sockets and of XDP before anything is bound or written.
 pub(super) fn judge(serve: &Serve) -> anyhow::Result<()> {
+    options(serve).judge().with_context(|| {
+        format!(
+            "cannot mark packets with {:#x} (--relay-server-mark); run relayd as root or with \
+             CAP_NET_ADMIN, or leave the flag out",
+            serve.relay_server_mark
+        )
+    })?;
     match &serve.xdp {
         Some(iface) => Ok(FastPath::judge(iface).map(|_| ())?),
         None => Ok(()),
@@ -35,10 +42,14 @@ pub(super) fn judge(serve: &Serve) -> anyhow::Result<()> {
 /// Binds the relay's sockets, one pair per worker.
 pub(super) fn bind(serve: &Serve, workers: usize) -> anyhow::Result<Option<Vec<SocketPair>>> {
     let Some(port) = serve.relay_server_port else { return Ok(None) };
-    let pairs = SocketPair::bind_all(port, workers);
+    let pairs = SocketPair::bind_all(port, workers, &options(serve));
     pairs.map(Some).with_context(|| {
         format!("cannot bind UDP port {port} (--relay-server-port); stop what uses it, or name another")
     })
+}
+
+fn options(serve: &Serve) -> SocketOptions {
+    SocketOptions { trains: serve.udp_offload, mark: serve.relay_server_mark }
 }
 
 /// The port that all pairs share.
@@ -118,13 +129,14 @@ pub(super) fn serve(
     tracing::info!(port = port(&pairs), sockets = pairs.len(), what = "UDP relay", "listening");
     for (number, pair) in pairs.into_iter().enumerate() {
         let worker = pool.nth(number);
-        let pair = {
+        let post = {
             let _entered = worker.enter();
-            Arc::new(pair.rehome().context("cannot give the relay's UDP sockets to a worker")?)
+            let pair = pair.rehome().context("cannot give the relay's UDP sockets to a worker")?;
+            Arc::new(Post::new(pair))
         };
-        let families = [Some(Family::V4), pair.v6.as_ref().map(|_| Family::V6)];
+        let families = [Some(Family::V4), post.pair.v6.as_ref().map(|_| Family::V6)];
         for family in families.into_iter().flatten() {
-            tasks.spawn_on(Arc::clone(service).serve(Arc::clone(&pair), family), worker);
+            tasks.spawn_on(Arc::clone(service).serve(Arc::clone(&post), family), worker);
         }
     }
     Ok(())

@@ -82,6 +82,15 @@ pub fn endpoint(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write IP:PORT, such as 203.0.113.7:40000 or [2001:db8::7]:40000".to_owned())
 }
 
+/// `--relay-server-mark`.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn mark(text: &str) -> Result<u32, String> {
+    let number = integer(text).ok().and_then(|number| u32::try_from(number).ok());
+    number.ok_or_else(|| "write a mark of 32 bits, such as 0x80000; 0: none".to_owned())
+}
+
 /// `--workers`.
 ///
 /// # Errors

@@ -110,6 +110,8 @@ counters! {
     StunAnswered = "stun_answered";
     /// STUN answers that the socket did not take.
     StunSendFailed = "stun_send_failed";
+    /// Datagrams for which there was no room in the STUN socket's receive queue.
+    StunQueueFull = "stun_drop_queue_full";
     /// Receives on the STUN socket that failed.
     StunRecvFailed = "stun_recv_failed";
     /// STUN sockets that could not be bound.
@@ -128,8 +130,20 @@ counters! {
     UdpForwarded = "udp_forwarded";
     /// UDP payload bytes of the forwarded packets, Geneve header included.
     UdpForwardedBytes = "udp_forwarded_bytes";
-    /// Session packets that the socket did not take.
+    /// Packets that the kernel did not send: no way to the receiver, no permission, no socket of its family.
     UdpSendFailed = "udp_send_failed";
+    /// Packets that were not sent because the socket's send buffer was full.
+    UdpSendNoRoom = "udp_send_failed_no_room";
+    /// Packets that were too long to be sent to their receiver.
+    UdpSendTooLong = "udp_send_failed_too_long";
+    /// Trains of packets that the kernel refused to cut up, and whose packets were sent one by one.
+    UdpSentApart = "udp_sent_apart";
+    /// Calls that received packets; one brings many.
+    UdpRecvCalls = "udp_recv_calls";
+    /// Calls that sent packets.
+    UdpSendCalls = "udp_send_calls";
+    /// Messages for which there was no room in a socket's receive queue; a train of packets counts once.
+    UdpQueueFull = "udp_drop_queue_full";
     /// Receives on the UDP relay's sockets that failed.
     UdpRecvFailed = "udp_recv_failed";
     /// Datagrams longer than the receive slot.

@@ -51,11 +51,15 @@ pub struct LegCounters {
 }
 
 impl LegCounters {
-    /// Counts one packet of `bytes` bytes.
-    pub fn count(&self, bytes: usize, now_ns: u64) {
+    /// Notes that the leg was heard.
+    pub fn seen(&self, now_ns: u64) {
         self.last_seen_ns.store(now_ns, Ordering::Relaxed);
-        self.packets.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts packets that were sent on, `bytes` bytes together.
+    pub fn count_many(&self, packets: u64, bytes: u64) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

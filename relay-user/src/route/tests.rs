@@ -253,7 +253,7 @@ impl Run {
             Step::Heard { nth, leg } => {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
                 let route = self.router.session(session.vni).expect("in the mirror");
-                route.side.counters[leg].count(1, now_ns);
+                route.side.counters[leg].seen(now_ns);
                 session.legs[leg].seen_ns = now_ns;
             }
             Step::Wait { seconds } => self.now_ns += seconds * SECOND,

@@ -14,6 +14,7 @@ use relay_common::disco::{Envelope, seal_control};
 use relay_common::geneve::{self, Geneve, GeneveError, Protocol, Vni};
 use relay_common::key::{DiscoPrivate, DiscoPublic, NONCE_LEN};
 
+use super::data::across;
 use crate::observe::counters::Counter;
 use crate::route::Router;
 use crate::route::session::{SessionRoute, UserspaceState};
@@ -91,7 +92,7 @@ impl UdpRelay {
                 self.control(router, &session, vni, rest, path, now_ns)
             }
             Geneve { control: true, .. } => Err(Counter::UdpProtocol),
-            Geneve { .. } => data(&session, datagram.len(), path, now_ns),
+            Geneve { .. } => data(&session, path, now_ns),
         };
         result.unwrap_or_else(Action::Drop)
     }
@@ -145,18 +146,14 @@ impl UdpRelay {
 }
 
 /// Forwards a datagram of a bound session to the other leg; the payload is not read.
-fn data(session: &SessionRoute, len: usize, path: LegPath, now_ns: u64) -> Result<Action, Counter> {
-    let [Some(a), Some(b)] = session.legs else { return Err(Counter::UdpNotBound) };
-    let (leg, to) = match path {
-        path if path == a => (0, b),
-        path if path == b => (1, a),
-        _ => return Err(Counter::UdpNotALeg),
-    };
-    session.side.counters[leg].count(len, now_ns);
+fn data(session: &SessionRoute, path: LegPath, now_ns: u64) -> Result<Action, Counter> {
+    let (leg, to) = across(session, path)?;
+    session.side.counters[leg].seen(now_ns);
     Ok(Action::Forward(to))
 }
 
-fn malformed(error: GeneveError) -> Counter {
+/// The reason to drop what is not Geneve.
+pub(super) fn malformed(error: GeneveError) -> Counter {
     match error {
         GeneveError::TooShort => Counter::UdpShort,
         GeneveError::Version => Counter::UdpVersion,

@@ -1,18 +1,24 @@
-//! The UDP relay's socket tasks: receive a batch, decide about each datagram, send the results.
+//! The UDP relay's socket tasks: each waits for its socket, and then takes turns at it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::batch::{Outgoing, ReceivedBatch, ReceivedDatagram};
-use super::relay::{Action, UdpRelay};
+use super::exchange::{Exchange, Rules, Turn};
+use super::relay::UdpRelay;
 use super::setback::Setbacks;
 use super::socket::{SocketPair, UdpSocket};
 use crate::clock;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::vocabulary::{LegIndex, LegPath};
+use crate::workers::pause;
+
+/// How long a task waits when a send buffer is full. What arrives meanwhile waits in the receive queue, where
+/// dropping it costs nothing.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
 /// A leg was bound, and its next hop must be looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +34,7 @@ pub struct BoundLeg {
 /// The state that the socket tasks share.
 #[derive(Debug)]
 pub struct UdpService {
-    /// Decides about each datagram.
+    /// Decides about each control message.
     pub udp: Arc<UdpRelay>,
     /// Table and counters.
     pub relay: Arc<Relay>,
@@ -46,23 +52,57 @@ pub enum Family {
     V6,
 }
 
+/// One worker's sockets, and the memory that they share. Both tasks run on the worker's thread, so that the
+/// lock is always free.
+#[derive(Debug)]
+pub struct Post {
+    /// The sockets.
+    pub pair: SocketPair,
+    exchange: Mutex<Exchange>,
+}
+
+impl Post {
+    /// Takes the sockets.
+    pub fn new(pair: SocketPair) -> Self {
+        Self { pair, exchange: Mutex::default() }
+    }
+}
+
 impl UdpService {
-    /// Serves one socket of `pair` for ever. Answers and forwarded datagrams are sent on the socket of their
-    /// family.
-    pub async fn serve(self: Arc<Self>, pair: Arc<SocketPair>, family: Family) {
-        let socket = match (family, &pair.v6) {
-            (Family::V4, _) => &pair.v4,
+    /// Serves one socket of `post` for ever. Answers and forwarded datagrams are sent on the socket of their
+    /// family. No error ends it.
+    pub async fn serve(self: Arc<Self>, post: Arc<Post>, family: Family) {
+        let socket = match (family, &post.pair.v6) {
+            (Family::V4, _) => &post.pair.v4,
             (Family::V6, Some(v6)) => v6,
             (Family::V6, None) => return,
         };
-        let mut received = ReceivedBatch::default();
         let mut setbacks = Setbacks::default();
         loop {
-            match socket.recv(&mut received).await {
-                Ok(_) => {
-                    setbacks.over();
-                    self.batch(&pair, socket, &received);
+            let turn = match socket.readable().await {
+                Ok(mut ready) => {
+                    let turn = self.turn(&post, socket);
+                    // With a free slot left, the queue was empty. What came since then has woken this task
+                    // anew.
+                    if turn.as_ref().map_or_else(is_empty, |turn| !turn.more) {
+                        ready.clear_ready();
+                    }
+                    turn
                 }
+                Err(error) => Err(error),
+            };
+            match turn {
+                Ok(turn) => {
+                    setbacks.over();
+                    pause::note(turn.messages as u64);
+                    if turn.no_room {
+                        tokio::time::sleep(ROOM_PAUSE).await;
+                    } else if turn.more {
+                        // The worker's other sockets have their turn.
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Err(error) if is_empty(&error) => {}
                 // Most errors on a UDP socket concern an earlier datagram; upstream closes its server after
                 // one.
                 Err(error) => {
@@ -73,82 +113,21 @@ impl UdpService {
         }
     }
 
-    fn batch(&self, pair: &SocketPair, socket: &UdpSocket, received: &ReceivedBatch) {
-        let now_ns = clock::monotonic_ns();
+    fn turn(&self, post: &Post, socket: &UdpSocket) -> std::io::Result<Turn> {
+        let rules = Rules { udp: &self.udp, router: &self.relay.router, now_ns: clock::monotonic_ns() };
         let mut tally = Tally::default();
-        let decided: Vec<_> = received
-            .iter()
-            .filter_map(|datagram| {
-                let path = path(&datagram, socket.local());
-                let action = match (datagram.truncated, path) {
-                    (true, _) => Action::Drop(Counter::UdpTruncated),
-                    (false, path) => self.udp.decide(&self.relay.router, datagram.payload, path, now_ns),
-                };
-                self.count(&action, datagram.payload.len(), &mut tally);
-                Planned::new(action, datagram.payload, path)
-            })
-            .collect();
-        for family in [Family::V4, Family::V6] {
-            let wanted = |out: &Outgoing<'_>| out.to.is_ipv4() == (family == Family::V4);
-            let batch: Vec<_> = decided.iter().map(Planned::outgoing).filter(wanted).collect();
-            let Some(first) = batch.first() else { continue };
-            let failed = match pair.of(first.to) {
-                Some(socket) => socket.send(&batch).failed,
-                None => batch.len(),
-            };
-            tally.add(Counter::UdpSendFailed, failed as u64);
-        }
+        let turn = post.exchange.lock().turn(&post.pair, socket, rules, &mut tally, |vni, leg, path| {
+            tracing::debug!(vni, leg, remote = %path.remote, local = %path.local, "leg bound");
+            if let Some(bound) = &self.bound {
+                // The channel is full: the receiver's refresh timer will find this leg too.
+                let _ = bound.try_send(BoundLeg { vni, leg, path });
+            }
+        });
         self.relay.counters.shard().add_all(&tally);
-    }
-
-    fn count(&self, action: &Action, bytes: usize, tally: &mut Tally) {
-        match action {
-            Action::Forward(_) => {
-                tally.add(Counter::UdpForwarded, 1);
-                tally.add(Counter::UdpForwardedBytes, bytes as u64);
-            }
-            Action::Challenge(_) => tally.add(Counter::UdpChallenges, 1),
-            Action::Bound { vni, leg, path } => {
-                tally.add(Counter::UdpBinds, 1);
-                tracing::debug!(vni, leg, remote = %path.remote, local = %path.local, "leg bound");
-                if let Some(bound) = &self.bound {
-                    // The channel is full: the receiver's refresh timer will find this leg too.
-                    let _ = bound.try_send(BoundLeg { vni: *vni, leg: *leg, path: *path });
-                }
-            }
-            Action::Drop(reason) => tally.add(*reason, 1),
-        }
+        turn
     }
 }
 
-/// A datagram to send, with the data that it borrows.
-enum Planned<'a> {
-    Forward { payload: &'a [u8], to: LegPath },
-    Answer { payload: Vec<u8>, to: LegPath },
-}
-
-impl<'a> Planned<'a> {
-    fn new(action: Action, payload: &'a [u8], from: LegPath) -> Option<Self> {
-        match action {
-            Action::Forward(to) => Some(Self::Forward { payload, to }),
-            Action::Challenge(answer) => Some(Self::Answer { payload: answer, to: from }),
-            Action::Bound { .. } | Action::Drop(_) => None,
-        }
-    }
-
-    fn outgoing(&self) -> Outgoing<'_> {
-        let (payload, to) = match self {
-            Self::Forward { payload, to } => (*payload, to),
-            Self::Answer { payload, to } => (payload.as_slice(), to),
-        };
-        // Sent from the address that this client talks to, so that the client and its NATs recognise the
-        // answer.
-        Outgoing { payload, to: to.remote, from: Some(to.local.ip()) }
-    }
-}
-
-/// The path by which a datagram came.
-fn path(datagram: &ReceivedDatagram<'_>, bound: SocketAddr) -> LegPath {
-    let ip = datagram.local_ip.unwrap_or_else(|| bound.ip());
-    LegPath { remote: datagram.from, local: SocketAddr::new(ip, bound.port()) }
+fn is_empty(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock
 }

@@ -125,10 +125,11 @@ fn a_leg_was_last_heard_where_it_was_heard_later() {
     run.step(Step::Allocate { a: 0, b: 1 });
     let vni = run.model.sessions[0].vni;
     let route = run.router.session(vni).expect("allocated");
-    route.side.counters[0].count(1, 5);
-    route.side.counters[1].count(1, 9);
+    route.side.counters[0].seen(5);
+    route.side.counters[1].seen(9);
     assert_eq!(route.last_seen_ns(None), [5, 9]);
-    route.side.counters[0].count(20, 5);
+    route.side.counters[0].count_many(1, 1);
+    route.side.counters[0].count_many(1, 20);
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     assert_eq!((read(&route.side.counters[0].packets), read(&route.side.counters[0].bytes)), (2, 21));
     let mut kernel = SessionStats::zeroed();
