@@ -5,6 +5,7 @@
 //! (`tests/interop/udprelay`). Both run with their default number of workers.
 
 pub(super) mod bind;
+mod copies;
 mod datagrams;
 pub(super) mod field;
 mod http;
@@ -29,6 +30,7 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
         return Ok(rows);
     }
     packets::rows(settings, &mut rows)?;
+    copies::rows(settings, &mut rows)?;
     sessions::rows(settings, &mut rows)?;
     Ok(rows)
 }
