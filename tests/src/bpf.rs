@@ -48,10 +48,7 @@ impl Objects {
             Ok(false) => return Err("the kernel has no XDP".to_owned()),
             Err(error) => return Err(format!("BPF is not available: {error}")),
         }
-        Ok(Self {
-            relayd: object("RELAYD_XDP_OBJECT", "relayd-xdp.o")?,
-            lab: lab_object()?,
-        })
+        Ok(Self { relayd: object("RELAYD_XDP_OBJECT", "relayd-xdp.o")?, lab: lab_object()? })
     }
 }
 

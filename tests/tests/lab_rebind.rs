@@ -1,10 +1,7 @@
 //! Rebind stress in the lab, in userspace and with native XDP: no packet reaches a client that it does not name.
 //! `RELAYD_REBIND_PACKETS` sets how many packets are sent, for a long run.
 
-use std::{
-    net::Ipv4Addr,
-    time::Instant,
-};
+use std::{net::Ipv4Addr, time::Instant};
 
 use anyhow::{Context as _, Result};
 use relay_tests::{

@@ -56,7 +56,11 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     programs.extend(&settings.against);
     let mut sides = Vec::new();
     for path in programs {
-        sides.push(Gaps::measure(settings, &Program::Relayd(path.clone(), settings.relayd_args.clone()), count)?);
+        sides.push(Gaps::measure(
+            settings,
+            &Program::Relayd(path.clone(), settings.relayd_args.clone()),
+            count,
+        )?);
     }
     let load = format!(
         "{count} bound sessions, {RATE} packets/s over {} of them; {} more through a gateway that changes every \
@@ -67,7 +71,8 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     );
     for (figure, what) in FIGURES.iter().enumerate() {
         for (phase, state) in ["calm", "flaps"].into_iter().enumerate() {
-            let value = |side: usize| sides.get(side).map(|gaps| gaps.phases[phase][figure]).into_iter().collect();
+            let value =
+                |side: usize| sides.get(side).map(|gaps| gaps.phases[phase][figure]).into_iter().collect();
             let mut row = Row {
                 name: format!("udp-{state}-{what}"),
                 load: load.clone(),
@@ -79,11 +84,14 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
                 ours_at_most: Some(GOAL_MS),
                 ..Row::default()
             };
-            let text = |side: usize, of: fn(&Gaps) -> f64| sides.get(side).map_or_else(String::new, |g| number(of(g)));
+            let text = |side: usize, of: fn(&Gaps) -> f64| {
+                sides.get(side).map_or_else(String::new, |g| number(of(g)))
+            };
             row.add("seconds to bind all", text(0, |gaps| gaps.loading), text(1, |gaps| gaps.loading));
             for (name, of) in PHASE_COLUMNS {
-                let text =
-                    |side: usize| sides.get(side).map_or_else(String::new, |gaps| number(of(&gaps.seen[phase])));
+                let text = |side: usize| {
+                    sides.get(side).map_or_else(String::new, |gaps| number(of(&gaps.seen[phase])))
+                };
                 row.add(name, text(0), text(1));
             }
             keep(&mut rows, settings, row);
@@ -228,7 +236,8 @@ impl Lab {
             let ping = pings.join().map_err(|_| anyhow!("the DERP client panicked"))??;
             disturbing.join().map_err(|_| anyhow!("the disturber panicked"))??;
             let seen = seen.with_context(|| field.relay.log_tail())?;
-            let longest = |range: std::ops::Range<usize>| seen.gaps_ms[range].iter().copied().fold(0.0, f64::max);
+            let longest =
+                |range: std::ops::Range<usize>| seen.gaps_ms[range].iter().copied().fold(0.0, f64::max);
             eprintln!("    by XDP: {} of {} packets", by_kernel, seen.sent);
             let [xdp, changing, _] = WATCHED;
             let all = seen.gaps_ms.len();

@@ -126,11 +126,13 @@ const MESH_FAULTS: (&str, Suite) = ("mesh-faults", mesh_faults::rows);
 
 fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::Result<()> {
     let any = |names: &[&str]| suites.iter().any(|(name, _)| names.contains(name));
-    let mut facts = match (any(&["derp", "scale", "slow", "mesh", "mesh-faults"]), any(&["workers", "udp", "udp-flaps"])) {
-        (true, _) => derp::facts(settings)?,
-        (false, true) => workers::facts(settings)?,
-        _ => Vec::new(),
-    };
+    let mut facts =
+        match (any(&["derp", "scale", "slow", "mesh", "mesh-faults"]), any(&["workers", "udp", "udp-flaps"]))
+        {
+            (true, _) => derp::facts(settings)?,
+            (false, true) => workers::facts(settings)?,
+            _ => Vec::new(),
+        };
     let busy = machine::load_average().map_or_else(String::new, |load| load.to_string());
     facts.push(("load average before the run", busy));
     let mut rows = Vec::new();

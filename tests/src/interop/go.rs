@@ -115,10 +115,8 @@ pub(super) fn module() -> PathBuf {
 
 /// Builds a program from one package that our module knows; the error is Go's output.
 pub(crate) fn go(module: &Path, verb: &[&str], program: &Path, package: &str) -> Result<(), String> {
-    let built = command(module)
-        .args(verb)
-        .args(["-o".as_ref(), program.as_os_str(), package.as_ref()])
-        .output();
+    let built =
+        command(module).args(verb).args(["-o".as_ref(), program.as_os_str(), package.as_ref()]).output();
     match built {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(text(&output)),

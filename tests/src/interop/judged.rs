@@ -175,7 +175,8 @@ impl JudgedRelay {
                 tls.env("TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH", "256");
                 relay.run(tls)?;
                 relay.run(relay.plain(&derper, &ports))?;
-                let programs = [build_package("./udprelay")?, build_short_udp_relay(SHORT_BIND, SHORT_STEADY)?];
+                let programs =
+                    [build_package("./udprelay")?, build_short_udp_relay(SHORT_BIND, SHORT_STEADY)?];
                 let places = [(&socket, ports.relay), (&short_socket, ports.short)];
                 for (program, (socket, port)) in programs.iter().zip(places) {
                     let mut udp = Command::new(program);

@@ -103,7 +103,11 @@ impl Keys {
 
     /// Binds both legs of all `sessions`: side `s` of session `n` from socket `n` of `sockets[s]`, and again
     /// from the first one behind the last.
-    pub(in crate::bench) fn bind(&self, sockets: [&[UdpSocket]; 2], sessions: &[Session]) -> anyhow::Result<()> {
+    pub(in crate::bench) fn bind(
+        &self,
+        sockets: [&[UdpSocket]; 2],
+        sessions: &[Session],
+    ) -> anyhow::Result<()> {
         for (side, sockets) in sockets.iter().enumerate() {
             for (index, socket) in sockets.iter().enumerate() {
                 let of_socket: Vec<Session> =

@@ -25,9 +25,11 @@ pub(in crate::bench) const RELAY: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 1);
 /// The relay's address on the other interface.
 const RELAY_PLAIN: Ipv4Addr = Ipv4Addr::new(10, 79, 1, 1);
 /// The clients' addresses on the interface with XDP, side by side.
-pub(in crate::bench) const CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 79, 0, 2), Ipv4Addr::new(10, 79, 0, 3)];
+pub(in crate::bench) const CLIENTS: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(10, 79, 0, 2), Ipv4Addr::new(10, 79, 0, 3)];
 /// The clients' addresses on the other interface.
-pub(in crate::bench) const PLAIN_CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 79, 1, 2), Ipv4Addr::new(10, 79, 1, 3)];
+pub(in crate::bench) const PLAIN_CLIENTS: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(10, 79, 1, 2), Ipv4Addr::new(10, 79, 1, 3)];
 /// The client behind a gateway.
 pub(in crate::bench) const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 79, 2, 2);
 /// The client whose host vanishes.
@@ -79,14 +81,17 @@ impl Field {
         host.ip(&["route", "add", NETWORK_BEHIND, "via", &CLIENTS[0].to_string()])?;
         let bpf_dir = PathBuf::from(BPF_ROOT).join(host.name());
         let mut args = Relay::long_lived(program)?;
-        args.extend([
-            "--xdp",
-            XDP_INTERFACE,
-            "--bpf-dir",
-            &bpf_dir.to_string_lossy(),
-            "--relay-max-sessions",
-            &(sessions + ROOM).min(1 << 20).to_string(),
-        ].map(str::to_owned));
+        args.extend(
+            [
+                "--xdp",
+                XDP_INTERFACE,
+                "--bpf-dir",
+                &bpf_dir.to_string_lossy(),
+                "--relay-max-sessions",
+                &(sessions + ROOM).min(1 << 20).to_string(),
+            ]
+            .map(str::to_owned),
+        );
         let relay = Relay::start(&host, program, &[RELAY.into(), RELAY_PLAIN.into()], &args)?;
         Ok(Field { relay, bpf_dir, _checker: checker, far, host })
     }

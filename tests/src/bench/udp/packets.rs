@@ -9,12 +9,14 @@ use super::bind::{Keys, drain};
 use super::datagrams::longest_train;
 use super::place::{Path, Place};
 use super::relay::{PORT, Program, Relay, UPSTREAM, programs};
-use super::traffic::{Flow, Offer, Plan, Seen, run};
+use super::traffic::{Flow, Offer, Plan, Seen, datagram, run};
 use crate::bench::report::{Row, number};
 use crate::bench::{Settings, keep};
 
 /// Packets that a client without trains sends at once.
 const BURST: usize = 8;
+/// Trains on their way at a time in the rows about full load: over all sessions, but at least one for each.
+const TRAINS: usize = 16;
 /// The rate of the rows about latency, in packets per second.
 const CALM: f64 = 20_000.0;
 
@@ -74,9 +76,8 @@ fn cases() -> Vec<Case> {
                 let rows = vec![(name.clone(), Figure::Cpu, "CPU at most 2/3", 2.0 / 3.0)];
                 let offer = Offer::Rate(100_000.0);
                 cases.push(Case { path, sessions, size, offer, trains: true, rows });
-                let window = (4 * longest_train(size)) as u64;
-                let rows =
-                    vec![(format!("{name}-full"), Figure::Wall, "delivered at least 1.3", 1.0 / 1.3)];
+                let window = (longest_train(datagram(size)) * (TRAINS / sessions).max(1)) as u64;
+                let rows = vec![(format!("{name}-full"), Figure::Wall, "delivered at least 1.3", 1.0 / 1.3)];
                 cases.push(Case { path, sessions, size, offer: Offer::Window(window), trains: true, rows });
             }
         }
@@ -145,7 +146,7 @@ impl Case {
     fn plan(&self, settings: &Settings) -> Plan {
         let calm = self.offer == Offer::Rate(CALM);
         let burst = match self.trains {
-            true => longest_train(super::traffic::datagram(self.size)),
+            true => longest_train(datagram(self.size)),
             false if calm => 1,
             false => BURST,
         };

@@ -145,7 +145,9 @@ fn with_xdp(settings: &Settings, count: usize, rows: &mut Vec<Row>) -> anyhow::R
     let [memory, sweep, audit] = names;
     let total: fn(&Cost) -> f64 = |cost| cost.bytes[0] + cost.bytes[1];
     let mut row = row(memory, &load, "resident and kernel bytes per bound session", &costs, total);
-    for (kind, name) in ["resident bytes per session", "bytes of BPF maps per session"].into_iter().enumerate() {
+    for (kind, name) in
+        ["resident bytes per session", "bytes of BPF maps per session"].into_iter().enumerate()
+    {
         row.add_medians(name, &costs, |cost| cost.bytes[kind]);
     }
     row.add_seconds(&costs);
