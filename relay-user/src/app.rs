@@ -29,15 +29,8 @@ use crate::route::sessions::Limits;
 use crate::workers::Workers;
 use crate::{clock, keyfile, threads, upkeep};
 
-/// Nanoseconds of a second.
-const SECOND: u64 = 1_000_000_000;
-
 /// Time between two looks at the certificate's dates.
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
-
-/// Lifetimes of sessions, as upstream's: 30 s to bind, 5 min without either leg.
-const BIND_LIFETIME_NS: u64 = 30 * SECOND;
-const STEADY_LIFETIME_NS: u64 = 300 * SECOND;
 
 /// Root's key file, as derper's.
 const ROOT_KEY_FILE: &str = "/var/lib/derper/derper.key";
@@ -80,8 +73,8 @@ async fn start(serve: Serve, workers: &mut Workers) -> anyhow::Result<()> {
     let disco = DiscoPrivate::generate(&mut OsRng);
     let limits = Limits {
         max_sessions: serve.relay_max_sessions,
-        bind_lifetime_ns: BIND_LIFETIME_NS,
-        steady_lifetime_ns: STEADY_LIFETIME_NS,
+        bind_lifetime_ns: nanoseconds(serve.relay_bind_lifetime),
+        steady_lifetime_ns: nanoseconds(serve.relay_steady_lifetime),
         server: disco.public(),
     };
     let kernel = fast.as_mut().ok().map(|fast| Box::new(fast.session_map()) as _);
@@ -221,6 +214,11 @@ async fn watch_certificate(certificate: Arc<admin::ServedCertificate>) {
         days.tick().await;
         certificate.facts.report(OffsetDateTime::now_utc());
     }
+}
+
+/// A lifetime, which the command line keeps below a day, in nanoseconds.
+fn nanoseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// At most one worker for every two cores: the kernel's half of the work for a packet needs the others. Only

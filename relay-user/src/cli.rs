@@ -254,6 +254,12 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_SESSIONS,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub relay_max_sessions: u32,
+    /// How long both clients of a new session have to bind, 1s to 10m; the clients are told
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::bind_lifetime)]
+    pub relay_bind_lifetime: Duration,
+    /// How long a bound session lives after one of its clients fell silent, 1s to 24h; the clients are told
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration::steady_lifetime)]
+    pub relay_steady_lifetime: Duration,
     /// Forward bound UDP sessions in this interface's driver
     #[arg(long, value_name = "IFACE", requires = "relay_server_port")]
     pub xdp: Option<String>,
@@ -389,6 +395,15 @@ mod tests {
         for flag in ["--advertise=192.0.2.1", "--relay-server-stun=a:1", "--relay-deny-file=/x"] {
             assert!(parse(&[flag]).expect_err("refused").contains("--relay-server-port"), "{flag}");
         }
+    }
+
+    #[test]
+    fn lifetimes_of_sessions_are_upstreams_unless_they_are_given() {
+        let serve = parse(&[]).expect("parses").serve;
+        let seconds = [serve.relay_bind_lifetime, serve.relay_steady_lifetime].map(|time| time.as_secs());
+        assert_eq!(seconds, [30, 300]);
+        let error = parse(&["--relay-steady-lifetime", "25h"]).expect_err("refused");
+        assert!(error.contains("--relay-steady-lifetime") && error.contains("24h"), "{error}");
     }
 
     #[test]

@@ -26,6 +26,7 @@ func await(t *target, limit time.Duration) (status int) {
 		{"-plain-url", t.plainURL, func() error { return reach(ctx, "tcp", hostOf(t.plainURL)) }},
 		{"-http-url", t.httpURL, func() error { return reach(ctx, "tcp", hostOf(t.httpURL)) }},
 		{"-admin-socket", t.adminSocket, func() error { return reach(ctx, "unix", t.adminSocket) }},
+		{"-short-socket", t.shortSocket, func() error { return reach(ctx, "unix", t.shortSocket) }},
 		{"-stun-addr", t.stunAddr, func() error {
 			once, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()

@@ -7,6 +7,8 @@ go 1.27.3
 require (
 	github.com/go4org/hashtriemap v0.0.0-20260925222741-44e5305f85d9
 	go4.org/mem v0.0.0-20240501181205-ae6ca9944745
+	golang.org/x/crypto v0.58.0
+	golang.org/x/sys v0.49.0
 	tailscale.com v1.104.5
 )
 
@@ -26,11 +28,9 @@ require (
 	github.com/mitchellh/go-ps v1.0.0 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 	go4.org/netipx v0.0.0-20260823151212-3075585bcbeb // indirect
-	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/exp v0.0.0-20260908205506-85c1c2202aba // indirect
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 )

@@ -26,6 +26,10 @@ type target struct {
 	httpURL     string // plain companion of the TLS listener, http://HOST:PORT
 	stunAddr    string // HOST:PORT
 	adminSocket string // path of the admin unix socket
+	shortSocket string // that of another relay, whose sessions live for seconds
+
+	// What that relay was told: how long its sessions may stay unbound, and idle.
+	shortBind, shortSteady time.Duration
 
 	// server is a command that starts another relay when derper's flags are appended: for the mesh cases.
 	server []string
@@ -63,6 +67,9 @@ func main() {
 	flag.StringVar(&t.httpURL, "http-url", "", "plain HTTP companion of the TLS listener, http://HOST:PORT")
 	flag.StringVar(&t.stunAddr, "stun-addr", "", "STUN, HOST:PORT")
 	flag.StringVar(&t.adminSocket, "admin-socket", "", "unix socket that allocates UDP relay endpoints")
+	flag.StringVar(&t.shortSocket, "short-socket", "", "admin socket of a relay whose sessions live for seconds")
+	flag.DurationVar(&t.shortBind, "short-bind", 2*time.Second, "the bind lifetime of that relay")
+	flag.DurationVar(&t.shortSteady, "short-steady", 3*time.Second, "the steady lifetime of that relay")
 	flag.Func("server", "one word (repeat the flag) of a command that starts a relay when derper's flags are "+
 		"appended; "+dirInWords+" in it is a directory for the relay's files", func(word string) error {
 		t.server = append(t.server, word)
@@ -76,8 +83,6 @@ func main() {
 	list := flag.Bool("list", false, "print the case names and exit")
 	wait := flag.Duration("await", 0, "wait at most this long for the given services to answer, judge nothing")
 	verbose := flag.Bool("v", false, "log what the upstream clients say to stderr")
-	double := flag.String("serve-udp-double", "", "serve upstream's own UDP relay behind -admin-socket "+
-		"with these static endpoints (of one port) until killed: to judge the judge")
 	flag.Parse()
 	if *verbose {
 		t.logf = log.Printf
@@ -91,8 +96,6 @@ func main() {
 		return
 	case *wait != 0:
 		os.Exit(await(t, *wait))
-	case *double != "":
-		log.Fatal(serveDouble(t.adminSocket, *double))
 	}
 	os.Exit(runCases(t, *only))
 }
@@ -107,6 +110,8 @@ func cases() []testCase {
 	all = append(all, allocateCases...)
 	all = append(all, udpCases...)
 	all = append(all, udpRefusalCases...)
+	all = append(all, udpShapeCases...)
+	all = append(all, udpEndCases...)
 	all = append(all, meshWatchCases...)
 	all = append(all, meshRightsCases...)
 	all = append(all, meshForwardCases...)

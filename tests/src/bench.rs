@@ -5,6 +5,7 @@
 //!   cargo xtask bench ─► bin/bench ─┬─ lookup, mux          code against code, in this process or in Go's
 //!                                   ├─ derp, scale, slow    relayd and derper as processes; load: a third
 //!                                   ├─ workers              relayd against itself, likewise
+//!                                   ├─ udp                  relayd and upstream's peer relay, in namespaces
 //!                                   └─ mesh, mesh-faults    regions of three of them; the latter with faults
 //! ```
 //!
@@ -24,6 +25,8 @@ pub mod scale;
 mod server;
 pub mod slow;
 pub mod steady;
+pub mod udp;
+pub mod udp_flaps;
 pub mod udp_program;
 mod usage;
 pub mod workers;
@@ -45,6 +48,8 @@ pub struct Settings {
     pub relayd: PathBuf,
     /// More arguments for every relayd that is started.
     pub relayd_args: Vec<String>,
+    /// Sessions of a row that has very many, if not the usual number.
+    pub sessions: Option<usize>,
     /// Another build of the daemon, which takes the place of derper.
     pub against: Option<PathBuf>,
 }

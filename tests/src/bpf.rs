@@ -48,11 +48,16 @@ impl Objects {
             Ok(false) => return Err("the kernel has no XDP".to_owned()),
             Err(error) => return Err(format!("BPF is not available: {error}")),
         }
-        Ok(Self {
-            relayd: object("RELAYD_XDP_OBJECT", "relayd-xdp.o")?,
-            lab: object("RELAYD_LAB_OBJECT", "lab-xdp.o")?,
-        })
+        Ok(Self { relayd: object("RELAYD_XDP_OBJECT", "relayd-xdp.o")?, lab: lab_object()? })
     }
+}
+
+/// The object of the lab's programs.
+///
+/// # Errors
+/// What is missing.
+pub fn lab_object() -> Result<PathBuf, String> {
+    object("RELAYD_LAB_OBJECT", "lab-xdp.o")
 }
 
 fn object(variable: &str, name: &str) -> Result<PathBuf, String> {

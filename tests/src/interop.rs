@@ -7,7 +7,7 @@ mod judge;
 mod judged;
 
 use anyhow::{Context as _, bail};
-pub use go::{build_program, build_tests};
+pub use go::{build_program, build_tests, build_udp_relay, upstream_dir};
 pub(crate) use go::{find_go, go};
 pub use judge::{Judge, Verdict};
 pub use judged::{JudgedRelay, Server};

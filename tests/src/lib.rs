@@ -22,6 +22,7 @@ pub mod packet;
 pub mod process;
 pub mod program_cost;
 pub mod raw;
+pub mod rebind;
 pub mod region;
 mod skip;
 pub mod stock;

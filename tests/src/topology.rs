@@ -12,6 +12,7 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};
@@ -252,9 +253,15 @@ fn connect(
 }
 
 fn attach_checker(objects: &Objects, switch: &Netns) -> Result<LabPrograms> {
-    let mut checker = LabPrograms::load(&objects.lab)?;
+    passing_checker(&objects.lab, switch, RELAY_PORT)
+}
+
+/// Attaches a checker that passes every frame on. A veth takes the frames of the relay's program only while
+/// a program is attached to its other end.
+pub fn passing_checker(object: &Path, netns: &Netns, interface: &str) -> Result<LabPrograms> {
+    let mut checker = LabPrograms::load(object)?;
     checker.configure(&LabConfig { egress: 0, template_mask: 0, drop: 0, reserved: 0 })?;
-    let attach = || -> Result<_> { Ok(checker.checker()?.attach(RELAY_PORT, XdpMode::Driver)?) };
-    switch.enter(attach)?.with_context(|| format!("attaching to {RELAY_PORT}"))?;
+    let attach = || -> Result<_> { Ok(checker.checker()?.attach(interface, XdpMode::Driver)?) };
+    netns.enter(attach)?.with_context(|| format!("attaching to {interface}"))?;
     Ok(checker)
 }

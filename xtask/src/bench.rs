@@ -52,6 +52,10 @@ enum Which {
     Slow,
     /// The daemon with two workers and with one
     Workers,
+    /// The UDP relay and upstream's peer relay, with few sessions and with very many
+    Udp,
+    /// The UDP relay with a million sessions while a route flaps and a neighbour is dead
+    UdpFlaps,
     /// Regions of three relays: packets that cross a link, clients that come and go, a frozen relay
     Mesh,
     /// Regions of three relays while one of them is cut off, frozen, killed or restarted
@@ -63,10 +67,15 @@ enum Which {
 
 /// Builds the programs and compares them; the report is in `target/bench`.
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
-    let objects = daemon::objects(Scope::Ebpf)?;
+    let scope = match bench.which {
+        Which::Udp | Which::UdpFlaps | Which::Mesh | Which::MeshFaults => Scope::Lab,
+        _ => Scope::Ebpf,
+    };
+    let objects = daemon::objects(scope)?;
     let built = [daemon::RELAYD, cargo::BENCH];
     let [relayd, program] = cargo::build(built, Profile::Release, objects.as_ref())?;
     let mut command = Command::new(program);
+    daemon::lab_env(&mut command, &relayd, objects.as_ref());
     if let Some(which) = bench.which.to_possible_value() {
         command.arg(which.get_name());
     }

@@ -10,6 +10,15 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest TCP_USER_TIMEOUT: the kernel counts milliseconds in 31 bits.
 const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
+/// The shortest lifetime of a session: clients need a second for their handshake.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
+
+/// The longest `--relay-bind-lifetime`.
+const LONGEST_BIND_LIFETIME: Duration = Duration::from_secs(600);
+
+/// The longest `--relay-steady-lifetime`.
+const LONGEST_STEADY_LIFETIME: Duration = Duration::from_secs(86_400);
+
 /// Parses a duration, as [`go_duration::parse`] does.
 ///
 /// # Errors
@@ -47,6 +56,28 @@ pub fn user_timeout(text: &str) -> Result<Duration, String> {
     Ok(timeout)
 }
 
+/// `--relay-bind-lifetime`: long enough for a handshake over DERP and the relay, and not so long that
+/// requests that nobody uses fill the table.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn bind_lifetime(text: &str) -> Result<Duration, String> {
+    within(text, LONGEST_BIND_LIFETIME, "write 1s to 10m; 30s is the default and upstream's")
+}
+
+/// `--relay-steady-lifetime`: a session that is idle holds its place for that long.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn steady_lifetime(text: &str) -> Result<Duration, String> {
+    within(text, LONGEST_STEADY_LIFETIME, "write 1s to 24h; 5m is the default and upstream's")
+}
+
+fn within(text: &str, longest: Duration, rule: &str) -> Result<Duration, String> {
+    let time = parse(text)?;
+    if (SHORTEST_LIFETIME..=longest).contains(&time) { Ok(time) } else { Err(rule.to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +104,15 @@ mod tests {
         assert!(pause("1001us").expect_err("refused").contains("1ms at most"));
         assert!(user_timeout("596h").is_ok() && user_timeout("597h").is_err());
         assert_eq!(parse("3\u{3bc}s"), Ok(Duration::from_micros(3)));
+    }
+
+    #[test]
+    fn lifetimes_of_sessions_are_within_sense() {
+        assert_eq!(bind_lifetime("1s"), Ok(Duration::from_secs(1)));
+        assert!(bind_lifetime("601s").expect_err("refused").contains("10m"));
+        assert_eq!(steady_lifetime("24h"), Ok(Duration::from_secs(86_400)));
+        for text in ["0s", "999ms", "25h", "much"] {
+            assert!(steady_lifetime(text).is_err(), "{text}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use relay_tests::bench::{
     Settings, derp, load, lookup, machine, mesh, mesh_faults, mux,
     report::{Report, Row},
-    scale, slow, workers,
+    scale, slow, udp, udp_flaps, workers,
 };
 
 /// Compares relayd and its parts with alternatives.
@@ -36,6 +36,10 @@ enum Verb {
     Slow,
     /// relayd with two workers and with one
     Workers,
+    /// The UDP relay and upstream's peer relay, with few sessions and with very many
+    Udp,
+    /// The UDP relay with a million sessions while a route flaps and a neighbour is dead
+    UdpFlaps,
     /// Regions of three relays: packets that cross a link, clients that come and go, a frozen relay
     Mesh,
     /// Regions of three relays while one of them is cut off, frozen, killed or restarted
@@ -64,6 +68,9 @@ struct How {
     /// An additional argument for every relayd, such as --relayd-arg=--workers=2
     #[arg(long, global = true, value_name = "ARG", allow_hyphen_values = true)]
     relayd_arg: Vec<String>,
+    /// Sessions of `udp-flaps`
+    #[arg(long, global = true, value_name = "COUNT")]
+    sessions: Option<usize>,
     /// Another build of the daemon, which takes derper's place, to compare a change with the build before it
     #[arg(long, global = true, value_name = "PATH")]
     against: Option<PathBuf>,
@@ -83,6 +90,7 @@ fn main() -> anyhow::Result<()> {
         row: how.row.clone(),
         relayd: how.relayd.clone(),
         relayd_args: how.relayd_arg.clone(),
+        sessions: how.sessions,
         against: how.against.clone(),
     };
     let suites: &[(&str, Suite)] = match verb {
@@ -92,6 +100,8 @@ fn main() -> anyhow::Result<()> {
         Verb::Scale => &[SCALE],
         Verb::Slow => &[SLOW],
         Verb::Workers => &[WORKERS],
+        Verb::Udp => &[UDP],
+        Verb::UdpFlaps => &[UDP_FLAPS],
         Verb::Mesh => &[MESH],
         Verb::MeshFaults => &[MESH_FAULTS],
         Verb::All => &[LOOKUP, DERP, MUX, SCALE, SLOW, WORKERS],
@@ -109,16 +119,20 @@ const SCALE: (&str, Suite) = ("scale", scale::rows);
 const MUX: (&str, Suite) = ("mux", mux::rows);
 const SLOW: (&str, Suite) = ("slow", slow::rows);
 const WORKERS: (&str, Suite) = ("workers", workers::rows);
+const UDP: (&str, Suite) = ("udp", udp::rows);
+const UDP_FLAPS: (&str, Suite) = ("udp-flaps", udp_flaps::rows);
 const MESH: (&str, Suite) = ("mesh", mesh::rows);
 const MESH_FAULTS: (&str, Suite) = ("mesh-faults", mesh_faults::rows);
 
 fn report(how: &How, suites: &[(&str, Suite)], settings: &Settings) -> anyhow::Result<()> {
     let any = |names: &[&str]| suites.iter().any(|(name, _)| names.contains(name));
-    let mut facts = match (any(&["derp", "scale", "slow", "mesh", "mesh-faults"]), any(&["workers"])) {
-        (true, _) => derp::facts(settings)?,
-        (false, true) => workers::facts(settings)?,
-        _ => Vec::new(),
-    };
+    let mut facts =
+        match (any(&["derp", "scale", "slow", "mesh", "mesh-faults"]), any(&["workers", "udp", "udp-flaps"]))
+        {
+            (true, _) => derp::facts(settings)?,
+            (false, true) => workers::facts(settings)?,
+            _ => Vec::new(),
+        };
     let busy = machine::load_average().map_or_else(String::new, |load| load.to_string());
     facts.push(("load average before the run", busy));
     let mut rows = Vec::new();

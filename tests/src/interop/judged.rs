@@ -10,18 +10,28 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 
-use super::go::build_package;
+use super::go::{build_package, build_short_udp_relay};
 use super::judge::Judge;
 use crate::daemon::binary;
 use crate::flags::Flags;
 use crate::process::{Process, until};
 
 /// Cases that upstream fails because relayd is stricter on purpose; see the case's own comment.
-const STRICTER_THAN_UPSTREAM: &[&str] = &["udp-strict-geneve", "mesh-link-untrusted-address"];
+const STRICTER_THAN_UPSTREAM: &[&str] = &[
+    "udp-strict-geneve",
+    "udp-allocate-same-pair",
+    "udp-challenge-from-address-asked",
+    "mesh-link-untrusted-address",
+];
+
+/// Lifetimes of the sessions of a second UDP relay, for the cases about their end.
+const SHORT_BIND: Duration = Duration::from_secs(2);
+const SHORT_STEADY: Duration = Duration::from_secs(3);
 
 const DERPER: &str = "tailscale.com/cmd/derper";
 
@@ -113,12 +123,16 @@ impl JudgedRelay {
         // The path is short, as a socket's path must be.
         let dir = tempfile::Builder::new().prefix("relayd-").tempdir()?;
         let socket = dir.path().join("admin.sock");
+        let short_socket = dir.path().join("short.sock");
         let flags = [
             ("-url", format!("https://127.0.0.1:{}/derp", ports.tls)),
             ("-plain-url", format!("http://127.0.0.1:{}/derp", ports.plain)),
             ("-http-url", format!("http://127.0.0.1:{}", ports.http)),
             ("-stun-addr", format!("127.0.0.1:{}", ports.stun)),
             ("-admin-socket", socket.display().to_string()),
+            ("-short-socket", short_socket.display().to_string()),
+            ("-short-bind", format!("{}ms", SHORT_BIND.as_millis())),
+            ("-short-steady", format!("{}ms", SHORT_STEADY.as_millis())),
         ];
         let mut flags: Vec<String> =
             flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
@@ -144,10 +158,14 @@ impl JudgedRelay {
                 let mut relayd = relay.tls(program, &ports);
                 relayd.arg("--admin-socket").arg(&socket);
                 relayd.args(["--relay-server-port", &ports.relay.to_string()]);
-                relayd.args(["--relay-server-static-endpoints", &ports.relay_endpoints()]);
+                relayd.args(["--relay-server-static-endpoints", &endpoints(ports.relay, ports.has_ipv6)]);
                 relay.run(relayd)?;
                 let mut plain = relay.plain(program, &ports);
-                plain.arg("--admin-socket").arg(relay.dir.path().join("plain.sock"));
+                plain.arg("--admin-socket").arg(&short_socket);
+                plain.args(["--relay-server-port", &ports.short.to_string()]);
+                plain.args(["--relay-server-static-endpoints", &endpoints(ports.short, ports.has_ipv6)]);
+                plain.arg(format!("--relay-bind-lifetime={}ms", SHORT_BIND.as_millis()));
+                plain.arg(format!("--relay-steady-lifetime={}ms", SHORT_STEADY.as_millis()));
                 relay.run(plain)?;
             }
             Server::Upstream => {
@@ -157,9 +175,15 @@ impl JudgedRelay {
                 tls.env("TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH", "256");
                 relay.run(tls)?;
                 relay.run(relay.plain(&derper, &ports))?;
-                let mut udp = judge.command();
-                udp.arg("-admin-socket").arg(&socket).args(["-serve-udp-double", &ports.relay_endpoints()]);
-                relay.run(udp)?;
+                let programs =
+                    [build_package("./udprelay")?, build_short_udp_relay(SHORT_BIND, SHORT_STEADY)?];
+                let places = [(&socket, ports.relay), (&short_socket, ports.short)];
+                for (program, (socket, port)) in programs.iter().zip(places) {
+                    let mut udp = Command::new(program);
+                    udp.arg("-admin-socket").arg(socket);
+                    udp.args(["-endpoints", &endpoints(port, ports.has_ipv6)]);
+                    relay.run(udp)?;
+                }
             }
         }
         let answered = relay.await_services(judge);
@@ -234,6 +258,7 @@ struct Ports {
     http: u16,
     stun: u16,
     relay: u16,
+    short: u16,
     has_ipv6: bool,
 }
 
@@ -243,7 +268,8 @@ impl Ports {
         let tcp = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
         let [tls, plain, http] = tcp.map(|listener| listener.context("no free TCP port"));
         let stun = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no free UDP port")?;
-        let relay = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("no free UDP port")?;
+        let [relay, short] = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+        let (relay, short) = (relay.context("no free UDP port")?, short.context("no free UDP port")?);
         let (tls, plain, http) = (tls?, plain?, http?);
         Ok(Ports {
             tls: tls.local_addr()?.port(),
@@ -251,13 +277,13 @@ impl Ports {
             http: http.local_addr()?.port(),
             stun: stun.local_addr()?.port(),
             relay: relay.local_addr()?.port(),
+            short: short.local_addr()?.port(),
             has_ipv6: UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),
         })
     }
+}
 
-    /// The UDP relay never advertises loopback by itself.
-    fn relay_endpoints(&self) -> String {
-        let port = self.relay;
-        if self.has_ipv6 { format!("127.0.0.1:{port},[::1]:{port}") } else { format!("127.0.0.1:{port}") }
-    }
+/// What a UDP relay is told to advertise: it never advertises loopback by itself.
+fn endpoints(port: u16, has_ipv6: bool) -> String {
+    if has_ipv6 { format!("127.0.0.1:{port},[::1]:{port}") } else { format!("127.0.0.1:{port}") }
 }

@@ -1,8 +1,11 @@
+// Command udprelay is upstream's own peer relay behind the admin resource of the relay under test, so that
+// the judge's UDP cases and the benchmark can be held against upstream itself. It runs until killed.
 package main
 
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"log"
 	"net"
 	"net/http"
@@ -16,11 +19,16 @@ import (
 	"tailscale.com/util/usermetric"
 )
 
-// serveDouble puts upstream's own relay server behind the same admin resource as the relay under test, so
-// that the UDP cases can be held against upstream itself. It runs until killed.
-func serveDouble(adminSocket, staticEndpoints string) error {
+func main() {
+	socket := flag.String("admin-socket", "", "where to listen for allocations")
+	endpoints := flag.String("endpoints", "", "IP:PORT,... to advertise; the port of the first is the relay's")
+	flag.Parse()
+	log.Fatal(serve(*socket, *endpoints))
+}
+
+func serve(adminSocket, endpoints string) error {
 	var at []netip.AddrPort
-	for text := range strings.SplitSeq(staticEndpoints, ",") {
+	for text := range strings.SplitSeq(endpoints, ",") {
 		addr, err := netip.ParseAddrPort(text)
 		if err != nil {
 			return err
@@ -39,15 +47,10 @@ func serveDouble(adminSocket, staticEndpoints string) error {
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/udp/endpoints", func(w http.ResponseWriter, r *http.Request) {
+	http.HandleFunc("POST /v1/udp/endpoints", func(w http.ResponseWriter, r *http.Request) {
 		var request struct{ ClientDisco []key.DiscoPublic }
-		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		if len(request.ClientDisco) != 2 {
-			http.Error(w, "two keys make a pair", http.StatusBadRequest)
+		if err := json.NewDecoder(r.Body).Decode(&request); err != nil || len(request.ClientDisco) != 2 {
+			http.Error(w, "the body is {\"ClientDisco\":[KEY,KEY]}", http.StatusBadRequest)
 			return
 		}
 		ep, err := relay.AllocateEndpoint(request.ClientDisco[0], request.ClientDisco[1])
@@ -57,5 +60,5 @@ func serveDouble(adminSocket, staticEndpoints string) error {
 		}
 		json.NewEncoder(w).Encode(ep)
 	})
-	return http.Serve(listener, mux)
+	return http.Serve(listener, nil)
 }
