@@ -1,9 +1,10 @@
 //! The challenge of the bind handshake: a token that nobody can forge and that the relay does not store.
 //!
-//! The challenge is a keyed BLAKE2s-256 over the fields that the Answer repeats (VNI, generation, remote key),
-//! the client's address, and how often the leg has been bound. The layout is upstream's (`net/udprelay`) up to
-//! that number, but only the relay that made a challenge verifies it. Secrets rotate at least two minutes apart and the relay keeps two of them, so a
-//! challenge is valid for at least two minutes.
+//! The challenge is a keyed BLAKE2s-256 over the fields that the Answer repeats (VNI, generation, remote
+//! key), the client's address, and how often the leg has been bound. The layout is upstream's
+//! (`net/udprelay`) up to that number, but only the relay that made a challenge verifies it. Secrets rotate
+//! at least two minutes apart and the relay keeps two of them, so a challenge is valid for at least two
+//! minutes.
 
 use crate::{geneve::Vni, key::DiscoPublic};
 use blake2::{

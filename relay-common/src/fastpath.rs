@@ -82,8 +82,8 @@ pub struct SessionEntry {
 }
 
 /// A way out: the interface, and the neighbour behind it that takes the packets on. The daemon writes an
-/// element in place, so its version is read before and after the rest: if the two differ, or if the version is
-/// odd or zero, the copy is not valid.
+/// element in place, so its version is read before and after the rest: if the two differ, or if the version
+/// is odd or zero, the copy is not valid.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct NextHopEntry {

@@ -57,8 +57,8 @@ pub struct Decision {
 
 /// Classifies `frame` and, if it is to be forwarded, rewrites it in place.
 ///
-/// `ingress` is the index of the interface on which the frame arrived. `maps` is asked only about a frame that
-/// has the shape of session data: once for the time, once for the session, and once for each next hop.
+/// `ingress` is the index of the interface on which the frame arrived. `maps` is asked only about a frame
+/// that has the shape of session data: once for the time, once for the session, and once for each next hop.
 ///
 /// # Errors
 /// Why the frame is not forwarded; it is unchanged then.

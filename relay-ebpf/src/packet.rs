@@ -1,9 +1,9 @@
 //! Access to the frame, the clock and the redirect helper: this module has all pointer arithmetic on packets.
 //!
-//! Every direct access is a fixed-size array at a constant offset from `data`, compared with `data_end` first.
-//! The verifier can prove such an access; the kernel does not load a program that it cannot prove. A frame
-//! above a page lies in several pieces, of which only the first is between `data` and `data_end`: it holds the
-//! headers, and a sum over the rest goes through a helper that copies.
+//! Every direct access is a fixed-size array at a constant offset from `data`, compared with `data_end`
+//! first. The verifier can prove such an access; the kernel does not load a program that it cannot prove. A
+//! frame above a page lies in several pieces, of which only the first is between `data` and `data_end`: it
+//! holds the headers, and a sum over the rest goes through a helper that copies.
 
 use core::{ffi::c_void, ptr};
 
@@ -32,8 +32,9 @@ impl XdpFrame {
         // The length comes from the kernel and not from `data_end - data`, because subtracting packet
         // pointers takes CAP_PERFMON. SAFETY: `ctx` is the context with which the kernel called the program.
         let length = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
-        // SAFETY: frames begin at even addresses: drivers put them behind a headroom of hundreds of bytes, and
-        // even where they do not, only the speed of the access depends on it on machines with this program.
+        // SAFETY: frames begin at even addresses: drivers put them behind a headroom of hundreds of bytes,
+        // and even where they do not, only the speed of the access depends on it on machines with this
+        // program.
         unsafe { core::hint::assert_unchecked(ctx.data() % 2 == 0) };
         Self { context: ctx.as_ptr().cast(), start: ctx.data(), end: ctx.data_end(), length: length as usize }
     }

@@ -232,7 +232,8 @@ pub struct Serve {
     /// same host: 0x80000, so that its routes and firewall rules let them pass. Needs CAP_NET_ADMIN
     #[arg(long, value_name = "MARK", default_value = "0", value_parser = value::mark)]
     pub relay_server_mark: u32,
-    /// Let the kernel put the UDP relay's packets together and cut them up (UDP_GRO, UDP_SEGMENT) where it can
+    /// Let the kernel put the UDP relay's packets together and cut them up (UDP_GRO, UDP_SEGMENT) where it
+    /// can
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
         default_missing_value = "true", require_equals = true, value_parser = value::boolean)]
     pub udp_offload: bool,

@@ -96,7 +96,8 @@ pub struct XdpOptions {
     pub max_sessions: u32,
     /// The UDP port the relay is bound to, host order.
     pub udp_port: u16,
-    /// `--xdp-any-ingress`: a client's packets may come in by another interface than the one that leads to it.
+    /// `--xdp-any-ingress`: a client's packets may come in by another interface than the one that leads to
+    /// it.
     pub any_ingress: bool,
 }
 

@@ -10,6 +10,7 @@ mod claims;
 mod clients;
 mod ends;
 pub mod gone;
+pub mod leg;
 pub mod link;
 pub mod links;
 mod mirror;
@@ -301,8 +302,8 @@ impl Router {
         })
     }
 
-    /// Visits the next few sessions after the VNI `last`; returns the last VNI looked at; `None`: there are no
-    /// more.
+    /// Visits the next few sessions after the VNI `last`; returns the last VNI looked at; `None`: there are
+    /// no more.
     pub fn ways_after(&self, last: u32, mut visit: impl FnMut(&Session)) -> Option<u32> {
         self.slice(last, &mut |inner, vni| {
             if let Some(session) = inner.table.session(vni) {

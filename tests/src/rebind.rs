@@ -41,8 +41,8 @@ const PORTS: usize = 176;
 const BURST: usize = 8;
 /// Bursts between two looks at the sockets.
 const LOOK: usize = 4;
-/// Of this many bursts, one is followed by a leg that moves, one by an attack; and one of so many by the end of
-/// a session.
+/// Of this many bursts, one is followed by a leg that moves, one by an attack; and one of so many by the end
+/// of a session.
 const ODDS_MOVE: usize = 24;
 const ODDS_ATTACK: usize = 12;
 const ODDS_END: usize = 1000;

@@ -1,5 +1,5 @@
-//! Frames in several pieces: a datagram of 8,000 bytes through the program, natively, on a veth with an MTU of
-//! 9,000, arrives byte for byte.
+//! Frames in several pieces: a datagram of 8,000 bytes through the program, natively, on a veth with an MTU
+//! of 9,000, arrives byte for byte.
 
 use std::{net::UdpSocket, time::Duration};
 

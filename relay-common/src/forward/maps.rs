@@ -14,16 +14,16 @@ pub trait Maps {
     /// A copy of the element with that number; `None` if there is no such number.
     fn next_hop(&mut self, number: u32) -> Option<NextHopCopy>;
 
-    /// The interface of the next hop with that number. It is part of one word, which is always whole. 0: there
-    /// is no way now.
+    /// The interface of the next hop with that number. It is part of one word, which is always whole. 0:
+    /// there is no way now.
     fn interface(&mut self, number: u32) -> u32;
 }
 
 /// A copy of a session, made while the kernel may give the element to another session.
 ///
 /// The kernel promises no order in which it writes the bytes of a value. So each of the two tags is read both
-/// before and after the rest: whichever end is written first, one of the four readings is foreign if a part of
-/// the rest is.
+/// before and after the rest: whichever end is written first, one of the four readings is foreign if a part
+/// of the rest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionCopy {
     /// The last tag, read before all else.

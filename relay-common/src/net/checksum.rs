@@ -6,8 +6,8 @@
 /// A one's-complement sum of 16-bit words in network order before the carries are folded in. It has room for
 /// four thousand million words.
 ///
-/// The words are added in this machine's order, and only the folded sum is turned into network order: a sum of
-/// swapped words is the swapped sum (RFC 1071, 2B).
+/// The words are added in this machine's order, and only the folded sum is turned into network order: a sum
+/// of swapped words is the swapped sum (RFC 1071, 2B).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 

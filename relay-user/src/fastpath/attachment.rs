@@ -1,8 +1,9 @@
 //! The program on its interface: attaches it, and watches that it stays.
 //!
 //! A `bpf_link` ends with its interface, and nothing tells its owner. So the kernel is asked about the
-//! interface once a second ([`Attachment::watch`]). If the program is no longer there, it is attached again as
-//! soon as an interface of that name is; until then userspace carries all sessions, and the status says so.
+//! interface once a second ([`Attachment::watch`]). If the program is no longer there, it is attached again
+//! as soon as an interface of that name is; until then userspace carries all sessions, and the status says
+//! so.
 
 use std::io;
 

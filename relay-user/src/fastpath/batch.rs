@@ -36,8 +36,8 @@ struct Batch {
 /// Elements of one part of a map, and the place where the next part begins; `None`: that was all.
 pub(super) type Part<K, V> = (Vec<(K, V)>, Option<u32>);
 
-/// Up to `most` elements behind the place `after`; `None`: from the start. More than `most` only if one bucket
-/// has more.
+/// Up to `most` elements behind the place `after`; `None`: from the start. More than `most` only if one
+/// bucket has more.
 ///
 /// # Errors
 /// The kernel's answer.
@@ -68,9 +68,9 @@ fn lookup_into<K: Pod, V: Pod>(map: i32, after: Option<u32>, room: usize) -> Res
         map_fd: map.cast_unsigned(),
         ..Batch::zeroed()
     };
-    // SAFETY: the kernel reads one `u32` at `in_batch` and writes one at `out_batch`, and at most `count` keys
-    // and values, for which there is room: the callers' `K` and `V` have the sizes of the map's, and any bits
-    // are such values. All of them outlive the call.
+    // SAFETY: the kernel reads one `u32` at `in_batch` and writes one at `out_batch`, and at most `count`
+    // keys and values, for which there is room: the callers' `K` and `V` have the sizes of the map's, and any
+    // bits are such values. All of them outlive the call.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, LOOKUP_BATCH, &raw mut batch, size_of::<Batch>()) };
     let at_the_end = match Errno::result(answer) {
         Ok(_) => false,

@@ -51,8 +51,8 @@ impl Offloads {
         let data = (&raw mut value).cast();
         let mut request =
             libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: data } };
-        // SAFETY: for this command the kernel reads the name, which ends with a zero, and reads and writes the
-        // value that the request points to; both outlive the call.
+        // SAFETY: for this command the kernel reads the name, which ends with a zero, and reads and writes
+        // the value that the request points to; both outlive the call.
         let answer = unsafe { libc::ioctl(self.0.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
         Errno::result(answer)?;
         Ok(value.data != 0)

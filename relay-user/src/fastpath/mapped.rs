@@ -70,10 +70,12 @@ impl<const WORDS: usize> MappedArray<WORDS> {
     /// The words of the element at `index`; `None` if there is none.
     pub(super) fn element(&self, index: u32) -> Option<&[AtomicU64; WORDS]> {
         let index = usize::try_from(index).ok().filter(|index| *index < self.elements)?;
-        // SAFETY: the element lies within the mapping, which lives as long as `self`; the mapping begins on a
-        // page and so is aligned; any bits are words, and nobody accesses them but as whole words: the
-        // program by instructions of eight bytes, the daemon by atomics.
-        Some(unsafe { self.start.add(index).as_ref() })
+        // SAFETY: the element lies within the mapping.
+        let element = unsafe { self.start.add(index) };
+        // SAFETY: the mapping lives as long as `self`; it begins on a page and so is aligned; any bits are
+        // words, and nobody accesses them but as whole words: the program by instructions of eight bytes, the
+        // daemon by atomics.
+        Some(unsafe { element.as_ref() })
     }
 
     /// A copy of the element at `index`: each word is one that was written, and they may be of two writes.

@@ -2,8 +2,9 @@
 //! the packets on.
 //!
 //! The kernel is always asked: once for its route to each destination, once for each neighbour. From then on
-//! its reports of changes are read. XDP knows neither routes nor ARP, so a session is installed in the BPF map
-//! only when both its ways are known; userspace forwards it until then, and whenever a way cannot be taken.
+//! its reports of changes are read. XDP knows neither routes nor ARP, so a session is installed in the BPF
+//! map only when both its ways are known; userspace forwards it until then, and whenever a way cannot be
+//! taken.
 //!
 //! ```text
 //! bound leg -> route of (local, remote) -> way: interface, neighbour, MTU -> number -> the session's entry

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use relay_common::fastpath::SessionStats;
 use relay_common::key::{DiscoPublic, DiscoShared};
 
-use super::vocabulary::LegPath;
+use super::leg::LegPath;
 
 /// The facts about one session that packets need. The table and its in-process mirror share it.
 #[derive(Clone, Debug)]
@@ -70,7 +70,8 @@ impl PartialEq for SessionRoute {
 }
 
 impl SessionRoute {
-    /// Completed binds of both legs: no two bindings of a session have the same number, until it has had 2^32.
+    /// Completed binds of both legs: no two bindings of a session have the same number, until it has had
+    /// 2^32.
     pub fn generation(&self) -> u32 {
         self.binds[0].wrapping_add(self.binds[1])
     }

@@ -1,6 +1,7 @@
 //! Random histories against a simple model: after every step both mirrors hold exactly what the table holds.
 
 mod mesh;
+mod model;
 mod steps;
 mod walk;
 
@@ -14,6 +15,7 @@ use relay_common::derp::message::FromServer;
 use relay_common::fastpath::SessionEntry;
 use relay_common::key::DiscoPrivate;
 
+use self::model::{Model, ModelSession};
 use super::*;
 use crate::route::model_sessions::ModelSessions;
 use crate::route::session_map::MapError;
@@ -128,36 +130,6 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Sweep),
         1 => Just(Step::Audit),
     ]
-}
-
-/// The expected content of the table, in the simplest form: lists that are searched from end to end.
-#[derive(Default)]
-struct Model {
-    conns: Vec<(u64, u8)>,
-    sessions: Vec<ModelSession>,
-}
-
-struct ModelSession {
-    vni: u32,
-    pair: [DiscoPublic; 2],
-    asked_ns: u64,
-    legs: [ModelLeg; 2],
-}
-
-#[derive(Clone, Default)]
-struct ModelLeg {
-    /// Handshakes in progress, the newest last, with the binds that their challenges are for.
-    begun: Vec<(u32, u32)>,
-    binds: u32,
-    path: Option<LegPath>,
-    hop: Option<HopNumber>,
-    seen_ns: u64,
-}
-
-impl ModelLeg {
-    fn challenged(&self, handshake: u32) -> u32 {
-        self.begun.iter().find(|(other, _)| *other == handshake).map_or(self.binds, |(_, binds)| *binds)
-    }
 }
 
 fn key(n: u8) -> NodePublic {
@@ -375,19 +347,6 @@ fn audit(router: &Router) -> KernelHealth {
         after = end;
     }
     router.kernel_health()
-}
-
-impl ModelSession {
-    fn is_over(&self, now_ns: u64) -> bool {
-        let bound = self.legs.iter().all(|leg| leg.path.is_some());
-        match bound {
-            true => {
-                let silent = self.legs.iter().any(|leg| leg.seen_ns + 300 * SECOND < now_ns);
-                silent && self.asked_ns + 30 * SECOND < now_ns
-            }
-            false => self.asked_ns + 30 * SECOND < now_ns,
-        }
-    }
 }
 
 proptest! {

@@ -1,11 +1,11 @@
 //! The words of the table: connections, legs, events, and the changes that events cause.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use relay_common::fastpath::SessionEntry;
 use relay_common::key::{DiscoPublic, NodePublic};
 
+pub use super::leg::{LegIndex, LegPath};
 use super::next_hop::HopNumber;
 use super::session::SessionRoute;
 
@@ -17,18 +17,6 @@ pub struct ConnId(pub u64);
 /// process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
-
-/// One of a session's two clients, by the order of their sorted disco keys: 0 or 1.
-pub type LegIndex = usize;
-
-/// The addresses between which a bound client's packets travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LegPath {
-    /// The client's address and port.
-    pub remote: SocketAddr,
-    /// The relay's address and port that the client sends to and receives from.
-    pub local: SocketAddr,
-}
 
 /// A leg that was bound, whose next hop must be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -212,8 +212,8 @@ impl Loaded<'_> {
     }
 }
 
-/// Registers the socket with the calling thread's event loop for reading alone. Whoever also waits for room is
-/// woken by the kernel after each packet that leaves.
+/// Registers the socket with the calling thread's event loop for reading alone. Whoever also waits for room
+/// is woken by the kernel after each packet that leaves.
 ///
 /// # Errors
 /// The system's error.

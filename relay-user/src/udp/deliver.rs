@@ -1,13 +1,15 @@
-//! Sends a plan's messages, and decides what the kernel's refusals mean. A refusal costs no message to another
-//! destination, and is not asked for again and again:
+//! Sends a plan's messages, and decides what the kernel's refusals mean. A refusal costs no message to
+//! another destination, and is not asked for again and again:
 //!
 //! | refusal | what follows |
 //! |---|---|
-//! | EAGAIN, ENOBUFS, ENOMEM | the socket's buffer is full whatever is sent: the rest of the plan is lost, and the caller waits |
-//! | EIO, of a train | the way out cannot complete checksums: this socket sends no more trains; its datagrams are sent apart |
-//! | EINVAL, EMSGSIZE, of a train | its datagrams do not fit the path: they are sent apart, and no trains of them for a while |
+//! | EAGAIN, ENOBUFS, ENOMEM | the buffer is full: the rest of the plan is lost, and the caller waits |
+//! | EIO, of a train | the way out completes no checksums: no more trains from this socket |
+//! | EINVAL, EMSGSIZE, of a train | its datagrams do not fit the path: no trains of them for a while |
 //! | EMSGSIZE, of a datagram | it and all as long as it to this destination are lost |
 //! | anything else | what the plan has for this destination is lost |
+//!
+//! The datagrams of a train that was refused are sent apart.
 
 use std::io;
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! One turn of a worker: receives messages, decides about each run of datagrams, and sends what is to be sent.
-//! No payload is copied: what is decided about are places in the slab.
+//! One turn of a worker: receives messages, decides about each run of datagrams, and sends what is to be
+//! sent. No payload is copied: what is decided about are places in the slab.
 
 use std::io;
 use std::net::SocketAddr;
@@ -99,8 +99,8 @@ impl Default for Exchange {
 }
 
 impl Exchange {
-    /// Receives on `socket`, which is one of `pair`, and sends on the socket of each receiver's family. `bound`
-    /// is told of each leg that a client has bound.
+    /// Receives on `socket`, which is one of `pair`, and sends on the socket of each receiver's family.
+    /// `bound` is told of each leg that a client has bound.
     ///
     /// # Errors
     /// The system's error; `WouldBlock` if there is nothing to receive.
@@ -246,8 +246,8 @@ fn count(source: &Source, settled: Settled, tally: &mut Tally) {
     }
 }
 
-/// Where a leg's packets go. They leave from the address that this client talks to, so that the client and its
-/// NATs recognise them.
+/// Where a leg's packets go. They leave from the address that this client talks to, so that the client and
+/// its NATs recognise them.
 fn flow(leg: LegPath, tos: u8) -> Flow {
     Flow { to: leg.remote, from: Some(leg.local.ip()), tos }
 }

@@ -199,7 +199,7 @@ impl Draft {
         self.datagrams += len.div_ceil(size).max(1);
         self.bytes += len;
         // What is shorter than the others is the last one. An empty datagram cannot be cut from anything.
-        self.open &= len > 0 && len % self.segment == 0;
+        self.open &= len > 0 && len.is_multiple_of(self.segment);
     }
 }
 

@@ -44,8 +44,8 @@ pub(super) struct Sent {
 }
 
 impl Sender {
-    /// Sends `pieces`, which come with their numbers, each from its place in memory, which is `payload` of its
-    /// number. `settle` is told what became of each piece, perhaps in several parts.
+    /// Sends `pieces`, which come with their numbers, each from its place in memory, which is `payload` of
+    /// its number. `settle` is told what became of each piece, perhaps in several parts.
     pub(super) fn send<'a>(
         &mut self,
         socket: &UdpSocket,

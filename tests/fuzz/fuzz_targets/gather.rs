@@ -1,5 +1,5 @@
-//! Trains of the UDP relay: a message of any bytes splits into runs, any runs are gathered into messages that the
-//! kernel takes, and each datagram leaves once, whole and in the order of its destination.
+//! Trains of the UDP relay: a message of any bytes splits into runs, any runs are gathered into messages that
+//! the kernel takes, and each datagram leaves once, whole and in the order of its destination.
 #![no_main]
 
 use std::{collections::HashMap, net::SocketAddr};

@@ -1,6 +1,6 @@
-//! Rows about a relay with very many sessions whose surroundings are restless: a route flaps every second, and
-//! a neighbour that many sessions use is dead. The longest silence of a session in XDP, of one in userspace
-//! and of a DERP ping, beside the same in calm.
+//! Rows about a relay with very many sessions whose surroundings are restless: a route flaps every second,
+//! and a neighbour that many sessions use is dead. The longest silence of a session in XDP, of one in
+//! userspace and of a DERP ping, beside the same in calm.
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,6 +6,7 @@ const UNSAFE_FILES: &[&str] = &[
     "relay-ebpf/src/packet.rs",
     "relay-user/src/fastpath/abi.rs",
     "relay-user/src/fastpath/batch.rs",
+    "relay-user/src/fastpath/gro.rs",
     "relay-user/src/fastpath/mapped.rs",
     "relay-user/src/udp/batch.rs",
 ];

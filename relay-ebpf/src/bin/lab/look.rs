@@ -1,6 +1,6 @@
-//! The least that any program for these packets must do, to compare the daemon's program with: the same parser
-//! and the same checks of the frame, the clock, and one lookup. It copies nothing, compares nothing, writes
-//! nothing and counts nothing.
+//! The least that any program for these packets must do, to compare the daemon's program with: the same
+//! parser and the same checks of the frame, the clock, and one lookup. It copies nothing, compares nothing,
+//! writes nothing and counts nothing.
 
 use aya_ebpf::bindings::xdp_action;
 use relay_common::{

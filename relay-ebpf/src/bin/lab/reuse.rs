@@ -1,9 +1,9 @@
 //! Forces what happens once in millions of packets: the element that a lookup found is given to another
 //! session while the program reads it.
 //!
-//! The program holds the element at a place of the copy that the test names, says so, and waits for the test to
-//! remove the session and to install others. It writes down what it read and whether it would use it; the copy
-//! and the comparison are those of the daemon's program.
+//! The program holds the element at a place of the copy that the test names, says so, and waits for the test
+//! to remove the session and to install others. It writes down what it read and whether it would use it; the
+//! copy and the comparison are those of the daemon's program.
 
 use aya_ebpf::bindings::xdp_action;
 use relay_common::forward::SessionCopy;

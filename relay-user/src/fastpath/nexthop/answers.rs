@@ -48,6 +48,9 @@ pub struct Neighbour {
 }
 
 /// Refuses pairs of addresses for which no route can work.
+///
+/// # Errors
+/// What is wrong with them.
 pub fn eligible(local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
     if local.is_ipv4() != remote.is_ipv4() {
         return Err(NoNextHop::Families);
@@ -65,6 +68,9 @@ pub fn eligible(local: IpAddr, remote: IpAddr) -> Result<(), NoNextHop> {
 }
 
 /// Reads a route. If its next hop has no IP address on the link, the next hop is `remote` itself.
+///
+/// # Errors
+/// XDP cannot take it.
 pub fn route(route: &RouteMessage, remote: IpAddr) -> Result<KernelRoute, NoNextHop> {
     match route.header.kind {
         RouteType::Unicast => {}
@@ -96,7 +102,10 @@ pub fn route(route: &RouteMessage, remote: IpAddr) -> Result<KernelRoute, NoNext
     Ok(KernelRoute { ifindex: ifindex.ok_or(NoNextHop::NoRoute)?, neighbour, mtu })
 }
 
-/// Reads a link, which must be Ethernet.
+/// Reads a link.
+///
+/// # Errors
+/// It is not Ethernet.
 pub fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
     let ifindex = link.header.index;
     let not_ethernet = || NoNextHop::NotEthernet { ifindex };
@@ -137,8 +146,8 @@ pub fn neighbour(entry: &NeighbourMessage) -> Neighbour {
     }
 }
 
-/// Whether a rule may send packets of one pair of addresses to different tables: every rule but the three that
-/// a kernel starts with.
+/// Whether a rule may send packets of one pair of addresses to different tables: every rule but the three
+/// that a kernel starts with.
 pub fn is_policy(rule: &RuleMessage) -> bool {
     // Tables local, main and default, at their priorities. The kernel leaves a priority of zero out.
     const FIRST: [(u32, u32); 3] = [(0, 255), (32_766, 254), (32_767, 253)];

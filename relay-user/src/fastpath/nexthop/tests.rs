@@ -67,7 +67,10 @@ impl Ask for Asked {
 
 /// The map: how many elements were written, and how each is now.
 #[derive(Debug, Default)]
-struct Map(Rc<RefCell<(usize, BTreeMap<u32, Option<NextHopValue>>)>>);
+struct Map(Rc<RefCell<Written>>);
+
+/// Writes, and the elements as they are now.
+type Written = (usize, BTreeMap<u32, Option<NextHopValue>>);
 
 impl WriteHops for Map {
     fn write(&mut self, number: HopNumber, value: Option<NextHopValue>) {
@@ -87,7 +90,7 @@ fn heard(mac: u8) -> Neighbour {
 }
 
 /// A host with two clients behind one gateway.
-fn host() -> (NextHops<Asked, Map>, Asked, Rc<RefCell<(usize, BTreeMap<u32, Option<NextHopValue>>)>>) {
+fn host() -> (NextHops<Asked, Map>, Asked, Rc<RefCell<Written>>) {
     let asked = Asked::default();
     asked.with(|host| {
         host.link = Some(LINK);

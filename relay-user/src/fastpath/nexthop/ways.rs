@@ -1,8 +1,9 @@
 //! The numbered ways out, and the neighbours behind them.
 //!
-//! A way is an interface, a neighbour on it, and the MTU of the routes that lead there. It has a number, which
-//! sessions hold, and an element of `NEXTHOPS`, which says at any time how the way is taken, or that it cannot
-//! be. A number is used again only after a walk over all sessions has found none with it, and one more walk.
+//! A way is an interface, a neighbour on it, and the MTU of the routes that lead there. It has a number,
+//! which sessions hold, and an element of `NEXTHOPS`, which says at any time how the way is taken, or that it
+//! cannot be. A number is used again only after a walk over all sessions has found none with it, and one more
+//! walk.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -186,11 +187,6 @@ impl<W: WriteHops> Ways<W> {
         self.neighbours.retain(|_, known| !known.ways.is_empty() || !known.waiting.is_empty());
     }
 
-    /// Number of ways.
-    pub fn len(&self) -> usize {
-        self.numbers.len()
-    }
-
     /// Writes the element of a way, if it has changed.
     fn refresh(&mut self, number: HopNumber) {
         let Some(way) = self.ways.get_mut(number.0 as usize).and_then(Option::as_mut) else { return };
@@ -288,7 +284,7 @@ mod tests {
         let newer = ways.number(route(2, Some(1400)));
         assert_eq!(newer, Some(HopNumber(2)));
         ways.end_walk();
-        assert_eq!((ways.value(HopNumber(0)), ways.len()), (None, 2));
+        assert_eq!((ways.value(HopNumber(0)), ways.numbers.len()), (None, 2));
         assert!(
             !ways.neighbours.contains_key(&(3, [192, 0, 2, 1].into())),
             "nobody is asked about it any more"

@@ -17,42 +17,41 @@ struct Handshake {
     binds: u32,
 }
 
-/// The latest handshakes of a leg, the newest last.
-///
-/// Boxed, because a leg has them only while it binds.
+/// The latest handshakes of a leg, the newest last. Empty, and without memory, unless the leg binds just now.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Handshakes(Option<Box<Vec<Handshake>>>);
+pub(super) struct Handshakes(Vec<Handshake>);
 
 impl Handshakes {
     /// The client began a handshake. Returns the number of binds that its challenge is for.
     pub(super) fn begin(&mut self, number: u32, binds: u32) -> u32 {
-        let known = self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(REMEMBERED)));
         // A repeated Bind does not begin anew: the challenge that is on its way stays good.
-        if let Some(same) = known.iter().find(|other| other.number == number) {
+        if let Some(same) = self.find(number) {
             return same.binds;
         }
-        if known.len() == REMEMBERED {
-            known.remove(0);
+        if self.0.len() == REMEMBERED {
+            self.0.remove(0);
         }
-        known.push(Handshake { number, binds });
+        self.0.push(Handshake { number, binds });
         binds
     }
 
     /// The number of binds that the handshake's challenge is for, if the leg has now completed `binds`.
     pub(super) fn binds(&self, number: u32, binds: u32) -> u32 {
-        let mut known = self.0.iter().flat_map(|known| known.iter());
-        known.find(|other| other.number == number).map_or(binds, |known| known.binds)
+        self.find(number).map_or(binds, |known| known.binds)
     }
 
     /// The handshake is complete: it ends, and with it those that began before it. One that began later may
     /// still be answered, since the client has moved on by then.
     pub(super) fn complete(&mut self, number: u32) {
-        let Some(known) = &mut self.0 else { return };
-        let newer = known.iter().position(|other| other.number == number).map_or(known.len(), |at| at + 1);
-        known.drain(..newer);
-        if known.is_empty() {
-            self.0 = None;
+        let at = self.0.iter().position(|other| other.number == number);
+        self.0.drain(..at.map_or(self.0.len(), |at| at + 1));
+        if self.0.is_empty() {
+            self.0 = Vec::new();
         }
+    }
+
+    fn find(&self, number: u32) -> Option<&Handshake> {
+        self.0.iter().find(|other| other.number == number)
     }
 }
 
@@ -88,7 +87,7 @@ mod tests {
         assert_eq!(leg.binds(2, 6), 5, "still good");
         leg.complete(2);
         assert_eq!(leg.binds(1, 7), 7, "and the earlier one is not");
-        assert!(leg.0.is_none(), "nothing is kept");
+        assert_eq!(leg.0.capacity(), 0, "nothing is kept");
     }
 
     #[test]

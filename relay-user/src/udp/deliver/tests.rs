@@ -263,7 +263,7 @@ fn no_refusal_whatever_makes_it_loop_or_forget_a_datagram() {
         let result = run_by(&pieces, state & 256 == 0, 3, |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let number = (state >> 33) as usize;
-            (number % 4 == 0).then(|| errors[number / 4 % errors.len()])
+            number.is_multiple_of(4).then(|| errors[number / 4 % errors.len()])
         });
         assert!(result.calls < 2000);
     }
