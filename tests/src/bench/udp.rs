@@ -1,5 +1,5 @@
-//! Rows about the UDP relay: relayd and upstream's peer relay under the same load, and relayd with few and with
-//! very many sessions.
+//! Rows about the UDP relay: relayd and upstream's peer relay under the same load, and relayd with few and
+//! with very many sessions.
 //!
 //! The rival is a program of a few lines around upstream's own package, with the same allocation resource
 //! (`tests/interop/udprelay`). Both run with their default number of workers.

@@ -1,6 +1,6 @@
-//! Rows about a relay with very many sessions whose surroundings are restless: a route flaps every second, and
-//! a neighbour that many sessions use is dead. The longest silence of a session in XDP, of one in userspace
-//! and of a DERP ping, beside the same in calm.
+//! Rows about a relay with very many sessions whose surroundings are restless: a route flaps every second,
+//! and a neighbour that many sessions use is dead. The longest silence of a session in XDP, of one in
+//! userspace and of a DERP ping, beside the same in calm.
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,7 +101,10 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
 }
 
 const FIGURES: [&str; 4] = ["xdp", "xdp-changing-gateway", "userspace", "derp-ping"];
-const PHASE_COLUMNS: [(&str, fn(&Seen) -> f64); 3] = [
+/// A further figure of a phase: its name, and how it is found.
+type Column = (&'static str, fn(&Seen) -> f64);
+
+const PHASE_COLUMNS: [Column; 3] = [
     ("lost, of 1,000 sent", Seen::lost),
     ("p99 in flight, µs", |seen| seen.p99_us),
     ("relay: busy cores", |seen| seen.relay_cpu / seen.seconds),

@@ -1,5 +1,5 @@
-//! The attacker: it sees every datagram, and sends what it saw again from the address where it saw it, whoever
-//! has that address now.
+//! The attacker: it sees every datagram, and sends what it saw again from the address where it saw it,
+//! whoever has that address now.
 
 use std::collections::VecDeque;
 
@@ -38,8 +38,8 @@ impl Attacker {
         remember(&mut self.data, (serial, Seen { leg, port, datagram }));
     }
 
-    /// What it sends now: a whole handshake, one message of it, or data. Data of the sessions `silent` it leaves
-    /// alone, because its replay would be a sign of life from an address that still is theirs.
+    /// What it sends now: a whole handshake, one message of it, or data. Data of the sessions `silent` it
+    /// leaves alone, because its replay would be a sign of life from an address that still is theirs.
     pub(super) fn choose(&self, random: &mut Random, silent: &[u64]) -> Vec<Seen> {
         let kind = random.below(4);
         if kind == 3 {

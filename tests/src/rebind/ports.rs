@@ -87,7 +87,8 @@ impl Ports {
         Ok(Self { all, free, resting: VecDeque::new(), epoll, buffer: vec![0; 2048] })
     }
 
-    /// Any free port, if there is one. What had come to a port for its last owner is judged before it is free.
+    /// Any free port, if there is one. What had come to a port for its last owner is judged before it is
+    /// free.
     pub(super) fn take(&mut self, leg: usize, random: &mut Random, outcome: &mut Outcome) -> Option<usize> {
         while let Some(&(leg, port)) = self.resting.front() {
             if self.all[leg][port].left.is_some_and(|left| left.elapsed() < REST) {

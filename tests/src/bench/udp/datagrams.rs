@@ -1,5 +1,5 @@
-//! What the load's sockets send and receive: one train of segments in one call (UDP_SEGMENT, UDP_GRO), or many
-//! datagrams in one call.
+//! What the load's sockets send and receive: one train of segments in one call (UDP_SEGMENT, UDP_GRO), or
+//! many datagrams in one call.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::UdpSocket;
