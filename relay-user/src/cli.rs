@@ -258,7 +258,7 @@ pub struct Serve {
     /// How long both clients of a new session have to bind, 1s to 10m; the clients are told
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::bind_lifetime)]
     pub relay_bind_lifetime: Duration,
-    /// How long a bound session lives after one of its clients fell silent, 1s to 24h; the clients are told
+    /// How long a bound session lives after a client of it fell silent, 1s to 24h; the clients are told
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration::steady_lifetime)]
     pub relay_steady_lifetime: Duration,
     /// Forward bound UDP sessions in this interface's driver

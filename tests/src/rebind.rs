@@ -41,10 +41,11 @@ const PORTS: usize = 176;
 const BURST: usize = 8;
 /// Bursts between two looks at the sockets.
 const LOOK: usize = 4;
-/// Of this many bursts, one is followed by a leg that moves, one by an attack; and one of so many by the end
-/// of a session.
+/// One in this many bursts is followed by a leg that moves.
 const ODDS_MOVE: usize = 24;
+/// One in this many is followed by an attack.
 const ODDS_ATTACK: usize = 12;
+/// One in this many is followed by the end of a session.
 const ODDS_END: usize = 1000;
 /// Sessions at most that their clients have left and the relay still knows.
 const MOST_ENDED: usize = 48;

@@ -1,6 +1,5 @@
 //! Rebind stress in the lab, in userspace and with native XDP: no packet reaches a client that it does not
-//! name.
-//! `RELAYD_REBIND_PACKETS` sets how many packets are sent, for a long run.
+//! name. `RELAYD_REBIND_PACKETS` sets how many packets are sent, for a long run.
 
 use std::{net::Ipv4Addr, time::Instant};
 

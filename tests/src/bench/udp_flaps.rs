@@ -101,7 +101,10 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
 }
 
 const FIGURES: [&str; 4] = ["xdp", "xdp-changing-gateway", "userspace", "derp-ping"];
-const PHASE_COLUMNS: [(&str, fn(&Seen) -> f64); 3] = [
+/// A further figure of a phase: its name, and how it is found.
+type Column = (&'static str, fn(&Seen) -> f64);
+
+const PHASE_COLUMNS: [Column; 3] = [
     ("lost, of 1,000 sent", Seen::lost),
     ("p99 in flight, µs", |seen| seen.p99_us),
     ("relay: busy cores", |seen| seen.relay_cpu / seen.seconds),

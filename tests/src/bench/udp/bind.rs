@@ -225,6 +225,6 @@ impl<'k> Binder<'k> {
 pub(in crate::bench) fn drain(sockets: &[UdpSocket]) {
     let mut buffer = [0; 2048];
     for socket in sockets {
-        while (&*socket).recv(&mut buffer).is_ok() {}
+        while socket.recv(&mut buffer).is_ok() {}
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<(
             continue;
         }
         let mut bench = Bench::new(size)?;
-        let turns = if settings.quick { 300 } else { 3000 };
+        let turns = if settings.quick { 300 } else { 1000 };
         let mut row = Row {
             name,
             load: format!("{} datagrams of {size} bytes a message, {turns} messages a sample", bench.count),

@@ -126,10 +126,8 @@ impl Field {
 
 impl Drop for Field {
     fn drop(&mut self) {
-        // The relay removes its pins if it ends in time.
-        if self.relay.end() {
-            return;
-        }
+        // A relay that ends removes its pins, but one that was killed or is slow to end leaves them.
+        self.relay.end();
         let pins = fs::read_dir(&self.bpf_dir).into_iter().flatten().flatten();
         pins.for_each(|pin| drop(fs::remove_file(pin.path())));
         let _ = fs::remove_dir(&self.bpf_dir);

@@ -228,8 +228,11 @@ impl Side {
     }
 }
 
+/// A further figure of a row: its name, and how it is found.
+type Column = (&'static str, fn(&Seen) -> f64);
+
 fn add_columns(row: &mut Row, samples: &[[Seen; 2]]) {
-    let columns: [(&str, fn(&Seen) -> f64); 9] = [
+    let columns: [Column; 9] = [
         ("delivered per second", Seen::per_second),
         ("lost, of 1,000 sent", Seen::lost),
         ("relay: µs of CPU per packet", Seen::relay_us),

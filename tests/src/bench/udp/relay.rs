@@ -107,12 +107,15 @@ impl Relay {
         self.process.log_tail()
     }
 
-    /// Ends the relay, if it runs; returns whether it ended by itself.
-    pub(in crate::bench) fn end(&mut self) -> bool {
-        self.process.stop().is_ok()
+    /// Ends the relay, and kills it if it does not end.
+    pub(in crate::bench) fn end(&mut self) {
+        if self.process.stop().is_err() {
+            // It has ended by itself, then.
+            let _ = self.process.kill();
+        }
     }
 
-    /// Sets the rival's or our own lifetime of idle sessions to an hour, where the program can.
+    /// An hour as the lifetime of idle sessions, where the program can: loading very many takes minutes.
     pub(in crate::bench) fn long_lived(program: &Program) -> anyhow::Result<Vec<String>> {
         let Program::Relayd(path, _) = program else { return Ok(Vec::new()) };
         let help = Command::new(path).arg("-help").output().context("asking relayd for its flags")?;

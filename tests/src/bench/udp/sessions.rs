@@ -80,6 +80,9 @@ pub(super) fn rows(settings: &Settings, rows: &mut Vec<Row>) -> anyhow::Result<(
     Ok(())
 }
 
+/// A figure that is judged: its unit, how it is found, and the most it may be.
+type Figure = (&'static str, fn(&Cost) -> f64, Option<f64>);
+
 /// Allocation, binding and resident memory on loopback, beside the rival.
 fn in_userspace(settings: &Settings, count: usize, rows: &mut Vec<Row>) -> anyhow::Result<()> {
     let names = ["allocate", "bind", "memory"].map(|what| format!("udp-sessions-{count}-{what}"));
@@ -100,7 +103,7 @@ fn in_userspace(settings: &Settings, count: usize, rows: &mut Vec<Row>) -> anyho
     })?;
     let rival = if settings.against.is_some() { "the other build" } else { UPSTREAM };
     let load = format!("{count} sessions over loopback, without XDP; {SOCKETS} sockets on each side");
-    let figures: [(&str, fn(&Cost) -> f64, Option<f64>); 3] = [
+    let figures: [Figure; 3] = [
         ("µs of the relay's CPU per allocation", |cost| cost.allocation_us, Some(ALLOCATION_US)),
         ("µs of the relay's CPU per session, both legs bound", |cost| cost.bind_us, None),
         ("resident bytes per bound session", |cost| cost.bytes[0], None),
