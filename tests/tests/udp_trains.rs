@@ -31,7 +31,18 @@ impl Site {
                 return Ok(None);
             }
         };
-        netns.ip(&["route", "replace", "local", "127.0.0.9", "dev", "lo", "table", "local", "mtu", PATH_MTU])?;
+        netns.ip(&[
+            "route",
+            "replace",
+            "local",
+            "127.0.0.9",
+            "dev",
+            "lo",
+            "table",
+            "local",
+            "mtu",
+            PATH_MTU,
+        ])?;
         let setup = Setup::in_netns(netns.name(), "127.0.0.1".parse()?).plain();
         let daemon = Daemon::start(setup.with(&["--relay-server-static-endpoints", "127.0.0.1:1"]))?;
         let keys = [DiscoPrivate::generate(&mut OsRng), DiscoPrivate::generate(&mut OsRng)];
