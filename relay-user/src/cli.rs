@@ -230,7 +230,7 @@ pub struct Serve {
     pub relay_server_static_endpoints: Vec<SocketAddr>,
     /// Mark of the UDP relay's packets (SO_MARK), decimal or hexadecimal; 0: none. Beside a tailscaled on the
     /// same host: 0x80000, so that its routes and firewall rules let them pass. Needs CAP_NET_ADMIN
-    #[arg(long, value_name = "MARK", default_value = "0", value_parser = value::mark)]
+    #[arg(long, value_name = "MARK", default_value = "0", value_parser = value::mark, requires = "relay_server_port")]
     pub relay_server_mark: u32,
     /// Let the kernel put the UDP relay's packets together and cut them up (UDP_GRO, UDP_SEGMENT) where it
     /// can
@@ -405,6 +405,15 @@ mod tests {
         assert_eq!(seconds, [30, 300]);
         let error = parse(&["--relay-steady-lifetime", "25h"]).expect_err("refused");
         assert!(error.contains("--relay-steady-lifetime") && error.contains("24h"), "{error}");
+    }
+
+    #[test]
+    fn the_udp_relays_offloads_and_mark_are_chosen_by_flag() {
+        let serve = parse(&["--relay-server-port", "1"]).expect("parses").serve;
+        assert_eq!((serve.udp_offload, serve.relay_server_mark), (true, 0));
+        let args = ["--relay-server-port", "1", "--udp-offload=false", "--relay-server-mark", "0x80000"];
+        let serve = parse(&args).expect("parses").serve;
+        assert_eq!((serve.udp_offload, serve.relay_server_mark), (false, 0x80000));
     }
 
     #[test]

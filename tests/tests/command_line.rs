@@ -218,3 +218,26 @@ fn a_full_disk_is_named_and_nothing_is_left_on_it() -> Result<()> {
 fn names(dir: &Path) -> Result<Vec<OsString>> {
     fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
 }
+
+#[test]
+fn a_mark_that_may_not_be_set_is_refused_with_its_flag_and_the_right_it_needs() -> Result<()> {
+    let test = "a_mark_that_may_not_be_set_is_refused_with_its_flag_and_the_right_it_needs";
+    let dir = tempdir()?;
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_admin,-net_raw"]).arg(binary()?).args(["-dev", "-a=127.0.0.1:0"]);
+    command.args(["-stun=false", "--relay-server-port=0", "--relay-server-mark=0x80000", "--admin-socket"]);
+    let Ok(output) = command.arg(dir.path().join("admin.sock")).output() else {
+        skip(test, "no setpriv here");
+        return Ok(());
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("setpriv:") {
+        skip(test, &said);
+        return Ok(());
+    }
+    assert!(!output.status.success(), "{said}");
+    for word in ["--relay-server-mark", "0x80000", "CAP_NET_ADMIN"] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+    Ok(())
+}

@@ -237,6 +237,17 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_is_32_bits_in_either_notation() {
+        assert_eq!(
+            (mark("0x80000"), mark("524288"), mark("0xffffffff")),
+            (Ok(0x80000), Ok(0x80000), Ok(u32::MAX))
+        );
+        for text in ["0x100000000", "-1", "tailscale", ""] {
+            assert!(mark(text).expect_err(text).contains("0x80000"), "{text}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_a_size_or_an_endpoint_is_told_what_can() {
         assert_eq!(queue_memory("1MiB"), Ok(ByteSize::mib(1)));
         for text in ["-1", "0", "1KiB", "much", ""] {

@@ -16,6 +16,11 @@ use std::ops::Range;
 
 use super::gather::{Flow, Message};
 
+/// Messages per call at most, and refusals that are kept in mind at most, so that the time for a plan does not
+/// grow with the square of its messages, whatever is refused.
+const MOST_PER_CALL: usize = 64;
+const MOST_REFUSALS: usize = 16;
+
 /// How often an interrupted call is made again.
 const MOST_INTERRUPTS: usize = 8;
 
@@ -118,8 +123,9 @@ impl<K: Kernel, L: Ledger> Delivery<'_, K, L> {
                 }
                 at += 1;
             } else {
-                let end = (at + 1..self.messages.len()).find(|next| !self.is_plain(*next));
-                match self.kernel.send(at..end.unwrap_or(self.messages.len())) {
+                let most = self.messages.len().min(at + MOST_PER_CALL);
+                let end = (at + 1..most).find(|next| !self.is_plain(*next));
+                match self.kernel.send(at..end.unwrap_or(most)) {
                     Ok(count @ 1..) => {
                         (at..at + count).for_each(|taken| self.whole(taken));
                         at += count;
@@ -135,7 +141,7 @@ impl<K: Kernel, L: Ledger> Delivery<'_, K, L> {
                         }
                         Verdict::NoTrainsThere => {
                             let message = &self.messages[at];
-                            self.apart.to.push((message.flow, message.segment));
+                            push(&mut self.apart.to, (message.flow, message.segment));
                         }
                         Verdict::TooLong => {
                             self.refuse(at, self.messages[at].bytes, Loss::TooLong);
@@ -211,7 +217,7 @@ impl<K: Kernel, L: Ledger> Delivery<'_, K, L> {
     }
 
     fn refuse(&mut self, at: usize, from_len: usize, why: Loss) {
-        self.refusals.push(Refusal { flow: self.messages[at].flow, from_len, why });
+        push(&mut self.refusals, Refusal { flow: self.messages[at].flow, from_len, why });
     }
 
     /// Notes that nothing gets to this message's destination; the message itself is then lost like the others.
@@ -245,6 +251,14 @@ impl<K: Kernel, L: Ledger> Delivery<'_, K, L> {
             _ => Verdict::Refused,
         }
     }
+}
+
+/// Keeps something in mind; the oldest is forgotten.
+fn push<T>(kept: &mut Vec<T>, one: T) {
+    if kept.len() >= MOST_REFUSALS {
+        kept.remove(0);
+    }
+    kept.push(one);
 }
 
 #[cfg(test)]

@@ -65,8 +65,10 @@ impl SocketOptions {
     /// # Errors
     /// The system's refusal.
     pub fn judge(&self) -> io::Result<()> {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-        self.set_mark(&socket)
+        match self.mark {
+            0 => Ok(()),
+            _ => self.set_mark(&Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?),
+        }
     }
 
     fn set_mark(&self, socket: &Socket) -> io::Result<()> {

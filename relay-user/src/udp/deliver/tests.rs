@@ -268,3 +268,16 @@ fn no_refusal_whatever_makes_it_loop_or_forget_a_datagram() {
         assert!(result.calls < 2000);
     }
 }
+
+#[test]
+fn many_refusals_cost_a_call_each_and_what_is_between_them_is_sent() {
+    let count = 500u16;
+    let pieces: Vec<_> = (0..count).map(|port| piece(port, 100, 200)).collect();
+    for errno in [libc::EHOSTUNREACH, libc::EMSGSIZE] {
+        let refuses = |asked: Asked| (asked.train && asked.port % 2 == 1).then_some(errno);
+        let result = run(&pieces, refuses);
+        let lost = if errno == libc::EMSGSIZE { 0 } else { usize::from(count) };
+        assert_eq!((result.sent(), result.book.lost.len()), (2 * usize::from(count) - lost, lost));
+        assert!(result.calls <= 3 * usize::from(count) / 2 + 8, "{} calls", result.calls);
+    }
+}
