@@ -136,14 +136,14 @@ fn force(maps: &mut Maps, number: u64, bit: u32, requests: &SyncSender<()>) -> R
         ensure!(Instant::now() < until, "the program does not hold the element");
         std::hint::spin_loop();
     }
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         // A rebind: the element is replaced, and the old one is used again.
         maps.sessions.insert(OWN, value(&entry(OWN, 2)), 0)?;
     } else {
         maps.sessions.remove(&OWN)?;
     }
     maps.sessions.insert(FOREIGN, value(&entry(FOREIGN, 1)), 0)?;
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         // And once more: the same session again, in a later binding.
         maps.sessions.remove(&FOREIGN)?;
         maps.sessions.insert(OWN, value(&entry(OWN, 3)), 0)?;
