@@ -16,8 +16,8 @@ pub(super) mod relay;
 mod sessions;
 pub(super) mod traffic;
 
-use super::Settings;
 use super::report::Row;
+use super::{Settings, keep, udp_program};
 
 /// All selected rows of `bench udp`.
 ///
@@ -32,5 +32,8 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     packets::rows(settings, &mut rows)?;
     copies::rows(settings, &mut rows)?;
     sessions::rows(settings, &mut rows)?;
+    if settings.wants(udp_program::NAME) {
+        keep(&mut rows, settings, udp_program::row(settings)?);
+    }
     Ok(rows)
 }
