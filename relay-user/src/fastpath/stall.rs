@@ -71,8 +71,8 @@ impl Stall {
         installed: impl FnOnce() -> usize,
     ) -> Option<Hint> {
         let reading = Reading::of(reasons, carried);
-        let (last, moves) =
-            (std::mem::replace(&mut self.last, reading), reading.carried != self.last.carried);
+        let last = std::mem::replace(&mut self.last, reading);
+        let moves = reading.carried != last.carried;
         if reading.forwarded != self.base.forwarded {
             *self = Self { base: reading, last: reading, ..Self::default() };
             return None;

@@ -131,7 +131,7 @@ counters! {
     /// UDP payload bytes of the forwarded packets, Geneve header included.
     UdpForwardedBytes = "udp_forwarded_bytes";
     /// How often the XDP program was found no longer attached.
-    XdpLost = "xdp_lost";
+    XdpLost = "udp_xdp_lost";
     /// Packets that the kernel did not send: no way to the receiver, no permission, no socket of its family.
     UdpSendFailed = "udp_send_failed";
     /// Packets that were not sent because the socket's send buffer was full.

@@ -200,12 +200,12 @@ fn the_switch_says_what_is_the_case_now() {
     assert_eq!(said(&|_| ()), "XDP: forwarding; native mode on eth0\n");
     assert!(said(&|xdp| xdp.enabled = false).contains("turned off"));
     let down = said(&|xdp| xdp.link = "no carrier".to_owned());
-    assert!(down.contains("no carrier for 1 min") && !down.contains("forwarding;"), "{down}");
+    assert!(down.contains("no carrier for 90 s") && !down.contains("forwarding;"), "{down}");
     let lost = said(&|xdp| {
         xdp.attached = false;
         xdp.link = "there is no such interface".to_owned();
     });
-    assert!(lost.contains("not attached for 1 min") && lost.contains("no such interface"), "{lost}");
+    assert!(lost.contains("not attached for 90 s") && lost.contains("no such interface"), "{lost}");
     assert!(!lost.contains("forwarding"), "{lost}");
 }
 
