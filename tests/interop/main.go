@@ -79,6 +79,8 @@ func main() {
 		"the peer that had it last; upstream's keeps to the one that had it first")
 	flag.BoolVar(&latestNews, "latest-news", false, "the relay tells a watcher that takes nothing only the latest "+
 		"about each key, and nothing of keys that came and left; upstream's keeps everything")
+	flag.BoolVar(&severalHandshakes, "several-handshakes", false, "the relay remembers several handshakes of a leg, "+
+		"so that an overtaken challenge may still be answered; upstream's remembers the last one")
 	only := flag.String("case", "all", "comma-separated case names, or all")
 	list := flag.Bool("list", false, "print the case names and exit")
 	wait := flag.Duration("await", 0, "wait at most this long for the given services to answer, judge nothing")

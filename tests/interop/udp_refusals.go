@@ -173,7 +173,11 @@ func answerAltered(ctx context.Context, t *target) (string, error) {
 	return fmt.Sprintf("%d alterations", len(alterations)), exchange(ctx, a, b, "unaltered")
 }
 
-// staleAnswer: a challenge is good once, and only until the next Bind.
+// severalHandshakes says whether a challenge that a newer Bind has overtaken may still be answered.
+var severalHandshakes bool
+
+// staleAnswer: a challenge is good once; with upstream's relay only until the next Bind, with one that remembers
+// several handshakes until the next Answer.
 func staleAnswer(ctx context.Context, t *target) (string, error) {
 	s, a, b, err := boundSession(ctx, t, anyAddress, anyAddress)
 	if err != nil {
@@ -193,7 +197,11 @@ func staleAnswer(ctx context.Context, t *target) (string, error) {
 	if err := moved.answer(overtaken.BindUDPRelayEndpointCommon); err != nil {
 		return "", err
 	}
-	if err := strangerIsIgnored(ctx, moved, a, b); err != nil {
+	if severalHandshakes {
+		if err := exchange(ctx, moved, b, "after an overtaken challenge"); err != nil {
+			return "", err
+		}
+	} else if err := strangerIsIgnored(ctx, moved, a, b); err != nil {
 		return "", fmt.Errorf("an overtaken challenge: %w", err)
 	}
 	used, err := moved.startBind(ctx)
