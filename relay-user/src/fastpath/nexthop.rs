@@ -12,8 +12,8 @@
 //! route changes -> walk over the sessions: the legs that it may concern get their numbers anew
 //! ```
 //!
-//! Kernel: `RTM_GETROUTE`, `RTM_GETNEIGH`, `RTM_GETLINK` (rtnetlink(7)). All this runs on a thread of its own:
-//! no packet waits for the kernel's routing.
+//! Kernel: `RTM_GETROUTE`, `RTM_GETNEIGH`, `RTM_GETLINK` (rtnetlink(7)). All this runs on a thread of its
+//! own: no packet waits for the kernel's routing.
 
 pub mod answers;
 pub mod ask;

@@ -16,8 +16,8 @@ use std::ops::Range;
 
 use super::gather::{Flow, Message};
 
-/// Messages per call at most, and refusals that are kept in mind at most, so that the time for a plan does not
-/// grow with the square of its messages, whatever is refused.
+/// Messages per call at most, and refusals that are kept in mind at most, so that the time for a plan does
+/// not grow with the square of its messages, whatever is refused.
 const MOST_PER_CALL: usize = 64;
 const MOST_REFUSALS: usize = 16;
 
@@ -220,7 +220,8 @@ impl<K: Kernel, L: Ledger> Delivery<'_, K, L> {
         push(&mut self.refusals, Refusal { flow: self.messages[at].flow, from_len, why });
     }
 
-    /// Notes that nothing gets to this message's destination; the message itself is then lost like the others.
+    /// Notes that nothing gets to this message's destination; the message itself is then lost like the
+    /// others.
     fn refused(&mut self, at: usize) -> usize {
         self.refuse(at, 0, Loss::Refused);
         at
