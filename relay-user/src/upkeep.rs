@@ -186,15 +186,20 @@ pub async fn audits(relay: Arc<Relay>) {
 /// Calls `slice` until it returns `None`, each time with the last result. The calls are spread so that a walk
 /// over all sessions ends well within `period`, and leaves the thread to others in between.
 async fn walk(relay: &Relay, period: Duration, mut slice: impl FnMut(u32) -> Option<u32>) {
-    let turns = (period * WITHIN / 100).as_millis() / TURN.as_millis();
-    let slices = relay.router.session_counts().0 / route::WALK;
-    let per_turn = slices as u128 / turns.max(1) + 1;
-    let mut after = 0;
+    let (start, within) = (Instant::now(), period * WITHIN / 100);
+    let slices = (relay.router.session_counts().0 / route::WALK) as f64;
+    let (mut after, mut done) = (0, 0.0);
     loop {
-        for _ in 0..per_turn {
+        // As many as should be done by the end of the pause that follows.
+        let due = slices * ((start.elapsed() + TURN).as_secs_f64() / within.as_secs_f64());
+        loop {
             match slice(after) {
                 Some(end) => after = end,
                 None => return,
+            }
+            done += 1.0;
+            if done >= due {
+                break;
             }
         }
         sleep(TURN).await;

@@ -60,7 +60,7 @@ fn lookup_into<K: Pod, V: Pod>(map: i32, after: Option<u32>, room: usize) -> Res
     let (mut keys, mut values) = (vec![K::zeroed(); room], vec![V::zeroed(); room]);
     let (from, mut next) = (after.unwrap_or(0), 0_u32);
     let mut batch = Batch {
-        in_batch: after.map_or(0, |_| (&raw const from).addr() as u64),
+        in_batch: after.map_or(0, |_| (&raw const from).expose_provenance() as u64),
         out_batch: (&raw mut next).expose_provenance() as u64,
         keys: keys.as_mut_ptr().expose_provenance() as u64,
         values: values.as_mut_ptr().expose_provenance() as u64,

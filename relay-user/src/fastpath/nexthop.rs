@@ -17,6 +17,7 @@
 
 pub mod answers;
 pub mod ask;
+pub mod announce;
 mod backoff;
 pub mod changes;
 pub mod dirty;
@@ -24,7 +25,7 @@ pub mod icmp;
 pub mod reports;
 pub mod ways;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::{io, net::IpAddr};
 
 use self::answers::KernelRoute;
@@ -34,7 +35,7 @@ use self::dirty::Dirty;
 use self::ways::{NeighbourId, Ways, WriteHops};
 use crate::fastpath::next_hop_map::{NextHopMap, NextHopValue};
 use crate::route::next_hop::HopNumber;
-use crate::route::vocabulary::BoundLeg;
+use crate::route::vocabulary::{BoundLeg, LegPath};
 
 /// Routes remembered. When there are more, all are forgotten: they are only there to ask less.
 const ROUTES: usize = 65_536;
@@ -95,6 +96,8 @@ pub struct NextHops<A = Kernel, W = NextHopMap> {
     ask: A,
     ways: Ways<W>,
     routes: HashMap<Question, Option<KernelRoute>>,
+    /// Links that are known to be up.
+    up: HashSet<u32>,
     has_policy: bool,
 }
 
@@ -120,7 +123,7 @@ impl WriteHops for NextHopMap {
 impl<A: Ask, W: WriteHops> NextHops<A, W> {
     fn new(mut ask: A, map: W) -> io::Result<Self> {
         let has_policy = ask.has_policy()?;
-        Ok(Self { ask, ways: Ways::new(map), routes: HashMap::new(), has_policy })
+        Ok(Self { ask, ways: Ways::new(map), routes: HashMap::new(), up: HashSet::new(), has_policy })
     }
 
     /// The number of the way from `path.local`, an address of this host, to `path.remote`. An IPv4 address
@@ -131,10 +134,9 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
     /// # Errors
     /// The reason why XDP cannot send packets there, now or ever.
     pub fn resolve(&mut self, leg: BoundLeg, now_ns: u64) -> Result<HopNumber, NoNextHop> {
-        let (local, remote) = (leg.path.local.ip().to_canonical(), leg.path.remote.ip().to_canonical());
-        answers::eligible(local, remote)?;
-        let ports = self.has_policy.then(|| (leg.path.local.port(), leg.path.remote.port()));
-        let route = self.route(Question { local, remote, ports })?;
+        let question = self.question(&leg.path);
+        answers::eligible(question.local, question.remote)?;
+        let route = self.route(question)?;
         self.know_link(route.ifindex)?;
         let id = (route.ifindex, route.neighbour);
         if !self.ways.neighbours.contains_key(&id) {
@@ -165,8 +167,8 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
     }
 
     /// The walk is complete: ways that no session has are forgotten.
-    pub fn end_walk(&mut self) {
-        self.ways.end_walk();
+    pub fn end_walk(&mut self, now_ns: u64) {
+        self.ways.end_walk(now_ns);
     }
 
     fn route(&mut self, question: Question) -> Result<KernelRoute, NoNextHop> {
@@ -188,6 +190,9 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
     fn know_link(&mut self, ifindex: u32) -> Result<(), NoNextHop> {
         if !self.ways.links.contains_key(&ifindex) {
             let link = self.ask.link(ifindex)?;
+            if link.is_up {
+                self.up.insert(ifindex);
+            }
             self.ways.link(ifindex, Some(link));
         }
         Ok(())
@@ -231,13 +236,14 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
                     }
                 }
                 Change::Link { ifindex, now } => {
-                    let before = self.ways.links.get(&ifindex).copied();
-                    if before.is_none() || before == now {
-                        continue;
+                    let is_up = now.is_some_and(|link| link.is_up);
+                    let was_up = if is_up { !self.up.insert(ifindex) } else { self.up.remove(&ifindex) };
+                    if self.ways.links.get(&ifindex).is_some_and(|before| Some(*before) != now) {
+                        self.ways.link(ifindex, now);
                     }
-                    self.ways.link(ifindex, now);
-                    // The kernel does not report the IPv4 routes that a link takes with it.
-                    if before.map(|link| link.is_up) != now.map(|link| link.is_up) {
+                    // The kernel reports neither the IPv4 routes that a link takes with it nor those that it
+                    // uses again once there is a carrier.
+                    if is_up != was_up {
                         followed.dirty.add(Dirty::everything());
                     }
                 }
@@ -277,14 +283,29 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
         followed
     }
 
-    /// A router said that packets of this size are too big for it: the kernel knows by now.
-    pub fn follow_too_big(&mut self, local: IpAddr, remote: IpAddr) -> Dirty {
-        // Anybody can send such a message; it matters only if packets go there.
-        let known = self.routes.keys().any(|question| question.local == local && question.remote == remote);
-        let bits = if remote.is_ipv4() { 32 } else { 128 };
-        let dirty = if known { Dirty::remote(remote, bits) } else { Dirty::default() };
-        self.forget_routes(&dirty);
+    /// A router said that packets of this size are too big for it: the kernel knows by now. Returns the legs
+    /// whose route is another one since then. Anybody can send such messages, so each costs one question at
+    /// most, and none about a destination that is not in use.
+    pub fn follow_too_big(&mut self, path: &LegPath) -> Dirty {
+        let question = self.question(path);
+        let Some(before) = self.routes.get(&question).copied() else { return Dirty::default() };
+        let now = self.ask.route(&question).ok();
+        if now == before {
+            return Dirty::default();
+        }
+        self.routes.insert(question, now);
+        let dirty = Dirty::remote(question.remote, if question.remote.is_ipv4() { 32 } else { 128 });
+        // Other questions about the same destination, where there are rules.
+        if self.has_policy {
+            self.forget_routes(&dirty);
+        }
         dirty
+    }
+
+    fn question(&self, path: &LegPath) -> Question {
+        let (local, remote) = (path.local.ip().to_canonical(), path.remote.ip().to_canonical());
+        let ports = self.has_policy.then(|| (path.local.port(), path.remote.port()));
+        Question { local, remote, ports }
     }
 
     fn look_for_policy(&mut self) {

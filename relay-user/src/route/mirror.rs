@@ -87,6 +87,8 @@ impl Kernel {
         let zeroed = if fresh { map.zero_stats(entry.stats_slot) } else { Ok(()) };
         if let Err(error) = zeroed.and_then(|()| map.install(vni, entry)) {
             self.health.failures += 1;
+            // What the entry said before may be wrong by now.
+            let _ = map.remove(vni);
             tracing::warn!(vni, %error, "cannot install a session in the kernel; userspace carries it");
         }
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use super::discovery::Awaited;
 use super::exchange::{Exchange, Rules, Turn};
@@ -12,6 +11,7 @@ use super::relay::UdpRelay;
 use super::setback::Setbacks;
 use super::socket::{SocketPair, UdpSocket};
 use crate::clock;
+use crate::fastpath::nexthop::announce::Announce;
 use crate::observe::counters::{Counter, Tally};
 use crate::relay::Relay;
 use crate::route::vocabulary::BoundLeg;
@@ -28,9 +28,8 @@ pub struct UdpService {
     pub udp: Arc<UdpRelay>,
     /// Table and counters.
     pub relay: Arc<Relay>,
-    /// The channel to the task that looks up next hops, if there is a fast path. If the channel is full, the
-    /// task's refresh timer finds the leg later.
-    pub bound: Option<mpsc::Sender<BoundLeg>>,
+    /// Where bound legs are announced to the thread that finds next hops, if there is a fast path.
+    pub bound: Option<Announce>,
     /// The answers that are awaited from STUN servers, if any are asked.
     pub awaited: Option<Arc<Awaited>>,
 }
@@ -116,8 +115,7 @@ impl UdpService {
         let turn = post.exchange.lock().turn(&post.pair, socket, rules, &mut tally, |vni, leg, path| {
             tracing::debug!(vni, leg, remote = %path.remote, local = %path.local, "leg bound");
             if let Some(bound) = &self.bound {
-                // The channel is full: the receiver's refresh timer will find this leg too.
-                let _ = bound.try_send(BoundLeg { vni, leg, path });
+                bound.bound(BoundLeg { vni, leg, path });
             }
         });
         self.relay.counters.shard().add_all(&tally);

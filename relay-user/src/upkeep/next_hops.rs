@@ -10,22 +10,26 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::ticks;
 use crate::clock;
 use crate::fastpath::next_hop_map::NextHopMap;
 use crate::fastpath::nexthop::dirty::Dirty;
-use crate::fastpath::nexthop::icmp::{Icmp, TooBig};
+use crate::fastpath::nexthop::announce::{Announce, Announced};
+use crate::fastpath::nexthop::icmp::Icmp;
 use crate::fastpath::nexthop::reports::{Reported, Reports};
 use crate::fastpath::nexthop::{Followed, NextHops, NoNextHop};
 use crate::relay::Relay;
 use crate::route::sessions::Session;
-use crate::route::vocabulary::BoundLeg;
+use crate::route::vocabulary::{BoundLeg, LegPath};
 
-/// Bound legs that may wait for the thread; a walk finds any further ones.
+/// Bound legs that may wait for the thread. If there are more, it walks over all sessions.
 const WAITING_LEGS: usize = 4096;
+
+/// Messages of routers that may wait.
+const SETTLING: usize = 256;
 
 /// Time between two looks for neighbours that the kernel has not heard lately.
 const CONFIRM: Duration = Duration::from_secs(2);
@@ -56,7 +60,7 @@ pub struct Setup {
 pub struct NextHopThread {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    bound: mpsc::Sender<BoundLeg>,
+    bound: Announce,
 }
 
 impl NextHopThread {
@@ -70,13 +74,13 @@ impl NextHopThread {
     ) -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
         let (stop, stopped) = oneshot::channel();
         let (alive, ended) = oneshot::channel::<()>();
-        let (bound, legs) = mpsc::channel(WAITING_LEGS);
+        let (bound, announced) = Announce::new(WAITING_LEGS);
         let (said, begun) = std_mpsc::channel();
         let run = move || {
             let _alive = alive;
             let started = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let started = started.and_then(|runtime| {
-                let worker = runtime.block_on(async { Worker::open(setup, relay, legs) })?;
+                let worker = runtime.block_on(async { Worker::open(setup, relay, announced) })?;
                 Ok((runtime, worker))
             });
             let (runtime, mut worker) = match started {
@@ -101,8 +105,8 @@ impl NextHopThread {
         Ok((Self { stop: Some(stop), thread: Some(thread), bound }, ended))
     }
 
-    /// Where legs that were bound are announced. If it is full, a walk will find them.
-    pub fn bound(&self) -> mpsc::Sender<BoundLeg> {
+    /// Where legs that were bound are announced.
+    pub fn bound(&self) -> Announce {
         self.bound.clone()
     }
 }
@@ -132,17 +136,19 @@ struct Worker {
     hops: NextHops,
     reports: Reports,
     icmp: Option<Icmp>,
-    legs: mpsc::Receiver<BoundLeg>,
+    announced: Announced,
     walk: Option<Walk>,
     /// The legs that the next walk is for.
     next: Dirty,
     not_before: Instant,
     /// Messages of routers that the kernel is still taking in.
-    settling: VecDeque<(Instant, TooBig)>,
+    settling: VecDeque<(Instant, LegPath)>,
+    /// Legs whose route the kernel could not tell for the moment.
+    unanswered: Dirty,
 }
 
 impl Worker {
-    fn open(setup: Setup, relay: Arc<Relay>, legs: mpsc::Receiver<BoundLeg>) -> io::Result<Self> {
+    fn open(setup: Setup, relay: Arc<Relay>, announced: Announced) -> io::Result<Self> {
         // First the reports, then the first question: no change is missed.
         let reports = Reports::open()?;
         let hops = NextHops::open(setup.map, setup.mark)?;
@@ -154,11 +160,12 @@ impl Worker {
             hops,
             reports,
             icmp: icmp.ok(),
-            legs,
+            announced,
             walk: None,
             next: Dirty::default(),
             not_before: Instant::now(),
             settling: VecDeque::new(),
+            unanswered: Dirty::default(),
         })
     }
 
@@ -168,9 +175,10 @@ impl Worker {
         loop {
             self.begin_walk();
             let settled = self.settling.front().map(|(at, _)| *at);
+            // In no order: neither many binds nor many reports keep the others waiting.
             tokio::select! {
-                biased;
-                Some(leg) = self.legs.recv() => self.resolve(leg),
+                Some(leg) = self.announced.legs.recv() => self.resolve(leg),
+                () = self.announced.missed.notified() => self.next.add(Dirty::everything()),
                 reported = self.reports.next() => match reported {
                     Ok(Reported::Changes(changes)) => {
                         let followed = self.hops.follow(changes);
@@ -185,7 +193,10 @@ impl Worker {
                 },
                 found = next_icmp(&mut self.icmp) => self.settle(found),
                 () = until(settled) => self.take_settled(),
-                _ = confirm.tick() => self.hops.look_for_neighbours(clock::monotonic_ns()),
+                _ = confirm.tick() => {
+                    self.hops.look_for_neighbours(clock::monotonic_ns());
+                    self.next.add(std::mem::take(&mut self.unanswered));
+                }
                 _ = refresh.tick() => {
                     let followed = self.hops.follow_nothing();
                     self.take(followed);
@@ -207,11 +218,11 @@ impl Worker {
         self.next.add(followed.dirty);
     }
 
-    fn settle(&mut self, found: Vec<TooBig>) {
+    fn settle(&mut self, found: Vec<LegPath>) {
         let at = Instant::now() + SETTLE;
         for one in found {
             // Whoever sends more than this makes the relay look later, and not more often.
-            if self.settling.len() < WAITING_LEGS && !self.settling.iter().any(|(_, other)| *other == one) {
+            if self.settling.len() < SETTLING && !self.settling.iter().any(|(_, other)| *other == one) {
                 self.settling.push_back((at, one));
             }
         }
@@ -219,8 +230,8 @@ impl Worker {
 
     fn take_settled(&mut self) {
         let now = Instant::now();
-        while let Some((_, TooBig { local, remote })) = self.settling.pop_front_if(|(at, _)| *at <= now) {
-            self.next.add(self.hops.follow_too_big(local, remote));
+        while let Some((_, path)) = self.settling.pop_front_if(|(at, _)| *at <= now) {
+            self.next.add(self.hops.follow_too_big(&path));
         }
     }
 
@@ -254,7 +265,7 @@ impl Worker {
             Some(last) => walk.after = last,
             None => {
                 if walk.dirty.is_everything() {
-                    self.hops.end_walk();
+                    self.hops.end_walk(clock::monotonic_ns());
                 }
                 relay.control.next_hops.pass();
                 self.walk = None;
@@ -270,6 +281,11 @@ impl Worker {
         let hop = self.hops.resolve(leg, now_ns);
         match &hop {
             Ok(_) | Err(NoNextHop::NoNeighbour { .. }) => {}
+            Err(error @ NoNextHop::Netlink(_)) => {
+                tracing::debug!(vni, leg = index, %error, "the kernel did not tell the next hop; asking again");
+                let remote = path.remote.ip().to_canonical();
+                self.unanswered.add(Dirty::remote(remote, if remote.is_ipv4() { 32 } else { 128 }));
+            }
             Err(error) => {
                 let remote = path.remote;
                 tracing::debug!(vni, leg = index, %remote, %error, "no next hop; userspace carries the session");
@@ -279,7 +295,7 @@ impl Worker {
     }
 }
 
-async fn next_icmp(icmp: &mut Option<Icmp>) -> Vec<TooBig> {
+async fn next_icmp(icmp: &mut Option<Icmp>) -> Vec<LegPath> {
     let Some(socket) = icmp else { return std::future::pending().await };
     match socket.next().await {
         Ok(found) => found,

@@ -2,10 +2,13 @@
 //! kernel takes it in for its own routes, but reports no change.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 
+use relay_common::net::checksum;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
+
+use crate::route::vocabulary::LegPath;
 
 /// "Destination unreachable", and of its codes the one for packets that are too big.
 const UNREACHABLE: u8 = 3;
@@ -13,20 +16,11 @@ const TOO_BIG: u8 = 4;
 
 const UDP: u8 = 17;
 
-/// Bytes read of a message: the outer IPv4 header with all options, ICMP's, the inner one, and the ports.
-const MOST: usize = 60 + 8 + 60 + 8;
+/// Bytes of the longest message that is read: routers quote at most 576 bytes (RFC 1812), some a whole packet.
+const MOST: usize = 2048;
 
 /// Messages read before anything else gets a turn.
 const BATCH: usize = 64;
-
-/// A packet of ours was too big for a router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooBig {
-    /// The address that it left from.
-    pub local: IpAddr,
-    /// Where it should go.
-    pub remote: IpAddr,
-}
 
 /// A raw socket, in an event loop.
 #[derive(Debug)]
@@ -48,11 +42,11 @@ impl Icmp {
         Ok(Self { socket: UdpSocket::from_std(socket.into())?, port })
     }
 
-    /// Waits for messages about packets from the port.
+    /// Waits for messages about packets from the port; returns between which addresses they were too big.
     ///
     /// # Errors
     /// The system's error; the socket can no longer be used.
-    pub async fn next(&self) -> io::Result<Vec<TooBig>> {
+    pub async fn next(&self) -> io::Result<Vec<LegPath>> {
         loop {
             self.socket.readable().await?;
             let mut found = Vec::new();
@@ -73,8 +67,12 @@ impl Icmp {
 }
 
 /// Reads a packet of ICMP, with its IPv4 header, about a UDP packet from `port`.
-fn read(packet: &[u8], port: u16) -> Option<TooBig> {
+fn read(packet: &[u8], port: u16) -> Option<LegPath> {
     let icmp = payload(packet)?;
+    // A raw socket gets what the kernel itself would not believe, too.
+    if packet.len() == MOST || checksum::full(icmp) != 0 {
+        return None;
+    }
     let ([kind, code, ..], inner) = icmp.split_first_chunk::<8>()?;
     if (*kind, *code) != (UNREACHABLE, TOO_BIG) {
         return None;
@@ -84,9 +82,11 @@ fn read(packet: &[u8], port: u16) -> Option<TooBig> {
     if header[9] != UDP || ports[..2] != port.to_be_bytes() {
         return None;
     }
-    let ip =
-        |at: usize| IpAddr::from(Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]));
-    Some(TooBig { local: ip(12), remote: ip(16) })
+    let at = |ip: usize, port: usize| {
+        let ip = Ipv4Addr::new(header[ip], header[ip + 1], header[ip + 2], header[ip + 3]);
+        SocketAddr::from((ip, u16::from_be_bytes([ports[port], ports[port + 1]])))
+    };
+    Some(LegPath { local: at(12, 0), remote: at(16, 2) })
 }
 
 /// What follows an IPv4 header.
@@ -115,12 +115,15 @@ mod tests {
         packet.extend(ipv4(UDP, [192, 0, 2, 1], [198, 51, 100, 7], options));
         packet.extend(port.to_be_bytes());
         packet.extend([0, 1, 0, 0, 0, 0]);
+        let icmp = 20 + options;
+        let sum = checksum::full(&packet[icmp..]).to_be_bytes();
+        packet[icmp + 2..icmp + 4].copy_from_slice(&sum);
         packet
     }
 
     #[test]
     fn a_router_that_refused_a_packet_of_ours_names_its_two_ends() {
-        let found = TooBig { local: [192, 0, 2, 1].into(), remote: [198, 51, 100, 7].into() };
+        let found = LegPath { local: ([192, 0, 2, 1], 7777).into(), remote: ([198, 51, 100, 7], 1).into() };
         for options in [0, 8, 40] {
             assert_eq!(
                 read(&too_big(TOO_BIG, 7777, options), 7777),
@@ -130,12 +133,15 @@ mod tests {
         }
         assert_eq!(read(&too_big(TOO_BIG, 53, 0), 7777), None, "another port's packet");
         assert_eq!(read(&too_big(1, 7777, 0), 7777), None, "another message");
+        let mut wrong = too_big(TOO_BIG, 7777, 0);
+        wrong[30] ^= 1;
+        assert_eq!(read(&wrong, 7777), None, "a wrong checksum");
     }
 
     #[test]
     fn a_message_that_is_cut_is_none() {
         let whole = too_big(TOO_BIG, 7777, 4);
-        for length in 0..whole.len() - 6 {
+        for length in 0..whole.len() {
             assert_eq!(read(&whole[..length], 7777), None, "{length} bytes");
         }
         let mut six = whole;

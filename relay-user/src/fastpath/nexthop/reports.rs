@@ -74,9 +74,12 @@ impl Reports {
     /// # Errors
     /// The system's error; the socket can no longer be used.
     pub async fn next(&mut self) -> io::Result<Reported> {
-        let mut read = self.socket.recv_from_full().await;
         let mut found = Vec::new();
-        for _ in 0..BATCH {
+        for nth in 0..BATCH {
+            let read = match nth {
+                0 => self.socket.recv_from_full().await,
+                _ => self.socket.socket_ref().recv_from_full(),
+            };
             match read {
                 Ok((bytes, _)) => changes::read(&bytes, &mut found),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -86,7 +89,6 @@ impl Reports {
                 }
                 Err(error) => return Err(error),
             }
-            read = self.socket.socket_ref().recv_from_full();
         }
         Ok(Reported::Changes(found))
     }

@@ -19,6 +19,7 @@ struct Host {
     gateways: BTreeMap<IpAddr, IpAddr>,
     neighbours: BTreeMap<IpAddr, Neighbour>,
     link: Option<Link>,
+    mtu: Option<u32>,
     has_policy: bool,
     /// Questions by kind: route, link, neighbour.
     asked: [usize; 3],
@@ -41,7 +42,7 @@ impl Ask for Asked {
             host.asked[0] += 1;
             host.last = Some(*question);
             let neighbour = host.gateways.get(&question.remote).copied().ok_or(NoNextHop::NoRoute)?;
-            Ok(KernelRoute { ifindex: 3, neighbour, mtu: None })
+            Ok(KernelRoute { ifindex: 3, neighbour, mtu: host.mtu })
         })
     }
     fn link(&mut self, ifindex: u32) -> Result<Link, NoNextHop> {
@@ -222,19 +223,25 @@ fn a_link_that_goes_down_makes_all_routes_doubtful_since_the_kernel_does_not_rep
     assert_eq!(hops.value(HopNumber(0)).map(|value| value.mtu), Some(9000));
     assert!(changed(&mut hops, Some(Link { is_up: false, ..larger })).dirty.is_everything());
     assert_eq!(written.borrow().1[&0], None);
-    let other = hops.follow(vec![Change::Link { ifindex: 4, now: None }]);
-    assert!(other.dirty.is_empty(), "a link that no way uses");
+    let other = |hops: &mut NextHops<Asked, Map>, now| hops.follow(vec![Change::Link { ifindex: 4, now }]).dirty;
+    assert!(other(&mut hops, None).is_empty(), "a link that no way uses");
+    assert!(other(&mut hops, Some(LINK)).is_everything(), "it is up: it may be the better way");
+    assert!(other(&mut hops, Some(larger)).is_empty());
+    assert!(other(&mut hops, None).is_everything());
 }
 
 #[test]
 fn a_router_that_wants_smaller_packets_is_believed_about_destinations_in_use() {
     let (mut hops, asked, _) = host();
     hops.resolve(leg(1, [10, 0, 0, 1]), 0).expect("a way");
-    let local = [192, 0, 2, 1].into();
-    assert!(hops.follow_too_big(local, [10, 0, 0, 9].into()).is_empty());
-    assert!(hops.follow_too_big(local, [10, 0, 0, 1].into()).contains(&leg(1, [10, 0, 0, 1]).path));
-    hops.resolve(leg(1, [10, 0, 0, 1]), 0).expect("a way");
-    assert_eq!(asked.with(|host| host.asked[0]), 2, "asked again");
+    assert!(hops.follow_too_big(&leg(1, [10, 0, 0, 9]).path).is_empty());
+    assert_eq!(asked.with(|host| host.asked[0]), 1, "nobody sends there");
+    assert!(hops.follow_too_big(&leg(1, [10, 0, 0, 1]).path).is_empty(), "the kernel does not believe it");
+    asked.with(|host| host.mtu = Some(1280));
+    assert!(hops.follow_too_big(&leg(1, [10, 0, 0, 1]).path).contains(&leg(1, [10, 0, 0, 1]).path));
+    let number = hops.resolve(leg(1, [10, 0, 0, 1]), 0).expect("a way");
+    assert_eq!(hops.value(number).map(|value| value.mtu), Some(1280));
+    assert_eq!(asked.with(|host| host.asked[0]), 3, "one question each");
 }
 
 #[test]

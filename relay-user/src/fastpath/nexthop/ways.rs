@@ -2,10 +2,10 @@
 //!
 //! A way is an interface, a neighbour on it, and the MTU of the routes that lead there. It has a number,
 //! which sessions hold, and an element of `NEXTHOPS`, which says at any time how the way is taken, or that it
-//! cannot be. A number is used again only after a walk over all sessions has found none with it, and one more
-//! walk.
+//! cannot be. A number is used again only when a walk over all sessions has found none with it, and some time
+//! later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use relay_common::fastpath::MAX_NEXT_HOPS;
@@ -15,6 +15,10 @@ use super::backoff::Backoff;
 use crate::fastpath::next_hop_map::NextHopValue;
 use crate::route::next_hop::HopNumber;
 use crate::route::vocabulary::BoundLeg;
+
+/// How long a number rests, in nanoseconds: longer than an audit takes to find an entry of the session map that
+/// could not be replaced.
+const REST_NS: u64 = 120_000_000_000;
 
 /// Who takes the elements of `NEXTHOPS`.
 pub trait WriteHops {
@@ -80,8 +84,8 @@ pub struct Ways<W> {
     /// The links in use.
     pub links: HashMap<u32, Link>,
     free: Vec<HopNumber>,
-    /// Free at the end of the next walk.
-    resting: Vec<HopNumber>,
+    /// Not used by any session, and free from then on, in CLOCK_MONOTONIC nanoseconds.
+    resting: VecDeque<(u64, HopNumber)>,
 }
 
 impl<W: WriteHops> Ways<W> {
@@ -94,14 +98,16 @@ impl<W: WriteHops> Ways<W> {
             neighbours: HashMap::new(),
             links: HashMap::new(),
             free: Vec::new(),
-            resting: Vec::new(),
+            resting: VecDeque::new(),
         }
     }
 
     /// The number of a way whose link and neighbour are known; `None`: there is no room for one more.
     pub fn number(&mut self, route: KernelRoute) -> Option<HopNumber> {
-        if let Some(number) = self.numbers.get(&route) {
-            return Some(*number);
+        if let Some(number) = self.numbers.get(&route).copied() {
+            // Whoever asked is about to use it, perhaps behind the place that a walk has reached.
+            self.keep(number);
+            return Some(number);
         }
         let number = match self.free.pop() {
             Some(number) => number,
@@ -172,8 +178,10 @@ impl<W: WriteHops> Ways<W> {
     }
 
     /// The walk is complete: ways that no session has are forgotten.
-    pub fn end_walk(&mut self) {
-        self.free.append(&mut self.resting);
+    pub fn end_walk(&mut self, now_ns: u64) {
+        while let Some((_, number)) = self.resting.pop_front_if(|(from_ns, _)| *from_ns <= now_ns) {
+            self.free.push(number);
+        }
         for number in (0..self.ways.len() as u32).map(HopNumber) {
             let Some(way) = self.ways[number.0 as usize].take_if(|way| !way.in_use) else { continue };
             self.map.write(number, None);
@@ -182,7 +190,7 @@ impl<W: WriteHops> Ways<W> {
             if let Some(known) = self.neighbours.get_mut(&id) {
                 known.ways.retain(|other| *other != number);
             }
-            self.resting.push(number);
+            self.resting.push_back((now_ns.saturating_add(REST_NS), number));
         }
         self.neighbours.retain(|_, known| !known.ways.is_empty() || !known.waiting.is_empty());
     }
@@ -275,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_rests_for_a_whole_walk_before_it_names_another_way() {
+    fn a_number_rests_before_it_names_another_way() {
         let mut ways = ways();
         ways.number(route(1, None));
         ways.number(route(2, None));
@@ -283,7 +291,7 @@ mod tests {
         ways.keep(HopNumber(1));
         let newer = ways.number(route(2, Some(1400)));
         assert_eq!(newer, Some(HopNumber(2)));
-        ways.end_walk();
+        ways.end_walk(1);
         assert_eq!((ways.value(HopNumber(0)), ways.numbers.len()), (None, 2));
         assert!(
             !ways.neighbours.contains_key(&(3, [192, 0, 2, 1].into())),
@@ -291,9 +299,24 @@ mod tests {
         );
         assert_eq!(ways.number(route(2, Some(1300))), Some(HopNumber(3)), "0 rests");
         ways.begin_walk();
-        ways.end_walk();
+        ways.end_walk(REST_NS);
         ways.neighbour((3, [192, 0, 2, 5].into()), heard(5));
-        assert_eq!(ways.number(route(5, None)), Some(HopNumber(0)));
+        assert_eq!(ways.number(route(5, None)), Some(HopNumber(4)), "and rests");
+        ways.begin_walk();
+        ways.end_walk(REST_NS + 1);
+        ways.neighbour((3, [192, 0, 2, 6].into()), heard(6));
+        assert_eq!(ways.number(route(6, None)), Some(HopNumber(0)));
+    }
+
+    #[test]
+    fn a_way_that_is_given_out_during_a_walk_outlives_it() {
+        let mut ways = ways();
+        ways.number(route(1, None));
+        ways.begin_walk();
+        // The leg had another way, or none, when the walk came by; now it gets this one.
+        assert_eq!(ways.number(route(1, None)), Some(HopNumber(0)));
+        ways.end_walk(1);
+        assert!(ways.value(HopNumber(0)).is_some());
     }
 
     #[test]
