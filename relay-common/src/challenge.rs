@@ -1,10 +1,9 @@
 //! The challenge of the bind handshake: a token that nobody can forge and that the relay does not store.
 //!
-//! The challenge is a keyed BLAKE2s-256 over the fields that the Answer repeats (VNI, generation, remote
-//! key), the client's address, and how often the leg has been bound. The layout is upstream's
-//! (`net/udprelay`) up to that number, but only the relay that made a challenge verifies it. Secrets rotate
-//! at least two minutes apart and the relay keeps two of them, so a challenge is valid for at least two
-//! minutes.
+//! The challenge is a number and a keyed BLAKE2s over it, the fields that the Answer repeats (VNI, generation,
+//! remote key), the client's address and the relay's. Only the relay that made a challenge verifies it, so its
+//! layout is nobody else's concern. Secrets rotate at least two minutes apart and the relay keeps two of them, so a
+//! challenge is valid for at least two minutes.
 
 use crate::{geneve::Vni, key::DiscoPublic};
 use blake2::{
@@ -18,8 +17,7 @@ pub const CHALLENGE_LEN: usize = 32;
 /// Shortest time between two rotations, in nanoseconds.
 pub const ROTATION_NS: u64 = 120_000_000_000;
 
-/// What a challenge stands for: whoever returns it has received it at this address, for this handshake, and
-/// the leg has not been bound since.
+/// What a challenge stands for: whoever returns it has received it at this address, for this handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Token<'a> {
     /// The session.
@@ -28,31 +26,39 @@ pub struct Token<'a> {
     pub generation: u32,
     /// The other client, which tells the session's two legs apart.
     pub remote_key: &'a DiscoPublic,
-    /// The leg's completed binds when the handshake began. Without it, a recorded Answer is good again
-    /// whenever its Bind is repeated (upstream lacks it).
-    pub binds: u32,
     /// Where the Bind came from.
     pub source: SocketAddr,
+    /// The relay's address that it was sent to.
+    pub local: SocketAddr,
 }
 
-/// The challenge for `token`.
-pub fn mac(secret: &[u8; 32], token: &Token<'_>) -> [u8; CHALLENGE_LEN] {
+/// Bytes of the number in a challenge; the rest is the code over it and the token.
+const NUMBER_LEN: usize = 8;
+
+/// The challenge for `token` with this number: the number, then 24 bytes of the code.
+///
+/// Each challenge of a leg has a higher number than the one before. An Answer returns the number with it, so the
+/// relay can tell a recorded Answer from a new one and remembers no handshake (upstream has no number: it
+/// remembers one handshake, and a recorded Answer is good again whenever its Bind is repeated).
+pub fn make(secret: &[u8; 32], token: &Token<'_>, number: u64) -> [u8; CHALLENGE_LEN] {
     let mut mac = <Blake2sMac256 as KeyInit>::new(secret.into());
     mac.update(&token.vni.get().to_be_bytes());
     mac.update(&token.generation.to_be_bytes());
     mac.update(token.remote_key.as_bytes());
-    match token.source {
-        SocketAddr::V4(v4) => mac.update(&v4.ip().octets()),
-        SocketAddr::V6(v6) => {
-            mac.update(&v6.ip().octets());
-            if v6.scope_id() != 0 {
-                mac.update(v6.scope_id().to_string().as_bytes());
-            }
+    for address in [token.source, token.local] {
+        match address {
+            SocketAddr::V4(v4) => mac.update(&v4.ip().to_ipv6_mapped().octets()),
+            SocketAddr::V6(v6) => mac.update(&v6.ip().octets()),
         }
+        let zone = if let SocketAddr::V6(v6) = address { v6.scope_id() } else { 0 };
+        mac.update(&zone.to_be_bytes());
+        mac.update(&address.port().to_be_bytes());
     }
-    mac.update(&token.source.port().to_le_bytes());
-    mac.update(&token.binds.to_be_bytes());
-    mac.finalize().into_bytes().into()
+    mac.update(&number.to_be_bytes());
+    let mut challenge: [u8; CHALLENGE_LEN] = mac.finalize().into_bytes().into();
+    // The first bytes of the code make room for the number.
+    challenge[..NUMBER_LEN].copy_from_slice(&number.to_be_bytes());
+    challenge
 }
 
 /// The two valid secrets: the current one makes challenges, and both verify them.
@@ -87,15 +93,17 @@ impl Secrets {
     }
 
     /// Makes a challenge with the current secret.
-    pub fn challenge(&self, token: &Token<'_>) -> [u8; CHALLENGE_LEN] {
-        mac(&self.current, token)
+    pub fn challenge(&self, token: &Token<'_>, number: u64) -> [u8; CHALLENGE_LEN] {
+        make(&self.current, token, number)
     }
 
-    /// Whether `challenge` was made for exactly this token, with either secret.
+    /// The number of a challenge that was made for exactly this token, with either secret; `None` for any other.
     ///
     /// The box already authenticates the sender, so the comparison need not take constant time.
-    pub fn verify(&self, token: &Token<'_>, challenge: &[u8; CHALLENGE_LEN]) -> bool {
-        core::iter::once(&self.current).chain(&self.previous).any(|secret| mac(secret, token) == *challenge)
+    pub fn verify(&self, token: &Token<'_>, challenge: &[u8; CHALLENGE_LEN]) -> Option<u64> {
+        let number = u64::from_be_bytes(*challenge.first_chunk::<NUMBER_LEN>()?);
+        let mut secrets = core::iter::once(&self.current).chain(&self.previous);
+        secrets.any(|secret| make(secret, token, number) == *challenge).then_some(number)
     }
 }
 

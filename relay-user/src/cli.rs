@@ -269,7 +269,8 @@ pub struct Serve {
     pub xdp_mode: XdpMode,
     /// Forward packets that came in by another interface than the one that leads to their sender
     /// (asymmetric routes); else userspace gets them, and the kernel's rp_filter decides
-    #[arg(long, requires = "xdp")]
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+        default_missing_value = "true", require_equals = true, value_parser = value::boolean, requires = "xdp")]
     pub xdp_any_ingress: bool,
     /// Where the BPF maps are pinned; default: relayd/vSCHEMA/UDP-PORT in the BPF file system
     #[arg(long, value_name = "DIR", requires = "xdp")]

@@ -232,27 +232,18 @@ impl Router {
         inner.table.session_of(pair).cloned().ok_or(Refusal::UnknownSession)
     }
 
-    /// Handles a bind: an authenticated client began a handshake. Returns the number of completed binds that
-    /// its challenge must be for.
-    ///
-    /// # Errors
-    /// There is no such session or leg, or the handshake is zero.
-    pub fn bind(&self, vni: u32, leg: LegIndex, handshake: u32, now_ns: u64) -> Result<u32, Refusal> {
-        let mut inner = self.lock();
-        self.apply(&mut inner, Event::Bind { vni, leg, handshake }, now_ns)?;
-        inner.table.challenged(vni, leg, handshake)
-    }
-
-    /// The number of completed binds that the challenge of this handshake was for, if it is in progress.
+    /// Handles a bind: an authenticated client began a handshake. Returns the number that its challenge must
+    /// have.
     ///
     /// # Errors
     /// There is no such session or leg.
-    pub fn challenged(&self, vni: u32, leg: LegIndex, handshake: u32) -> Result<u32, Refusal> {
-        self.lock().table.challenged(vni, leg, handshake)
+    pub fn bind(&self, vni: u32, leg: LegIndex, now_ns: u64) -> Result<u64, Refusal> {
+        let mut inner = self.lock();
+        self.apply(&mut inner, Event::Bind { vni, leg }, now_ns)?;
+        Ok(inner.table.challenges(vni, leg))
     }
 
-    /// Handles an answer: an authenticated client returned, from `path`, the challenge that was made for this
-    /// handshake and this number of completed binds.
+    /// Handles an answer: an authenticated client returned, from `path`, the challenge with this number.
     ///
     /// # Errors
     /// There is no such session, the challenge is no longer good, or both legs would have one address.
@@ -260,11 +251,11 @@ impl Router {
         &self,
         vni: u32,
         leg: LegIndex,
-        (handshake, binds): (u32, u32),
+        number: u64,
         path: LegPath,
         now_ns: u64,
     ) -> Result<(), Refusal> {
-        self.apply(&mut self.lock(), Event::Answer { vni, leg, handshake, binds, path }, now_ns)
+        self.apply(&mut self.lock(), Event::Answer { vni, leg, number, path }, now_ns)
     }
 
     /// Sets a leg's next hop, as the kernel's routing reports it.

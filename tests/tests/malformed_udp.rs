@@ -140,7 +140,7 @@ fn a_challenge_is_good_for_one_answer_from_the_address_it_was_sent_to() -> Resul
     site.grown("the answer", &before, &[("udp_binds", 1)])?;
     let before = site.counters()?;
     client.send_raw(&answer)?;
-    site.grown("the answer again", &before, &[("udp_drop_bad_challenge", 1)])?;
+    site.grown("the answer again", &before, &[("udp_drop_generation", 1)])?;
     site.serves()
 }
 

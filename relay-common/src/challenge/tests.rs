@@ -18,43 +18,44 @@ fn addr(text: &str) -> SocketAddr {
 
 fn token(source: &str) -> Token<'static> {
     const KEY: &DiscoPublic = &DiscoPublic::from_bytes(B);
-    Token { vni: vni(1), generation: 1, remote_key: KEY, binds: 0, source: addr(source) }
+    Token { vni: vni(1), generation: 1, remote_key: KEY, source: addr(source), local: addr("192.0.2.9:7777") }
 }
 
 /// All tokens that differ from `token` in one field.
-fn others(token: Token<'static>) -> [Token<'static>; 5] {
+fn others(token: Token<'static>) -> [Token<'static>; 6] {
     const ZERO: &DiscoPublic = &DiscoPublic::from_bytes([0; 32]);
     [
         Token { vni: vni(2), ..token },
         Token { generation: 2, ..token },
         Token { remote_key: ZERO, ..token },
-        Token { binds: 1, ..token },
         Token { source: addr("192.0.2.1:2"), ..token },
+        Token { local: addr("192.0.2.8:7777"), ..token },
+        Token { local: addr("192.0.2.9:7778"), ..token },
     ]
 }
 
 #[test]
 fn the_known_challenge_comes_out() {
-    let token = Token { vni: vni(0xab), generation: 7, binds: 3, ..token("192.0.2.1:41641") };
+    let token = Token { vni: vni(0xab), generation: 7, ..token("192.0.2.1:41641") };
     // From another implementation of BLAKE2s (Python's hashlib).
     let known = [
-        0x01, 0xf0, 0xd1, 0x27, 0x24, 0x0f, 0x67, 0xd7, 0xcc, 0x9d, 0x58, 0x0b, 0x47, 0x1f, 0xf4, 0xfe, 0x8d,
-        0x3f, 0xbf, 0xb8, 0xf8, 0x0d, 0xe3, 0x5e, 0x2b, 0x06, 0xc7, 0x3e, 0xb5, 0x4e, 0xfb, 0x36,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0x27, 0x9c, 0xe3, 0x0b, 0x72, 0x98, 0x68, 0x97, 0x17,
+        0x12, 0xcf, 0x99, 0x5f, 0x63, 0xe7, 0xff, 0x4c, 0x15, 0xfb, 0x0b, 0x10, 0x92, 0xf9, 0xb9,
     ];
-    assert_eq!(mac(&from_fn(|i| i as u8), &token), known);
+    assert_eq!(make(&from_fn(|i| i as u8), &token, 3), known);
 }
 
 #[test]
 fn a_challenge_depends_on_every_input() {
     let one = token("192.0.2.1:1");
-    let mut all = vec![mac(&[1; 32], &one), mac(&[2; 32], &one)];
-    all.extend(others(one).iter().map(|other| mac(&[1; 32], other)));
+    let mut all = vec![make(&[1; 32], &one, 1), make(&[2; 32], &one, 1), make(&[1; 32], &one, 2)];
+    all.extend(others(one).iter().map(|other| make(&[1; 32], other, 1)));
     for source in ["192.0.2.2:1", "[fe80::1]:1", "[fe80::1%2]:1"] {
-        all.push(mac(&[1; 32], &token(source)));
+        all.push(make(&[1; 32], &token(source), 1));
     }
     for (i, one) in all.iter().enumerate() {
         for other in &all[..i] {
-            assert_ne!(one, other);
+            assert_ne!(one[8..], other[8..]);
         }
     }
 }
@@ -63,15 +64,15 @@ fn a_challenge_depends_on_every_input() {
 fn a_challenge_outlives_one_rotation_and_not_two() {
     let token = token("192.0.2.1:1");
     let first = Secrets::new(0, [1; 32]);
-    let challenge = first.challenge(&token);
-    assert!(first.verify(&token, &challenge));
+    let challenge = first.challenge(&token, 9);
+    assert_eq!(first.verify(&token, &challenge), Some(9));
     assert!(first.rotated(ROTATION_NS - 1, [2; 32]).is_none());
     let second = first.rotated(ROTATION_NS, [2; 32]).expect("due");
-    assert!(second.verify(&token, &challenge));
-    assert_ne!(second.challenge(&token), challenge);
+    assert_eq!(second.verify(&token, &challenge), Some(9));
+    assert_ne!(second.challenge(&token, 9), challenge);
     assert!(!second.is_due(2 * ROTATION_NS - 1));
     let third = second.rotated(2 * ROTATION_NS, [3; 32]).expect("due");
-    assert!(!third.verify(&token, &challenge));
+    assert_eq!(third.verify(&token, &challenge), None);
     assert!(!second.is_due(0), "a clock that goes back rotates nothing");
 }
 
@@ -79,11 +80,14 @@ fn a_challenge_outlives_one_rotation_and_not_two() {
 fn a_challenge_answers_only_for_what_it_was_made_for() {
     let token = token("192.0.2.1:1");
     let secrets = Secrets::new(0, [1; 32]);
-    let challenge = secrets.challenge(&token);
+    let challenge = secrets.challenge(&token, 1);
     for other in others(token) {
-        assert!(!secrets.verify(&other, &challenge), "{other:?}");
+        assert_eq!(secrets.verify(&other, &challenge), None, "{other:?}");
     }
-    assert!(!secrets.verify(&token, &[0; 32]));
+    assert_eq!(secrets.verify(&token, &[0; 32]), None);
+    let mut renumbered = challenge;
+    renumbered[7] = 2;
+    assert_eq!(secrets.verify(&token, &renumbered), None, "the number is a part of it");
 }
 
 #[test]

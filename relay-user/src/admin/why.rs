@@ -154,7 +154,7 @@ fn of_node(daemon: &Parts, key: &NodePublic) -> WhyView {
     let nobody = found.is_empty().then(|| {
         format!("its packets are dropped (drop_unknown_dest): it is not connected here, and {links}")
     });
-    WhyView { key: key.to_string(), admitted: true, by: every_key(), found, nobody }
+    WhyView { key: key.to_string(), admitted: true, by: every_key(daemon), found, nobody }
 }
 
 fn of_disco(daemon: &Parts, key: &DiscoPublic) -> WhyView {
@@ -188,11 +188,15 @@ fn of_disco(daemon: &Parts, key: &DiscoPublic) -> WhyView {
         Some(_) => "no UDP session has this key; its clients have not asked for one".to_owned(),
         None => "there is no UDP relay (--relay-server-port)".to_owned(),
     });
-    WhyView { key: key.to_string(), admitted: true, by: every_key(), found, nobody }
+    WhyView { key: key.to_string(), admitted: true, by: every_key(daemon), found, nobody }
 }
 
-fn every_key() -> String {
-    "no access rules: every key may use this relay".to_owned()
+fn every_key(daemon: &Parts) -> String {
+    let every = "no access rules: every key may use this relay";
+    match daemon.udp.as_ref().and_then(|udp| udp.relay.denied().file()) {
+        Some(file) => format!("{every}, but no UDP session from the networks in {}", file.display()),
+        None => every.to_owned(),
+    }
 }
 
 fn for_each_session(daemon: &Parts, mut visit: impl FnMut(&Session)) {

@@ -15,9 +15,9 @@
 //! Kernel: `RTM_GETROUTE`, `RTM_GETNEIGH`, `RTM_GETLINK` (rtnetlink(7)). All this runs on a thread of its
 //! own: no packet waits for the kernel's routing.
 
+pub mod announce;
 pub mod answers;
 pub mod ask;
-pub mod announce;
 mod backoff;
 pub mod changes;
 pub mod dirty;

@@ -9,7 +9,6 @@
 //! `docs/protocol.md` has the rules). Only an authenticated answer moves a leg; data never does.
 
 mod entry;
-mod handshakes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
@@ -19,7 +18,6 @@ use hashbrown::HashTable;
 use relay_common::fastpath::SessionEntry;
 use relay_common::key::DiscoPublic;
 
-use self::handshakes::Handshakes;
 use super::Hasher;
 use super::next_hop::HopNumber;
 use super::session::SessionRoute;
@@ -71,7 +69,10 @@ struct Leg {
     last_seen_ns: u64,
     /// The next hop by which the kernel would reach the client.
     hop: Option<HopNumber>,
-    handshakes: Handshakes,
+    /// Challenges made; each has the next number.
+    challenges: u64,
+    /// The number of the challenge whose answer bound the leg; what was challenged before is worth nothing.
+    answered: u64,
 }
 
 impl Session {
@@ -190,51 +191,45 @@ impl Sessions {
         Ok(())
     }
 
-    /// Handles a bind, which begins a handshake.
-    pub(super) fn bind(&mut self, vni: u32, leg: LegIndex, handshake: u32) -> Result<(), Refusal> {
-        if handshake == 0 {
-            return Err(Refusal::WrongHandshake);
-        }
+    /// Handles a bind, which begins a handshake: its challenge has the number [`Self::challenges`].
+    pub(super) fn bind(&mut self, vni: u32, leg: LegIndex) -> Result<(), Refusal> {
         let session = self.by_vni.get_mut(&vni).ok_or(Refusal::UnknownSession)?;
-        let state = session.legs.get_mut(leg).ok_or(Refusal::UnknownSession)?;
-        state.handshakes.begin(handshake, session.route.binds[leg]);
+        session.legs.get_mut(leg).ok_or(Refusal::UnknownSession)?.challenges += 1;
         Ok(())
     }
 
-    /// The number of completed binds that the challenge of this handshake is for.
-    pub(super) fn challenged(&self, vni: u32, leg: LegIndex, handshake: u32) -> Result<u32, Refusal> {
-        let session = self.by_vni.get(&vni).ok_or(Refusal::UnknownSession)?;
-        let state = session.legs.get(leg).ok_or(Refusal::UnknownSession)?;
-        Ok(state.handshakes.binds(handshake, session.route.binds[leg]))
+    /// The number of the leg's latest challenge; 0: none.
+    pub(super) fn challenges(&self, vni: u32, leg: LegIndex) -> u64 {
+        let leg = self.by_vni.get(&vni).and_then(|session| session.legs.get(leg));
+        leg.map_or(0, |leg| leg.challenges)
     }
 
-    /// Handles an answer, which binds the leg to the path that the answer came by. The challenge that it
-    /// answers was made for `handshake` and a number of completed binds.
+    /// Handles an answer to the challenge `number`, which binds the leg to the path that the answer came by.
     pub(super) fn answer(
         &mut self,
         vni: u32,
         leg: LegIndex,
-        (handshake, binds): (u32, u32),
+        number: u64,
         path: LegPath,
         now_ns: u64,
         out: &mut Vec<Change>,
     ) -> Result<(), Refusal> {
-        if handshake == 0 || self.challenged(vni, leg, handshake)? != binds {
+        let session = self.by_vni.get_mut(&vni).ok_or(Refusal::UnknownSession)?;
+        let state = session.legs.get_mut(leg).ok_or(Refusal::UnknownSession)?;
+        if number <= state.answered || number > state.challenges {
             return Err(Refusal::WrongHandshake);
         }
-        let session = self.by_vni.get_mut(&vni).ok_or(Refusal::UnknownSession)?;
         if session.route.legs[1 - leg].is_some_and(|other| other.remote == path.remote) {
             return Err(Refusal::SameAddress);
         }
         let mut route = SessionRoute::clone(&session.route);
-        let state = &mut session.legs[leg];
         // Each answer is valid once. A client that moved needs a new next hop before the kernel may forward
         // its session again.
         if route.legs[leg] != Some(path) {
             state.hop = None;
         }
         state.last_seen_ns = now_ns;
-        state.handshakes.complete(handshake);
+        state.answered = number;
         route.legs[leg] = Some(path);
         route.binds[leg] = route.binds[leg].wrapping_add(1);
         session.route = Arc::new(route);

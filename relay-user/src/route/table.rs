@@ -40,9 +40,9 @@ impl Table {
             Event::Disclaim { link, key } => self.claims.disclaim(link, key, out),
             Event::LinkDown { link } => self.claims.down(link, out),
             Event::Allocate { pair } => self.sessions.allocate(pair, now_ns, out),
-            Event::Bind { vni, leg, handshake } => self.sessions.bind(vni, leg, handshake),
-            Event::Answer { vni, leg, handshake, binds, path } => {
-                self.sessions.answer(vni, leg, (handshake, binds), path, now_ns, out)
+            Event::Bind { vni, leg } => self.sessions.bind(vni, leg),
+            Event::Answer { vni, leg, number, path } => {
+                self.sessions.answer(vni, leg, number, path, now_ns, out)
             }
             Event::NextHop { vni, leg, path, hop } => self.sessions.next_hop(vni, leg, path, hop, out),
             Event::End { vni } => self.sessions.end(vni, out),
@@ -70,9 +70,9 @@ impl Table {
         self.sessions.of(pair)
     }
 
-    /// The number of completed binds that the challenge of a handshake is for.
-    pub(super) fn challenged(&self, vni: u32, leg: LegIndex, handshake: u32) -> Result<u32, Refusal> {
-        self.sessions.challenged(vni, leg, handshake)
+    /// The number of a leg's latest challenge; 0: none.
+    pub(super) fn challenges(&self, vni: u32, leg: LegIndex) -> u64 {
+        self.sessions.challenges(vni, leg)
     }
 
     /// Number of sessions, and of those that the kernel should be forwarding.

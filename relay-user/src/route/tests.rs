@@ -76,14 +76,12 @@ enum Step {
     Bind {
         nth: usize,
         leg: usize,
-        handshake: u32,
     },
     Answer {
         nth: usize,
         leg: usize,
-        handshake: u32,
-        /// How many binds ago its challenge was made.
-        old: u32,
+        /// How many challenges ago the answered one was made; -1: one that was never made.
+        old: i64,
         port: u16,
     },
     Hop {
@@ -111,16 +109,15 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let (nth, leg, handshake) = (0..SLOTS as usize, 0..2usize, 0..3u32);
+    let (nth, leg) = (0..SLOTS as usize, 0..2usize);
     prop_oneof![
         3 => (0..CONNS, 0..KEYS).prop_map(|(conn, key)| Step::Login { conn, key }),
         2 => (0..CONNS).prop_map(|conn| Step::Frame { conn }),
         2 => (0..CONNS).prop_map(|conn| Step::Leave { conn }),
         3 => (0..CLIENTS, 0..CLIENTS).prop_map(|(a, b)| Step::Allocate { a, b }),
-        4 => (nth.clone(), leg.clone(), handshake.clone())
-            .prop_map(|(nth, leg, handshake)| Step::Bind { nth, leg, handshake }),
-        6 => (nth.clone(), leg.clone(), handshake, 0..2u32, 1..4u16)
-            .prop_map(|(nth, leg, handshake, old, port)| Step::Answer { nth, leg, handshake, old, port }),
+        4 => (nth.clone(), leg.clone()).prop_map(|(nth, leg)| Step::Bind { nth, leg }),
+        6 => (nth.clone(), leg.clone(), -1..4i64, 1..4u16)
+            .prop_map(|(nth, leg, old, port)| Step::Answer { nth, leg, old, port }),
         6 => (nth.clone(), leg.clone(), prop::option::weighted(0.8, 1..3u32))
             .prop_map(|(nth, leg, number)| Step::Hop { nth, leg, number }),
         4 => (nth.clone(), 1..4u16).prop_map(|(nth, port)| Step::Up { nth, port }),
@@ -194,29 +191,23 @@ impl Run {
                 self.model.conns.retain(|(other, _)| *other != conn);
             }
             Step::Allocate { a, b } => self.allocate([disco(a), disco(b)]),
-            Step::Bind { nth, leg, handshake } => {
+            Step::Bind { nth, leg } => {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
-                let result = self.router.bind(session.vni, leg, handshake, now_ns);
-                assert_eq!(result.is_ok(), handshake != 0);
                 let state = &mut session.legs[leg];
-                if handshake != 0 && !state.begun.iter().any(|(other, _)| *other == handshake) {
-                    state.begun.push((handshake, state.binds));
-                }
-                assert_eq!(result.unwrap_or(state.binds), state.challenged(handshake));
+                state.challenges += 1;
+                assert_eq!(self.router.bind(session.vni, leg, now_ns), Ok(state.challenges));
             }
-            Step::Answer { nth, leg, handshake, old, port } => {
+            Step::Answer { nth, leg, old, port } => {
                 let Some(session) = self.model.sessions.get_mut(nth) else { return };
                 let taken = session.legs[1 - leg].path == Some(path(port));
                 let state = &mut session.legs[leg];
-                let binds = state.binds.wrapping_sub(old);
-                let result = self.router.answer(session.vni, leg, (handshake, binds), path(port), now_ns);
-                let good = handshake != 0 && state.challenged(handshake) == binds && !taken;
+                let number = state.challenges.saturating_add_signed(-old);
+                let result = self.router.answer(session.vni, leg, number, path(port), now_ns);
+                let good = number > state.answered && number <= state.challenges && !taken;
                 assert_eq!(result.is_ok(), good);
                 if good {
-                    let begun = state.begun.iter().position(|(other, _)| *other == handshake);
-                    state.begun.drain(..begun.map_or(state.begun.len(), |at| at + 1));
                     state.hop = state.hop.filter(|_| state.path == Some(path(port)));
-                    state.binds += 1;
+                    (state.answered, state.binds) = (number, state.binds + 1);
                     (state.path, state.seen_ns) = (Some(path(port)), now_ns);
                 }
             }
@@ -230,12 +221,8 @@ impl Run {
             }
             Step::Up { nth, port } => {
                 for (leg, port) in [(0, port), (1, port + 4)] {
-                    self.step(Step::Bind { nth, leg, handshake: 1 });
-                    // A handshake may have begun some binds ago.
-                    let Some(session) = self.model.sessions.get(nth) else { return };
-                    let state = &session.legs[leg];
-                    let old = state.binds - state.challenged(1);
-                    self.step(Step::Answer { nth, leg, handshake: 1, old, port });
+                    self.step(Step::Bind { nth, leg });
+                    self.step(Step::Answer { nth, leg, old: 0, port });
                     self.step(Step::Hop { nth, leg, number: Some(1) });
                 }
             }

@@ -50,11 +50,10 @@ pub enum Event {
     LinkDown { link: LinkId },
     /// Two clients want a session.
     Allocate { pair: [DiscoPublic; 2] },
-    /// A client opened its handshake; it has been authenticated.
-    Bind { vni: u32, leg: LegIndex, handshake: u32 },
-    /// A client returned, from this path, the challenge that was made for this number of completed binds; it
-    /// has been authenticated.
-    Answer { vni: u32, leg: LegIndex, handshake: u32, binds: u32, path: LegPath },
+    /// A client opened a handshake; it has been authenticated.
+    Bind { vni: u32, leg: LegIndex },
+    /// A client returned, from this path, the challenge with this number; it has been authenticated.
+    Answer { vni: u32, leg: LegIndex, number: u64, path: LegPath },
     /// The kernel's routing reports the next hop of a leg's path; `None`: it has no next hop.
     NextHop { vni: u32, leg: LegIndex, path: LegPath, hop: Option<HopNumber> },
     /// When each leg was last heard, on either packet path; 0: never. This refreshes the session or ends it.
@@ -115,7 +114,7 @@ pub enum Refusal {
     /// A disco key is zero, is the server's own, or is named twice.
     #[error("not a pair of client keys")]
     BadPair,
-    /// The handshake is zero, or its challenge was made before the leg's last bind.
+    /// The challenge was made before the one that bound the leg, or never.
     #[error("not a handshake in progress")]
     WrongHandshake,
     /// Both legs would have one address.

@@ -131,8 +131,11 @@ impl UdpRelay {
         }
         match kind {
             BindKind::Bind => {
-                let binds = router.bind(vni.get(), leg, bind.generation, now_ns).map_err(refused)?;
-                let challenge = self.secrets.load().challenge(&token(&bind, binds, path));
+                if bind.generation == 0 {
+                    return Err(Counter::UdpGeneration);
+                }
+                let number = router.bind(vni.get(), leg, now_ns).map_err(refused)?;
+                let challenge = self.secrets.load().challenge(&token(&bind, path), number);
                 let mut nonce = [0; NONCE_LEN];
                 OsRng.fill_bytes(&mut nonce);
                 let answer = Bind { challenge, ..bind };
@@ -145,12 +148,9 @@ impl UdpRelay {
                 )))
             }
             BindKind::Answer => {
-                let binds = router.challenged(vni.get(), leg, bind.generation).map_err(refused)?;
-                if !self.secrets.load().verify(&token(&bind, binds, path), &bind.challenge) {
-                    return Err(Counter::UdpBadChallenge);
-                }
-                let handshake = (bind.generation, binds);
-                router.answer(vni.get(), leg, handshake, path, now_ns).map_err(refused)?;
+                let number = self.secrets.load().verify(&token(&bind, path), &bind.challenge);
+                let number = number.ok_or(Counter::UdpBadChallenge)?;
+                router.answer(vni.get(), leg, number, path, now_ns).map_err(refused)?;
                 // A new list may have come since the first look, and its walk over the sessions may have been
                 // over before this leg was bound.
                 if self.denied.denies(path.remote.ip()) {
@@ -165,9 +165,9 @@ impl UdpRelay {
 }
 
 /// What the challenge of a handshake stands for: see [`Token`].
-fn token(bind: &Bind, binds: u32, path: LegPath) -> Token<'_> {
+fn token(bind: &Bind, path: LegPath) -> Token<'_> {
     let Bind { vni, generation, ref remote_key, .. } = *bind;
-    Token { vni, generation, remote_key, binds, source: path.remote }
+    Token { vni, generation, remote_key, source: path.remote, local: path.local }
 }
 
 /// Forwards a datagram of a bound session to the other leg; the payload is not read.

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use super::ticks;
 use crate::clock;
 use crate::fastpath::next_hop_map::NextHopMap;
-use crate::fastpath::nexthop::dirty::Dirty;
 use crate::fastpath::nexthop::announce::{Announce, Announced};
+use crate::fastpath::nexthop::dirty::Dirty;
 use crate::fastpath::nexthop::icmp::Icmp;
 use crate::fastpath::nexthop::reports::{Reported, Reports};
 use crate::fastpath::nexthop::{Followed, NextHops, NoNextHop};
@@ -261,18 +261,20 @@ impl Worker {
         };
         let relay = &self.relay;
         let end = relay.control.next_hops.note(|| relay.router.ways_after(walk.after, visit));
-        match end {
-            Some(last) => walk.after = last,
-            None => {
-                if walk.dirty.is_everything() {
-                    self.hops.end_walk(clock::monotonic_ns());
-                }
-                relay.control.next_hops.pass();
-                self.walk = None;
-                self.not_before = Instant::now() + BREATH;
-            }
+        if let Some(last) = end {
+            walk.after = last;
         }
         found.into_iter().for_each(|leg| self.resolve(leg));
+        // Only now: the last legs may have got ways that nobody else has.
+        if end.is_none()
+            && let Some(walk) = self.walk.take()
+        {
+            if walk.dirty.is_everything() {
+                self.hops.end_walk(clock::monotonic_ns());
+            }
+            self.relay.control.next_hops.pass();
+            self.not_before = Instant::now() + BREATH;
+        }
     }
 
     fn resolve(&mut self, leg: BoundLeg) {

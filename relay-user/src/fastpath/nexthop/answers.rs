@@ -129,7 +129,7 @@ pub fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
 pub fn neighbour(entry: &NeighbourMessage) -> Neighbour {
     use NeighbourState::{Delay, Noarp, Permanent, Probe, Reachable, Stale};
     let state = entry.header.state;
-    let valid = matches!(state, Reachable | Stale | Delay | Probe | Permanent);
+    let valid = matches!(state, Reachable | Stale | Delay | Probe | Permanent | Noarp);
     let mac = entry.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
         _ => None,
@@ -163,9 +163,13 @@ pub fn is_policy(rule: &RuleMessage) -> bool {
     more || rule.header.tos != 0 || !FIRST.contains(&(priority, table))
 }
 
-/// Whether packets of one pair of addresses may go by several ways.
+/// Whether packets of one pair of addresses may go by several ways. A next-hop object may be a group; a host with
+/// `nexthop_compat_mode=0` does not say more.
 pub fn is_multipath(route: &RouteMessage) -> bool {
-    route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::MultiPath(_)))
+    let several = |attribute: &RouteAttribute| {
+        matches!(attribute, RouteAttribute::MultiPath(_) | RouteAttribute::NhId(_))
+    };
+    route.attributes.iter().any(several)
 }
 
 #[cfg(test)]
@@ -253,11 +257,11 @@ mod tests {
     #[test]
     fn a_neighbour_counts_only_in_states_the_kernel_itself_sends_in() {
         use NeighbourState::*;
-        for state in [Reachable, Stale, Delay, Probe, Permanent] {
+        for state in [Reachable, Stale, Delay, Probe, Permanent, Noarp] {
             assert_eq!(neighbour(&entry(state)).mac, Some(MAC), "{state:?}");
             assert_eq!(neighbour(&entry(state)).is_confirmed, state == Reachable, "{state:?}");
         }
-        for state in [Incomplete, Failed, Noarp, None] {
+        for state in [Incomplete, Failed, None] {
             assert_eq!(neighbour(&entry(state)).mac, Option::None, "{state:?}");
         }
     }

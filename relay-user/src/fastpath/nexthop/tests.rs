@@ -223,7 +223,8 @@ fn a_link_that_goes_down_makes_all_routes_doubtful_since_the_kernel_does_not_rep
     assert_eq!(hops.value(HopNumber(0)).map(|value| value.mtu), Some(9000));
     assert!(changed(&mut hops, Some(Link { is_up: false, ..larger })).dirty.is_everything());
     assert_eq!(written.borrow().1[&0], None);
-    let other = |hops: &mut NextHops<Asked, Map>, now| hops.follow(vec![Change::Link { ifindex: 4, now }]).dirty;
+    let other =
+        |hops: &mut NextHops<Asked, Map>, now| hops.follow(vec![Change::Link { ifindex: 4, now }]).dirty;
     assert!(other(&mut hops, None).is_empty(), "a link that no way uses");
     assert!(other(&mut hops, Some(LINK)).is_everything(), "it is up: it may be the better way");
     assert!(other(&mut hops, Some(larger)).is_empty());

@@ -18,18 +18,12 @@ pub(super) struct ModelSession {
 
 #[derive(Clone, Default)]
 pub(super) struct ModelLeg {
-    /// Handshakes in progress, the newest last, with the binds that their challenges are for.
-    pub(super) begun: Vec<(u32, u32)>,
+    pub(super) challenges: u64,
+    pub(super) answered: u64,
     pub(super) binds: u32,
     pub(super) path: Option<LegPath>,
     pub(super) hop: Option<HopNumber>,
     pub(super) seen_ns: u64,
-}
-
-impl ModelLeg {
-    pub(super) fn challenged(&self, handshake: u32) -> u32 {
-        self.begun.iter().find(|(other, _)| *other == handshake).map_or(self.binds, |(_, binds)| *binds)
-    }
 }
 
 impl ModelSession {

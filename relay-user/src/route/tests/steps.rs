@@ -112,8 +112,8 @@ fn every_bind_and_every_session_has_a_number_of_its_own() {
         last = session.lamport_id;
     }
     for generation in 1..4 {
-        run.step(Step::Bind { nth: 0, leg: 0, handshake: 1 });
-        run.step(Step::Answer { nth: 0, leg: 0, handshake: 1, old: 0, port: 1 });
+        run.step(Step::Bind { nth: 0, leg: 0 });
+        run.step(Step::Answer { nth: 0, leg: 0, old: 0, port: 1 });
         let session = run.router.allocate([disco(0), disco(1)], run.now_ns).expect("known");
         assert_eq!(session.route.generation(), generation);
     }

@@ -61,8 +61,8 @@ impl Lab {
         for (leg, client) in clients.into_iter().enumerate() {
             let remote = client.local_addr().expect("address");
             let path = LegPath { remote, local: self.at(remote.is_ipv4()) };
-            let binds = self.router.bind(session.vni(), leg, 1, NOW).expect("bind");
-            self.router.answer(session.vni(), leg, (1, binds), path, NOW).expect("answer");
+            let number = self.router.bind(session.vni(), leg, NOW).expect("bind");
+            self.router.answer(session.vni(), leg, number, path, NOW).expect("answer");
         }
         header(session.vni())
     }
@@ -295,8 +295,8 @@ async fn a_leg_that_cannot_be_reached_costs_no_other_and_its_packets_are_not_for
         remote: b.local_addr().expect("address"),
         local: SocketAddr::new(Ipv4Addr::new(192, 0, 2, 9).into(), lab.at(true).port()),
     };
-    let binds = lab.router.bind(1, 1, 2, NOW).expect("bind");
-    lab.router.answer(1, 1, (2, binds), path, NOW).expect("answer");
+    let number = lab.router.bind(1, 1, NOW).expect("bind");
+    lab.router.answer(1, 1, number, path, NOW).expect("answer");
     let bytes = train(&[&to_b[..], &to_b, &to_c, &to_c], 500, 400);
     for _ in 0..3 {
         send(&a, lab.at(true), &bytes, 500);

@@ -150,12 +150,18 @@ fn answers_bind_only_where_and_what_they_were_challenged_for() {
     let answer = lab.challenge(0, 5, a);
     let elsewhere = path("192.0.2.1:1001");
     assert_eq!(lab.answer(0, answer, elsewhere), Action::Drop(Counter::UdpBadChallenge));
+    let copied = LegPath { local: addr("192.0.2.8:7777"), ..a };
+    assert_eq!(
+        lab.answer(0, answer, copied),
+        Action::Drop(Counter::UdpBadChallenge),
+        "another address of ours"
+    );
     let other = Bind { generation: 6, ..answer };
     assert_eq!(lab.answer(0, other, a), Action::Drop(Counter::UdpBadChallenge));
     let forged = Bind { challenge: [1; 32], ..answer };
     assert_eq!(lab.answer(0, forged, a), Action::Drop(Counter::UdpBadChallenge));
     assert!(matches!(lab.answer(0, answer, a), Action::Bound { .. }));
-    assert_eq!(lab.answer(0, answer, a), Action::Drop(Counter::UdpBadChallenge), "an answer is good once");
+    assert_eq!(lab.answer(0, answer, a), Action::Drop(Counter::UdpGeneration), "an answer is good once");
     let answer = lab.challenge(1, 5, a);
     assert_eq!(lab.answer(1, answer, a), Action::Drop(Counter::UdpSameAddress));
 }
@@ -171,7 +177,7 @@ fn a_recorded_handshake_moves_no_leg_back() {
     assert!(matches!(lab.answer(0, answer, new), Action::Bound { .. }));
     // Both datagrams again, from the address that they came from.
     lab.challenge(0, 1, old);
-    assert_eq!(lab.answer(0, recorded, old), Action::Drop(Counter::UdpBadChallenge));
+    assert_eq!(lab.answer(0, recorded, old), Action::Drop(Counter::UdpGeneration));
     assert_eq!(lab.decide(&lab.data(Protocol::WireGuard), other), Action::Forward(new));
 }
 
@@ -197,9 +203,28 @@ fn an_answer_that_was_held_back_does_not_undo_a_later_bind() {
     let held = lab.challenge(0, 1, a);
     let answer = lab.challenge(0, 2, moved);
     assert!(matches!(lab.answer(0, answer, moved), Action::Bound { .. }));
-    assert_eq!(lab.answer(0, held, a), Action::Drop(Counter::UdpBadChallenge));
+    assert_eq!(lab.answer(0, held, a), Action::Drop(Counter::UdpGeneration));
     lab.challenge(0, 1, a);
-    assert_eq!(lab.answer(0, held, a), Action::Drop(Counter::UdpBadChallenge), "even after its bind again");
+    assert_eq!(lab.answer(0, held, a), Action::Drop(Counter::UdpGeneration), "even after its bind again");
+}
+
+/// Replays in the worst order: many old binds around the client's, and an answer that never arrived.
+#[test]
+fn no_order_of_replays_brings_an_undelivered_answer_back() {
+    let lab = Lab::new();
+    let (a, b) = (path("192.0.2.1:1000"), path("192.0.2.1:1001"));
+    let lost = lab.challenge(0, 10, a);
+    for old in [1, 2] {
+        lab.challenge(0, old, a);
+    }
+    let answer = lab.challenge(0, 11, b);
+    for old in [3, 10] {
+        lab.challenge(0, old, a);
+    }
+    assert!(matches!(lab.answer(0, answer, b), Action::Bound { .. }));
+    assert_eq!(lab.answer(0, lost, a), Action::Drop(Counter::UdpGeneration));
+    lab.challenge(0, 10, a);
+    assert_eq!(lab.answer(0, lost, a), Action::Drop(Counter::UdpGeneration));
 }
 
 #[test]
