@@ -1,9 +1,9 @@
 //! The challenge of the bind handshake: a token that nobody can forge and that the relay does not store.
 //!
-//! The challenge is a number and a keyed BLAKE2s over it, the fields that the Answer repeats (VNI, generation,
-//! remote key), the client's address and the relay's. Only the relay that made a challenge verifies it, so its
-//! layout is nobody else's concern. Secrets rotate at least two minutes apart and the relay keeps two of them, so a
-//! challenge is valid for at least two minutes.
+//! The challenge is a number and a keyed BLAKE2s over it, the fields that the Answer repeats (VNI,
+//! generation, remote key), the client's address and the relay's. Only the relay that made a challenge
+//! verifies it, so its layout is nobody else's concern. Secrets rotate at least two minutes apart and the
+//! relay keeps two of them, so a challenge is valid for at least two minutes.
 
 use crate::{geneve::Vni, key::DiscoPublic};
 use blake2::{
@@ -37,8 +37,8 @@ const NUMBER_LEN: usize = 8;
 
 /// The challenge for `token` with this number: the number, then 24 bytes of the code.
 ///
-/// Each challenge of a leg has a higher number than the one before. An Answer returns the number with it, so the
-/// relay can tell a recorded Answer from a new one and remembers no handshake (upstream has no number: it
+/// Each challenge of a leg has a higher number than the one before. An Answer returns the number with it, so
+/// the relay can tell a recorded Answer from a new one and remembers no handshake (upstream has no number: it
 /// remembers one handshake, and a recorded Answer is good again whenever its Bind is repeated).
 pub fn make(secret: &[u8; 32], token: &Token<'_>, number: u64) -> [u8; CHALLENGE_LEN] {
     let mut mac = <Blake2sMac256 as KeyInit>::new(secret.into());
@@ -97,7 +97,8 @@ impl Secrets {
         make(&self.current, token, number)
     }
 
-    /// The number of a challenge that was made for exactly this token, with either secret; `None` for any other.
+    /// The number of a challenge that was made for exactly this token, with either secret; `None` for any
+    /// other.
     ///
     /// The box already authenticates the sender, so the comparison need not take constant time.
     pub fn verify(&self, token: &Token<'_>, challenge: &[u8; CHALLENGE_LEN]) -> Option<u64> {

@@ -1,5 +1,5 @@
-//! What the kernel reports of its routing, and what routers say of packets that are too big for them: any bytes are
-//! read, without a panic and to the end.
+//! What the kernel reports of its routing, and what routers say of packets that are too big for them: any
+//! bytes are read, without a panic and to the end.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -163,7 +163,8 @@ pub fn is_policy(rule: &RuleMessage) -> bool {
     more || rule.header.tos != 0 || !FIRST.contains(&(priority, table))
 }
 
-/// Whether packets of one pair of addresses may go by several ways. A next-hop object may be a group; a host with
+/// Whether packets of one pair of addresses may go by several ways. A next-hop object may be a group; a host
+/// with
 /// `nexthop_compat_mode=0` does not say more.
 pub fn is_multipath(route: &RouteMessage) -> bool {
     let several = |attribute: &RouteAttribute| {

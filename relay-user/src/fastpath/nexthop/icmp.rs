@@ -16,7 +16,8 @@ const TOO_BIG: u8 = 4;
 
 const UDP: u8 = 17;
 
-/// Bytes of the longest message that is read: routers quote at most 576 bytes (RFC 1812), some a whole packet.
+/// Bytes of the longest message that is read: routers quote at most 576 bytes (RFC 1812), some a whole
+/// packet.
 const MOST: usize = 2048;
 
 /// Messages read before anything else gets a turn.

@@ -16,8 +16,8 @@ use crate::fastpath::next_hop_map::NextHopValue;
 use crate::route::next_hop::HopNumber;
 use crate::route::vocabulary::BoundLeg;
 
-/// How long a number rests, in nanoseconds: longer than an audit takes to find an entry of the session map that
-/// could not be replaced.
+/// How long a number rests, in nanoseconds: longer than an audit takes to find an entry of the session map
+/// that could not be replaced.
 const REST_NS: u64 = 120_000_000_000;
 
 /// Who takes the elements of `NEXTHOPS`.
