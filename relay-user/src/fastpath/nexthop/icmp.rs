@@ -67,8 +67,7 @@ impl Icmp {
     }
 }
 
-/// Reads a packet of ICMP, with its IPv4 header, about a UDP packet from `port`; `None`: it is about something
-/// else.
+/// Reads a packet of ICMP, with its IPv4 header, about a UDP packet from `port`. `None`: about anything else.
 pub fn read(packet: &[u8], port: u16) -> Option<LegPath> {
     let icmp = payload(packet)?;
     // A raw socket gets what the kernel itself would not believe, too.
