@@ -1,5 +1,7 @@
 //! Checks whether the system can start another thread, for callers of libraries that panic if it cannot.
 
+pub mod event_loop;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{io, thread};

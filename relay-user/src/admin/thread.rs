@@ -6,8 +6,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,11 +19,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::{Failure, Parts, routes};
-use crate::threads;
+use crate::threads::event_loop::EventLoop;
 
 /// Connections served at the same time; further ones wait in the socket's backlog.
 const CONNECTIONS: usize = 32;
@@ -41,54 +40,25 @@ const LIFE: Duration = Duration::from_secs(30);
 /// Pause before the next try if no connection could be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The running thread. Dropping it ends the thread, which then releases the daemon's parts.
-#[derive(Debug)]
-pub struct Server {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Serves `listener` on a new thread. The future is done when the thread has ended.
+/// Serves `listener` on a new thread, which releases the daemon's parts when it ends. The future is done then.
 ///
 /// # Errors
 /// The thread could not be started.
 pub fn start(
     listener: UnixListener,
     daemon: Arc<Parts>,
-) -> anyhow::Result<(Server, impl Future<Output = ()> + Send + 'static)> {
+) -> anyhow::Result<(EventLoop, impl Future<Output = ()> + Send + 'static)> {
     listener.set_nonblocking(true).context("cannot prepare the admin socket")?;
-    let (stop, stopped) = oneshot::channel();
-    let (alive, ended) = oneshot::channel::<()>();
-    let (said, begun) = mpsc::channel();
-    let run = move || {
-        let _alive = alive;
-        // The runtime is made here, because it must not be dropped in the caller's context.
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            // The caller waits for this result.
-            Err(error) => return drop(said.send(Err(error))),
-        };
-        let _ = said.send(Ok(()));
-        runtime.block_on(async {
-            tokio::select! {
-                result = serve(listener, daemon) => {
-                    if let Err(error) = result {
-                        tracing::error!(%error, "the admin socket failed");
-                    }
-                }
-                _ = stopped => {}
+    let started = EventLoop::start(
+        "relayd-admin",
+        || Ok((listener, daemon)),
+        async |(listener, daemon)| {
+            if let Err(error) = serve(listener, daemon).await {
+                tracing::error!(%error, "the admin socket failed");
             }
-        });
-    };
-    let thread = std::thread::Builder::new().name("relayd-admin".to_owned()).spawn(run);
-    let cannot = || format!("cannot start the admin socket's thread; {}", threads::REMEDY);
-    let thread = thread.with_context(cannot)?;
-    begun.recv()?.context("cannot start the admin socket's event loop")?;
-    let ended = async {
-        // Nothing is ever sent: the other end is dropped with the thread.
-        let _ = ended.await;
-    };
-    Ok((Server { stop: Some(stop), thread: Some(thread) }, ended))
+        },
+    );
+    started.context("cannot start the admin socket's thread")
 }
 
 async fn serve(listener: UnixListener, daemon: Arc<Parts>) -> std::io::Result<()> {
@@ -135,15 +105,6 @@ async fn bounded(request: Request, next: Next) -> Response {
         Err(_) => {
             let late = format!("not done within {} s; send the whole body at once", REQUEST.as_secs());
             Failure::new(StatusCode::REQUEST_TIMEOUT, late).into_response()
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            tracing::error!("the admin socket's thread has panicked");
         }
     }
 }

@@ -15,12 +15,13 @@ use crate::fastpath::next_hop_map::NextHopMap;
 use crate::fastpath::{FastPath, Mode, XdpOptions};
 use crate::relay::Relay;
 use crate::route::sessions::Limits;
+use crate::threads::event_loop::EventLoop;
 use crate::udp::discovery::Discovery;
 use crate::udp::endpoints::{Endpoints, Named};
 use crate::udp::relay::UdpRelay;
 use crate::udp::service::{Family, Post, UdpService};
 use crate::udp::socket::{SocketOptions, SocketPair};
-use crate::upkeep::next_hops::{self, NextHopThread};
+use crate::upkeep::next_hops;
 use crate::workers::Pool;
 use crate::{clock, upkeep};
 
@@ -152,7 +153,7 @@ pub(super) struct Started {
     /// What the admin socket needs.
     pub(super) about: admin::UdpParts,
     /// The search for next hops, if there is a fast path; it ends when this is dropped.
-    pub(super) hops: Option<NextHopThread>,
+    pub(super) hops: Option<EventLoop>,
 }
 
 /// Starts the upkeep.
@@ -166,21 +167,20 @@ pub(super) fn start(
     let mut secret = [0; 32];
     OsRng.fill_bytes(&mut secret);
     let udp = Arc::new(UdpRelay::new(disco, secret, clock::monotonic_ns()).denying(denied));
-    let mut hops = None;
+    let (mut hops, mut bound) = (None, None);
     match fast {
         Some((fast, map)) => {
             let setup = next_hops::Setup { map, port: endpoints.port, mark };
-            let started = NextHopThread::start(setup, Arc::clone(relay));
-            let (thread, ended) =
+            let started = next_hops::start(setup, Arc::clone(relay));
+            let (thread, announce, ended) =
                 started.context("cannot follow the kernel's routing for --xdp; leave --xdp out")?;
             tasks.spawn(ended);
             tasks.spawn(upkeep::heartbeat(Arc::clone(relay), fast));
             tasks.spawn(upkeep::audits(Arc::clone(relay)));
-            hops = Some(thread);
+            (hops, bound) = (Some(thread), Some(announce));
         }
         None => tracing::info!("no --xdp: UDP sessions run in userspace"),
     }
-    let bound = hops.as_ref().map(NextHopThread::bound);
     tasks.spawn(upkeep::sessions(Arc::clone(relay), Arc::clone(&udp)));
     let awaited = discovery.awaited();
     let service = Arc::new(UdpService { udp: Arc::clone(&udp), relay: Arc::clone(relay), bound, awaited });

@@ -294,7 +294,7 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
             return Dirty::default();
         }
         self.routes.insert(question, now);
-        let dirty = Dirty::remote(question.remote, if question.remote.is_ipv4() { 32 } else { 128 });
+        let dirty = Dirty::destination(question.remote);
         // Other questions about the same destination, where there are rules.
         if self.has_policy {
             self.forget_routes(&dirty);
@@ -309,10 +309,11 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
     }
 
     fn look_for_policy(&mut self) {
-        match self.ask.has_policy() {
-            Ok(has_policy) => self.has_policy = has_policy,
-            Err(error) => tracing::debug!(%error, "cannot read the rules; each leg is asked for"),
-        }
+        // With ports, the answer is right in either case.
+        self.has_policy = self.ask.has_policy().unwrap_or_else(|error| {
+            tracing::debug!(%error, "cannot read the rules; each leg is asked for");
+            true
+        });
     }
 
     fn forget_routes(&mut self, dirty: &Dirty) {

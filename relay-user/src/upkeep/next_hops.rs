@@ -1,16 +1,14 @@
 //! The thread on which next hops are found: the kernel answers in about ten microseconds, and there may be a
 //! million destinations.
 //!
-//! A leg that was just bound goes first, then what the kernel reports; a walk over all sessions goes on a few
-//! sessions at a time whenever there is nothing else.
+//! Legs that were just bound, what the kernel reports and a walk over all sessions take turns; the walk goes on a few
+//! sessions at a time.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, mpsc as std_mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::ticks;
@@ -24,6 +22,7 @@ use crate::fastpath::nexthop::{Followed, NextHops, NoNextHop};
 use crate::relay::Relay;
 use crate::route::sessions::Session;
 use crate::route::vocabulary::{BoundLeg, LegPath};
+use crate::threads::event_loop::EventLoop;
 
 /// Bound legs that may wait for the thread. If there are more, it walks over all sessions.
 const WAITING_LEGS: usize = 4096;
@@ -55,72 +54,22 @@ pub struct Setup {
     pub mark: u32,
 }
 
-/// The running thread. Dropping it ends the thread.
-#[derive(Debug)]
-pub struct NextHopThread {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-    bound: Announce,
-}
-
-impl NextHopThread {
-    /// Starts the thread in the calling thread's network namespace. The future is done when it has ended.
-    ///
-    /// # Errors
-    /// There is no thread to be had, or the kernel's routing cannot be read.
-    pub fn start(
-        setup: Setup,
-        relay: Arc<Relay>,
-    ) -> io::Result<(Self, impl Future<Output = ()> + Send + 'static)> {
-        let (stop, stopped) = oneshot::channel();
-        let (alive, ended) = oneshot::channel::<()>();
-        let (bound, announced) = Announce::new(WAITING_LEGS);
-        let (said, begun) = std_mpsc::channel();
-        let run = move || {
-            let _alive = alive;
-            let started = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let started = started.and_then(|runtime| {
-                let worker = runtime.block_on(async { Worker::open(setup, relay, announced) })?;
-                Ok((runtime, worker))
-            });
-            let (runtime, mut worker) = match started {
-                Ok(started) => started,
-                // The caller waits for this result.
-                Err(error) => return drop(said.send(Err(error))),
-            };
-            let _ = said.send(Ok(()));
-            runtime.block_on(async {
-                tokio::select! {
-                    error = worker.run() => tracing::error!(%error, "the kernel's routing is no longer followed"),
-                    _ = stopped => {}
-                }
-            });
-        };
-        let thread = std::thread::Builder::new().name("relayd-nexthop".to_owned()).spawn(run)?;
-        begun.recv().map_err(io::Error::other)??;
-        let ended = async {
-            // Nothing is ever sent: the other end is dropped with the thread.
-            let _ = ended.await;
-        };
-        Ok((Self { stop: Some(stop), thread: Some(thread), bound }, ended))
-    }
-
-    /// Where legs that were bound are announced.
-    pub fn bound(&self) -> Announce {
-        self.bound.clone()
-    }
-}
-
-impl Drop for NextHopThread {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            // It panicked: its end has been reported to whoever waits for it.
-            let _ = thread.join();
-        }
-    }
+/// Starts the thread in the calling thread's network namespace. Returns it, where bound legs are announced to it,
+/// and a future that is done when it has ended.
+///
+/// # Errors
+/// There is no thread to be had, or the kernel's routing cannot be read.
+pub fn start(
+    setup: Setup,
+    relay: Arc<Relay>,
+) -> io::Result<(EventLoop, Announce, impl Future<Output = ()> + Send + 'static)> {
+    let (bound, announced) = Announce::new(WAITING_LEGS);
+    let open = || Worker::open(setup, relay, announced);
+    let (thread, ended) = EventLoop::start("relayd-nexthop", open, async |mut worker: Worker| {
+        let error = worker.run().await;
+        tracing::error!(%error, "the kernel's routing is no longer followed");
+    })?;
+    Ok((thread, bound, ended))
 }
 
 /// A walk over all sessions.
@@ -285,8 +234,7 @@ impl Worker {
             Ok(_) | Err(NoNextHop::NoNeighbour { .. }) => {}
             Err(error @ NoNextHop::Netlink(_)) => {
                 tracing::debug!(vni, leg = index, %error, "the kernel did not tell the next hop; asking again");
-                let remote = path.remote.ip().to_canonical();
-                self.unanswered.add(Dirty::remote(remote, if remote.is_ipv4() { 32 } else { 128 }));
+                self.unanswered.add(Dirty::destination(path.remote.ip().to_canonical()));
             }
             Err(error) => {
                 let remote = path.remote;

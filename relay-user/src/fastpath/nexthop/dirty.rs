@@ -26,6 +26,11 @@ impl Dirty {
         Self { remotes: vec![(network, prefix)], ..Self::default() }
     }
 
+    /// The legs of clients at this address.
+    pub fn destination(ip: IpAddr) -> Self {
+        Self::remote(ip, if ip.is_ipv4() { 32 } else { 128 })
+    }
+
     /// The legs whose client talks to this address of the host.
     pub fn local(ip: IpAddr) -> Self {
         Self { locals: vec![ip], ..Self::default() }
@@ -53,10 +58,7 @@ impl Dirty {
                 self.locals.push(local);
             }
         }
-        if other.all || self.remotes.len() + self.locals.len() > PREFIXES {
-            *self = Self::everything();
-        }
-        if self.all {
+        if self.all || other.all || self.remotes.len() + self.locals.len() > PREFIXES {
             *self = Self::everything();
         }
     }
