@@ -26,7 +26,6 @@ mod load;
 mod lock;
 mod logs;
 mod mapped;
-mod netlink;
 pub mod next_hop_map;
 pub mod nexthop;
 pub mod object;
@@ -34,6 +33,7 @@ mod pins;
 mod place;
 mod rights;
 mod stall;
+mod tx_drops;
 
 use std::{
     fmt,
@@ -52,6 +52,7 @@ use self::{
     next_hop_map::NextHopMap,
     pins::Pins,
     stall::Stall,
+    tx_drops::TxDrops,
 };
 pub use self::{
     attachment::{LinkState, LinkStatus},
@@ -111,6 +112,7 @@ pub struct FastPath {
     reasons: Reasons,
     control: ProgramConfig,
     stall: Mutex<Stall>,
+    tx_drops: Mutex<TxDrops>,
     iface: String,
     mode: Mode,
     program_id: u32,
@@ -165,6 +167,7 @@ impl FastPath {
             reasons,
             control,
             stall: Mutex::default(),
+            tx_drops: Mutex::default(),
             iface,
             mode: options.mode,
             pins,
@@ -191,12 +194,22 @@ impl FastPath {
     ///
     /// Call this about once a second, in the network namespace in which the program was started.
     pub fn watch(&self, now_ns: u64, carried: u64, installed: impl FnOnce() -> usize) -> u64 {
-        let losses = self.attachment().watch(now_ns);
+        let mut attachment = self.attachment();
+        let losses = attachment.watch(now_ns);
+        let dropped = attachment.tx_dropped();
+        drop(attachment);
         if self.is_enabled()
             && let Ok(reasons) = self.reasons()
-            && let Some(hint) = self.stall().look(now_ns, &reasons, carried, installed)
         {
-            tracing::warn!("{}", hint.sentence(&self.iface));
+            if let Some(hint) = self.stall().look(now_ns, &reasons, carried, installed) {
+                tracing::warn!("{}", hint.sentence(&self.iface));
+            }
+            let forwarded = reasons.iter().find(|(reason, _)| *reason == XdpReason::Forwarded);
+            if let (Some((_, forwarded)), Some(dropped)) = (forwarded, dropped)
+                && self.tx_drops().look(forwarded.packets, dropped)
+            {
+                tracing::warn!("{}", tx_drops::sentence(&self.iface));
+            }
         }
         losses
     }
@@ -206,9 +219,11 @@ impl FastPath {
         self.attachment().status().clone()
     }
 
-    /// What to look at if the program forwards nothing although userspace carries sessions.
+    /// What to look at if the program forwards nothing although userspace carries sessions, or if what it
+    /// forwards does not leave.
     pub fn hint(&self) -> Option<String> {
-        self.stall().hint().map(|hint| hint.sentence(&self.iface))
+        let stalled = self.stall().hint().map(|hint| hint.sentence(&self.iface));
+        stalled.or_else(|| self.tx_drops().most_are_dropped().then(|| tx_drops::sentence(&self.iface)))
     }
 
     fn attachment(&self) -> MutexGuard<'_, Attachment> {
@@ -217,6 +232,10 @@ impl FastPath {
 
     fn stall(&self) -> MutexGuard<'_, Stall> {
         self.stall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tx_drops(&self) -> MutexGuard<'_, TxDrops> {
+        self.tx_drops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Detaches the program and removes the pins, as dropping it does.

@@ -1,6 +1,7 @@
 //! This host's addresses, and sockets on all of them.
 
 pub mod addresses;
+pub mod links;
 pub mod netlink;
 pub mod wildcard;
 

@@ -47,7 +47,7 @@ use self::vocabulary::{Change, ConnId, Event, LegIndex, LegPath, LinkId, Refusal
 use crate::mailbox::News;
 
 /// Sessions handled per hold of the table's mutex, by any walk over all sessions.
-pub const WALK: usize = 128;
+pub const WALK: usize = 64;
 
 type Hasher = foldhash::fast::RandomState;
 type Map<K, V> = DashMap<K, V, Hasher>;

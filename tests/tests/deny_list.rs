@@ -53,11 +53,15 @@ fn denied(lab: &Lab, setup: Setup) -> Result<()> {
     // A broken list changes nothing, and is named with the line.
     reload(&daemon, &file, "10.77.0.0/24\nnonsense\n", 1)?;
     ensure!(daemon.log().contains(&format!("{name}:2: ")), "{}", daemon.log());
+    let why = |status: &serde_json::Value| status["udp"]["denied"]["refused"].to_string();
+    let told = why(&daemon.admin().status()?);
+    ensure!(told.contains(&format!("{name}:2: ")), "{told}");
     exchange(&clients)?;
 
     let list = format!("{}/32 # Alice\n", CLIENTS[0]);
     reload(&daemon, &file, &list, 2)?;
     ensure!(daemon.session(vni)?.is_none(), "the session has ended");
+    ensure!(why(&daemon.admin().status()?) == "null", "the list is what the file says");
     ensure!(daemon.counter("udp_ended_denied")? == 1);
     let log = daemon.log();
     ensure!(log.lines().any(|line| line.contains("SIGHUP") && line.contains("ended=1")), "{log}");

@@ -43,9 +43,10 @@ impl SessionCopy {
     /// Whether every byte belongs to one binding of the session `vni`.
     #[inline(always)]
     pub fn is_of(&self, vni: u32) -> bool {
-        let [tag, others @ ..]: [u64; 4] =
+        let [tag, a, b, c]: [u64; 4] =
             [self.entry.head, self.tail_before, self.entry.tail, self.head_after].map(bytemuck::must_cast);
-        self.entry.head.vni == vni && others == [tag; 3]
+        // The compiler for BPF makes a call that compares byte by byte out of a comparison of arrays.
+        self.entry.head.vni == vni && (tag ^ a) | (tag ^ b) | (tag ^ c) == 0
     }
 }
 

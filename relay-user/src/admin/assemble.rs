@@ -52,7 +52,10 @@ impl Status {
 
 impl ControlView {
     fn of(control: &Control) -> Self {
-        let view = |held: &Held| HeldView { last_ns: held.pass_ns(), longest_hold_ns: held.longest_ns() };
+        let view = |held: &Held| {
+            let (holds, long_holds) = held.counts();
+            HeldView { last_ns: held.pass_ns(), longest_hold_ns: held.longest_ns(), holds, long_holds }
+        };
         Self { sweep: view(&control.sweep), audit: view(&control.audit), next_hops: view(&control.next_hops) }
     }
 }
@@ -76,7 +79,11 @@ impl UdpView {
             silent: question.silent,
         });
         let denied = udp.relay.denied();
-        let file = denied.file().map(|file| file.display().to_string());
+        let denied = denied.file().map(|file| DeniedView {
+            file: file.display().to_string(),
+            networks: denied.len(),
+            refused: denied.refused().map(|why| why.to_string()),
+        });
         Self {
             key: udp.relay.public(),
             port: udp.endpoints.port,
@@ -84,7 +91,7 @@ impl UdpView {
             max_sessions: udp.limits.max_sessions,
             advertised: advertised.iter().map(view).collect(),
             stun_servers: servers.collect(),
-            denied: file.map(|file| DeniedView { file, networks: denied.len() }),
+            denied,
             control: ControlView::default(),
         }
     }

@@ -85,9 +85,12 @@ fn addresses(out: &mut String, udp: &UdpView) {
         let addr = addr.map_or_else(|| "name not found".to_owned(), |addr| addr.to_string());
         line(out, "stun server", format!("{server} ({addr}) {seen}{silent}"));
     }
-    if let Some(DeniedView { file, networks }) = &udp.denied {
+    if let Some(DeniedView { file, networks, refused }) = &udp.denied {
         let networks = plural(*networks, "network");
         line(out, "denied", format!("clients of {networks}, {file} (SIGHUP reads it again)"));
+        if let Some(why) = refused {
+            line(out, "look at", format!("an older list holds: {why}"));
+        }
     }
 }
 

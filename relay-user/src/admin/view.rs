@@ -125,6 +125,13 @@ pub struct HeldView {
     pub last_ns: u64,
     /// CPU nanoseconds of the longest hold of the table's lock so far.
     pub longest_hold_ns: u64,
+    /// How often the lock was held since the start.
+    #[serde(default)]
+    pub holds: u64,
+    /// How many of the holds took more than a millisecond of CPU time. Interrupts and other guests of a
+    /// virtual machine's host count too, so a few say nothing.
+    #[serde(default)]
+    pub long_holds: u64,
 }
 
 /// An address that allocations advertise.
@@ -158,6 +165,9 @@ pub struct DeniedView {
     pub file: String,
     /// Number of networks; those that overlap or touch count as one.
     pub networks: usize,
+    /// Why the file could not be used when it was last read, so that an older list holds.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// The fast path, or the reason why there is none.

@@ -79,7 +79,22 @@ pub fn port_or_none(text: &str) -> Result<OptionalPort, String> {
 /// # Errors
 /// A sentence for the command line.
 pub fn endpoint(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "write IP:PORT, such as 203.0.113.7:40000 or [2001:db8::7]:40000".to_owned())
+    let form = "write IP:PORT, such as 203.0.113.7:40000 or [2001:db8::7]:40000";
+    let addr: SocketAddr = text.parse().map_err(|_| form.to_owned())?;
+    if addr.port() == 0 || is_nobodys(addr.ip()) {
+        return Err(format!("clients cannot send there; {form}"));
+    }
+    Ok(addr)
+}
+
+/// Whether no host elsewhere can send to an address: it names no host, a group of them, or one that only
+/// those on the same link can name.
+fn is_nobodys(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        // 240.0.0.0/4 is not in use, and holds the broadcast address and most masks.
+        IpAddr::V4(ip) => ip.octets()[0] == 0 || ip.octets()[0] >= 240 || ip.is_multicast(),
+        IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local(),
+    }
 }
 
 /// `--relay-server-mark`.
@@ -111,7 +126,7 @@ pub fn advertise(text: &str) -> Result<Advertise, String> {
     let form = "write IP or IP:PORT, such as 203.0.113.7, 203.0.113.7:40000 or [2001:db8::7]:40000";
     let parsed = with_port.or_else(|_| alone()).map_err(|_| form.to_owned())?;
     let parsed = Advertise { ip: parsed.ip.to_canonical(), ..parsed };
-    if parsed.ip.is_unspecified() || parsed.ip.is_multicast() || parsed.port == Some(0) {
+    if is_nobodys(parsed.ip) || parsed.port == Some(0) {
         return Err(format!("clients cannot send there; {form}"));
     }
     Ok(parsed)
@@ -212,8 +227,9 @@ mod tests {
         ] {
             assert_eq!(advertise(text), Ok(Advertise { ip: ip(address), port }), "{text}");
         }
-        for text in
-            ["", "host", "192.0.2.1:", "192.0.2.1:0", "0.0.0.0", "[::]:9", "224.0.0.1", "1.2.3.4:65536"]
+        for text in ["", "host", "192.0.2.1:", "192.0.2.1:0", "0.0.0.0", "[::]:9", "1.2.3.4:65536"]
+            .into_iter()
+            .chain(["224.0.0.1", "255.255.255.0", "240.0.0.1", "fe80::1", "[ff02::1]:7", "::ffff:0.0.0.0"])
         {
             assert!(advertise(text).expect_err(text).contains("IP:PORT"), "{text}");
         }
@@ -254,7 +270,7 @@ mod tests {
             assert!(queue_memory(text).expect_err(text).contains("512MiB"), "{text}");
         }
         assert_eq!(endpoint("[::1]:7"), Ok(([0, 0, 0, 0, 0, 0, 0, 1], 7).into()));
-        for text in ["1.2.3.4", "::1", "host:1", ""] {
+        for text in ["1.2.3.4", "::1", "host:1", "", "0.0.0.0:7", "1.2.3.4:0", "[fe80::1]:7", "[::]:7"] {
             assert!(endpoint(text).expect_err(text).contains("IP:PORT"), "{text}");
         }
     }

@@ -5,7 +5,7 @@
 //! as soon as an interface of that name is; until then userspace carries all sessions, and the status says
 //! so.
 
-use std::io;
+use std::{io, mem::Discriminant};
 
 use aya::{Ebpf, programs::links::FdLink};
 use nix::errno::Errno;
@@ -16,9 +16,9 @@ use super::{
     error::StartError,
     gro::Offloads,
     load,
-    netlink::Netlink,
     place::{self, Misplaced, Seen},
 };
+use crate::host::netlink::Netlink;
 
 /// Whether frames reach the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,9 @@ pub(super) struct Attachment {
     mode: Mode,
     program_id: u32,
     status: LinkStatus,
+    /// The kind of reason for which the program is not attached.
+    lost_for: Option<Discriminant<StartError>>,
+    tx_dropped: Option<u64>,
 }
 
 impl Attachment {
@@ -118,11 +121,17 @@ impl Attachment {
         let ifindex = place.judge(iface, mode)?;
         let (link, program_id) = load::attach(&mut ebpf, iface, ifindex, mode)?;
         let status = LinkStatus { state: LinkState::Up, since_ns: now_ns, ifindex, losses: 0 };
-        Ok(Self { link: Some(link), ebpf, place, iface: iface.to_owned(), mode, program_id, status })
+        let (link, iface) = (Some(link), iface.to_owned());
+        Ok(Self { link, ebpf, place, iface, mode, program_id, status, lost_for: None, tx_dropped: None })
     }
 
     pub(super) fn program_id(&self) -> u32 {
         self.program_id
+    }
+
+    /// Frames that the interface could not send, as of the last [`Self::watch`]; `None`: it does not say.
+    pub(super) fn tx_dropped(&self) -> Option<u64> {
+        self.tx_dropped
     }
 
     pub(super) fn status(&self) -> &LinkStatus {
@@ -156,10 +165,19 @@ impl Attachment {
                     ifindex,
                     "the XDP program was no longer attached; it is attached again"
                 );
-                self.link = Some(link);
+                (self.link, self.lost_for) = (Some(link), None);
                 self.status = LinkStatus { state: LinkState::Up, since_ns: now_ns, ifindex, ..self.status };
             }
-            Err(reason) => self.now(LinkState::Lost(reason.to_string()), now_ns),
+            Err(reason) => {
+                let kind = std::mem::discriminant(&reason);
+                let state = LinkState::Lost(reason.to_string());
+                if self.lost_for.replace(kind) == Some(kind) {
+                    // The words may change with other interfaces, which they list.
+                    self.status.state = state;
+                } else {
+                    self.now(state, now_ns);
+                }
+            }
         }
         newly
     }
@@ -177,6 +195,7 @@ impl Attachment {
                 return Look::Unknown;
             }
         };
+        self.tx_dropped = place::tx_dropped(&link);
         let state = match place::seen(&link, self.program_id) {
             Seen::Detached => return Look::Lost(None),
             Seen::Running => LinkState::Up,

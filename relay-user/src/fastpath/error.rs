@@ -52,6 +52,18 @@ pub enum StartError {
         /// The oldest version that will do.
         needed: String,
     },
+    /// The processor does not keep the order of loads that the program needs.
+    #[error(
+        "--xdp {iface}: the XDP program tells a session's entry from one that the kernel has meanwhile given to \
+         another session by the order in which it reads, which only x86-64 processors keep, and this one is \
+         {machine}; leave --xdp out"
+    )]
+    Processor {
+        /// The interface asked for.
+        iface: String,
+        /// The processor.
+        machine: &'static str,
+    },
     /// Another interface takes all packets of this one.
     #[error(
         "--xdp {iface}: {iface} is a member of the {of} {master}, so the host's packets come and go by {master} \

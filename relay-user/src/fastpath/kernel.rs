@@ -1,5 +1,5 @@
 //! The oldest kernel that runs the program, so that an older one is refused by its version and not by the
-//! verifier's words about a helper.
+//! verifier's words about a helper; and the processors on which it is right.
 
 use super::error::StartError;
 
@@ -21,10 +21,17 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Refuses a kernel that is too old. A version that cannot be read is left to the kernel's own answers.
+/// Refuses a kernel that is too old, and a processor that may load words in another order than the program
+/// does: BPF has ordered loads only since Linux 6.15, and LLVM's back end cannot yet be made to use them. A
+/// version that cannot be read is left to the kernel's own answers.
 pub(super) fn check(iface: &str) -> Result<(), StartError> {
+    is_ordered(iface, std::env::consts::ARCH)?;
     let Ok(names) = nix::sys::utsname::uname() else { return Ok(()) };
     judge(iface, &names.release().to_string_lossy())
+}
+
+fn is_ordered(iface: &str, machine: &'static str) -> Result<(), StartError> {
+    if machine == "x86_64" { Ok(()) } else { Err(StartError::Processor { iface: iface.to_owned(), machine }) }
 }
 
 fn judge(iface: &str, release: &str) -> Result<(), StartError> {
@@ -63,6 +70,13 @@ mod tests {
         for release in ["", "6", "six.one", "-6.1"] {
             assert_eq!(parse(release), None, "{release}");
         }
+    }
+
+    #[test]
+    fn another_processor_is_refused_by_name() {
+        assert!(is_ordered("eth0", "x86_64").is_ok());
+        let sentence = is_ordered("eth0", "aarch64").expect_err("unordered").to_string();
+        assert!(sentence.contains("--xdp eth0") && sentence.contains("aarch64"), "{sentence}");
     }
 
     #[test]

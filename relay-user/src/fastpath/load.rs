@@ -24,11 +24,11 @@ use super::{
     inspect::layout,
     logs::LogDrain,
     mapped::MappedArray,
-    netlink::{Netlink, attached_xdp},
     next_hop_map::NextHopMap,
     pins::PINNED,
     place,
 };
+use crate::host::netlink::Netlink;
 
 /// Lines of the verifier's log to show: its objection is at the end.
 const VERIFIER_LINES: usize = 6;
@@ -162,7 +162,7 @@ fn occupant(ifindex: u32) -> String {
     let attached = Netlink::open()
         .and_then(|mut netlink| netlink.link(ifindex))
         .ok()
-        .and_then(|link| attached_xdp(&link));
+        .and_then(|link| place::attached_xdp(&link));
     let Some((id, mode)) = attached else { return "another XDP program".to_owned() };
     let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
     match info.as_ref().and_then(|info| info.name_as_str()) {

@@ -5,7 +5,7 @@
 //! or a bond, never its members; and a program on a bond runs on the members, and sees their numbers.
 
 use rtnetlink::packet_route::link::{
-    InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+    InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 
 use super::Mode;
@@ -99,10 +99,38 @@ pub(super) fn mtu(link: &LinkMessage) -> Option<u32> {
     })
 }
 
+/// The frames in a link that it could not send.
+pub(super) fn tx_dropped(link: &LinkMessage) -> Option<u64> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some(stats.tx_dropped),
+        _ => None,
+    })
+}
+
+/// The XDP program of a link: its id and how it is attached.
+pub(super) fn attached_xdp(link: &LinkMessage) -> Option<(u32, &'static str)> {
+    let xdp = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => Some(xdp),
+        _ => None,
+    })?;
+    let id = xdp.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
+            Some(*id)
+        }
+        _ => None,
+    })?;
+    let mode = xdp.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver) => Some("native"),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
+        LinkXdp::Attached(XdpAttached::Multiple) => Some("several modes"),
+        _ => None,
+    });
+    Some((id, mode.unwrap_or("unknown mode")))
+}
+
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_route::link::XdpAttached;
-
     use super::*;
 
     fn link(attributes: Vec<LinkAttribute>) -> LinkMessage {
@@ -173,5 +201,17 @@ mod tests {
     fn name_and_mtu_are_read() {
         let link = link(vec![LinkAttribute::IfName("eth0".into()), LinkAttribute::Mtu(9000)]);
         assert_eq!((name(&link), mtu(&link)), (Some("eth0"), Some(9000)));
+    }
+
+    #[test]
+    fn the_attached_program_is_read_from_a_link() {
+        let mut link = LinkMessage::default();
+        assert_eq!(attached_xdp(&link), None);
+        link.attributes.push(LinkAttribute::Xdp(vec![LinkXdp::Attached(XdpAttached::None)]));
+        assert_eq!(attached_xdp(&link), None);
+        let xdp =
+            vec![LinkXdp::Attached(XdpAttached::SocketBuffer), LinkXdp::ProgId(7), LinkXdp::SkbProgId(7)];
+        link.attributes = vec![LinkAttribute::Mtu(1500), LinkAttribute::Xdp(xdp)];
+        assert_eq!(attached_xdp(&link), Some((7, "generic")));
     }
 }

@@ -5,12 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock;
 
+/// CPU nanoseconds that no hold should need.
+pub const LONG_NS: u64 = 1_000_000;
+
 /// The holds of one kind of work. Clones share the numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Held(Arc<Numbers>);
 
 #[derive(Debug, Default)]
 struct Numbers {
+    count: AtomicU64,
+    long: AtomicU64,
     longest_ns: AtomicU64,
     pass_ns: AtomicU64,
     running_ns: AtomicU64,
@@ -33,6 +38,8 @@ impl Held {
         let from = clock::thread_ns();
         let done = part();
         let took = clock::thread_ns().saturating_sub(from);
+        self.0.count.fetch_add(1, Ordering::Relaxed);
+        self.0.long.fetch_add((took > LONG_NS).into(), Ordering::Relaxed);
         self.0.longest_ns.fetch_max(took, Ordering::Relaxed);
         self.0.running_ns.fetch_add(took, Ordering::Relaxed);
         done
@@ -46,6 +53,11 @@ impl Held {
     /// CPU nanoseconds of the longest part so far.
     pub fn longest_ns(&self) -> u64 {
         self.0.longest_ns.load(Ordering::Relaxed)
+    }
+
+    /// Number of parts so far, and of those that took more than [`LONG_NS`].
+    pub fn counts(&self) -> (u64, u64) {
+        (self.0.count.load(Ordering::Relaxed), self.0.long.load(Ordering::Relaxed))
     }
 
     /// CPU nanoseconds of all parts of the last complete pass.
@@ -70,6 +82,10 @@ mod tests {
         assert_eq!(held.pass_ns(), 0, "not yet complete");
         held.pass();
         assert!(held.longest_ns() >= 200_000 && held.pass_ns() >= 300_000);
+        held.note(|| busy(LONG_NS + 1));
+        let (count, long) = held.counts();
+        assert!(count == 3 && long >= 1, "{long} of {count}");
+        held.pass();
         held.pass();
         assert_eq!(held.pass_ns(), 0, "a pass without parts");
     }

@@ -18,7 +18,7 @@ use super::sender::{Sender, Settled};
 use super::socket::SocketPair;
 use crate::clock;
 use crate::host::addresses::Host;
-use crate::host::netlink::{self, Changes};
+use crate::host::links::{self, Changes};
 use crate::observe::counters::Counter;
 
 /// Changes of the host's addresses within this time are one: many interfaces come and go together.
@@ -165,7 +165,7 @@ impl Discovery {
 
     /// Reads the host's addresses. If that fails, those of the last time stay.
     fn look(&mut self) {
-        match netlink::read() {
+        match links::read() {
             Ok(host) => {
                 if host.addresses != self.host.addresses {
                     self.reflexive.hurry(clock::monotonic_ms());

@@ -54,13 +54,15 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     let count = settings.sessions.unwrap_or(if settings.quick { QUICK_SESSIONS } else { SESSIONS });
     let mut programs = vec![&settings.relayd];
     programs.extend(&settings.against);
-    let mut sides = Vec::new();
-    for path in programs {
-        sides.push(Gaps::measure(
-            settings,
-            &Program::Relayd(path.clone(), settings.relayd_args.clone()),
-            count,
-        )?);
+    let (mut sides, mut failed) = (Vec::new(), None);
+    for (side, path) in programs.into_iter().enumerate() {
+        let program = Program::Relayd(path.clone(), settings.relayd_args.clone());
+        match Gaps::measure(settings, &program, count) {
+            Ok(gaps) => sides.push(gaps),
+            // That the other build cannot do it is a result.
+            Err(error) if side > 0 => failed = Some(format!("The other build: {error:#}.")),
+            Err(error) => return Err(error),
+        }
     }
     let load = format!(
         "{count} bound sessions, {RATE} packets/s over {} of them; {} more through a gateway that changes every \
@@ -87,6 +89,7 @@ pub fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
             let text = |side: usize, of: fn(&Gaps) -> f64| {
                 sides.get(side).map_or_else(String::new, |g| number(of(g)))
             };
+            row.notes.extend(failed.clone());
             row.add("seconds to bind all", text(0, |gaps| gaps.loading), text(1, |gaps| gaps.loading));
             for (name, of) in PHASE_COLUMNS {
                 let text = |side: usize| {
@@ -197,7 +200,11 @@ impl Lab {
         for session in &self.in_kernel {
             let vni = session.vni.get();
             while field.installed(vni)? != Some(true) {
-                anyhow::ensure!(Instant::now() < end, "session {vni} is still in userspace");
+                anyhow::ensure!(
+                    Instant::now() < end,
+                    "session {vni} is in userspace {} s after the last was bound",
+                    INSTALL.as_secs()
+                );
                 thread::sleep(Duration::from_millis(200));
             }
         }

@@ -171,7 +171,11 @@ fn status_says_where_each_advertised_address_comes_from() {
                 silent: true,
             },
         ],
-        denied: Some(DeniedView { file: "/etc/deny".to_owned(), networks: 2 }),
+        denied: Some(DeniedView {
+            file: "/etc/deny".to_owned(),
+            networks: 2,
+            refused: Some("/etc/deny:2: nonsense".to_owned()),
+        }),
         control: Default::default(),
     };
     let mut text = String::new();
@@ -181,6 +185,7 @@ fn status_says_where_each_advertised_address_comes_from() {
         "a.example:3478 (198.51.100.1:3478) saw 203.0.113.9:7777 61 s ago, silent since",
         "b.example:1 (name not found) has not answered\n",
         "2 networks, /etc/deny",
+        "an older list holds: /etc/deny:2: nonsense",
     ] {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }

@@ -16,7 +16,7 @@ use rtnetlink::{
 
 use super::NoNextHop;
 use super::answers::{self, KernelRoute, Link, Neighbour};
-use crate::fastpath::netlink::Netlink;
+use crate::host::netlink::Netlink;
 
 /// UDP, as a protocol of IP.
 const UDP: u8 = 17;
@@ -131,17 +131,26 @@ impl Ask for Kernel {
         let (mut rules, mut routes) = (RuleMessage::default(), RouteMessage::default());
         rules.header.family = AddressFamily::Inet;
         routes.header.address_family = AddressFamily::Inet;
-        let mut found = false;
-        self.netlink.dump(RouteNetlinkMessage::GetRule(rules), |answer| {
-            found |= matches!(&answer, RouteNetlinkMessage::NewRule(rule) if answers::is_policy(rule));
-        })?;
-        if !found {
-            self.netlink.dump(RouteNetlinkMessage::GetRoute(routes), |answer| {
-                found |=
-                    matches!(&answer, RouteNetlinkMessage::NewRoute(route) if answers::is_multipath(route));
-            })?;
+        let rules = RouteNetlinkMessage::GetRule(rules);
+        let found = self.netlink.dump(
+            rules,
+            || false,
+            |found, answer| {
+                *found |= matches!(&answer, RouteNetlinkMessage::NewRule(rule) if answers::is_policy(rule));
+            },
+        )?;
+        if found {
+            return Ok(true);
         }
-        Ok(found)
+        let routes = RouteNetlinkMessage::GetRoute(routes);
+        self.netlink.dump(
+            routes,
+            || false,
+            |found, answer| {
+                *found |=
+                    matches!(&answer, RouteNetlinkMessage::NewRoute(route) if answers::is_multipath(route));
+            },
+        )
     }
 }
 

@@ -2,10 +2,10 @@
 //! relay's regular work over all of them takes.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use relay_user::clock;
 use serde_json::Value;
 
 use super::bind::Keys;
@@ -27,6 +27,17 @@ const ALLOCATION_US: f64 = 100.0;
 /// Longest time that a worker or the table may be held, in milliseconds.
 const HOLD_MS: f64 = 1.0;
 
+/// The relay's own figures of a regular work on all sessions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Work {
+    /// The last round, and the longest hold, in milliseconds.
+    last_ms: f64,
+    longest_ms: f64,
+    /// Holds, and those of more than a millisecond.
+    holds: f64,
+    long_holds: f64,
+}
+
 /// What one relay showed with one number of sessions.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
@@ -35,8 +46,11 @@ struct Cost {
     /// Resident and kernel bytes per bound session.
     bytes: [f64; 2],
     seconds: f64,
-    /// Of the relay's own figures: the last sweep and audit, and the longest hold of each, in milliseconds.
-    control_ms: [Option<f64>; 4],
+    /// Sweep and audit; `None`: the relay does not tell.
+    work: [Option<Work>; 2],
+    /// The longest time between two looks of a thread that did nothing but look at its clock meanwhile, in
+    /// milliseconds of that thread's CPU time: what this machine adds to any hold.
+    jump_ms: f64,
 }
 
 impl Cost {
@@ -50,7 +64,8 @@ impl Cost {
             // The maps have their size from the start.
             bytes: [after[0].saturating_sub(before) as f64 / count, after[1] as f64 / count],
             seconds: made.took.as_secs_f64(),
-            control_ms: control_ms(&relay.admin.status().unwrap_or(Value::Null)),
+            work: work(&relay.admin.status().unwrap_or(Value::Null)),
+            jump_ms: f64::NAN,
         })
     }
 }
@@ -60,15 +75,28 @@ fn held(relay: &Relay) -> anyhow::Result<[u64; 2]> {
     Ok([usage::resident_bytes(relay.pid())?, map_bytes(relay.pid())?])
 }
 
-/// The control thread's own figures, where the relay has them.
-pub(super) fn control_ms(status: &Value) -> [Option<f64>; 4] {
-    let of = |work: &str, figure: &str| Some(status["udp"]["control"][work][figure].as_f64()? / 1e6);
-    [
-        of("sweep", "last_ns"),
-        of("sweep", "longest_hold_ns"),
-        of("audit", "last_ns"),
-        of("audit", "longest_hold_ns"),
-    ]
+/// The control thread's own figures of sweep and audit, where the relay has them.
+fn work(status: &Value) -> [Option<Work>; 2] {
+    ["sweep", "audit"].map(|work| {
+        let of = |figure: &str| status["udp"]["control"][work][figure].as_f64();
+        Some(Work {
+            last_ms: of("last_ns")? / 1e6,
+            longest_ms: of("longest_hold_ns")? / 1e6,
+            holds: of("holds")?,
+            long_holds: of("long_holds")?,
+        })
+    })
+}
+
+/// Looks at this thread's CPU time for `period`; returns the longest time between two looks, in milliseconds.
+fn longest_jump(period: Duration) -> f64 {
+    let (end, mut last, mut longest) = (Instant::now() + period, clock::thread_ns(), 0);
+    while Instant::now() < end {
+        let now = clock::thread_ns();
+        longest = longest.max(now - last);
+        last = now;
+    }
+    longest as f64 / 1e6
 }
 
 /// The rows.
@@ -135,8 +163,8 @@ fn with_xdp(settings: &Settings, count: usize, rows: &mut Vec<Row>) -> anyhow::R
         let sockets = CLIENTS.map(|ip| field.sockets(ip, SOCKETS));
         let [a, b] = sockets;
         let mut cost = fill(&field.relay, [a?, b?], count)?;
-        thread::sleep(ROUNDS);
-        cost.control_ms = control_ms(&field.relay.admin.status()?);
+        cost.jump_ms = longest_jump(ROUNDS);
+        cost.work = work(&field.relay.admin.status()?);
         anyhow::Ok(cost)
     };
     let costs: Vec<Vec<Cost>> = match sides.len() {
@@ -156,17 +184,20 @@ fn with_xdp(settings: &Settings, count: usize, rows: &mut Vec<Row>) -> anyhow::R
     row.add_seconds(&costs);
     let goal = if theirs.is_some() { "at most 0.6 of the build before" } else { "none without --against" };
     keep(rows, settings, Row { goal: goal.to_owned(), at_most: theirs.is_some().then_some(0.6), ..row });
-    for (name, first) in [(sweep, 0), (audit, 2)] {
-        if costs[0].iter().any(|cost| cost.control_ms[first].is_none()) {
+    for (name, which) in [(sweep, 0), (audit, 1)] {
+        if costs[0].iter().any(|cost| cost.work[which].is_none()) {
             eprintln!("{name}: this relayd does not tell (status: udp.control)");
             continue;
         }
-        let unit = "ms that the longest hold took";
-        let hold = move |cost: &Cost| cost.control_ms[first + 1].unwrap_or(f64::NAN);
-        let mut row = self::row(name, &load, unit, &[costs[0].clone(), Vec::new()], hold);
-        row.add_medians("ms that the last round took", &costs, |cost| {
-            cost.control_ms[first].unwrap_or(f64::NAN)
-        });
+        let of =
+            |figure: fn(&Work) -> f64| move |cost: &Cost| cost.work[which].as_ref().map_or(f64::NAN, figure);
+        let unit = "ms of CPU time that the longest hold took";
+        let mut row =
+            self::row(name, &load, unit, &[costs[0].clone(), Vec::new()], of(|work| work.longest_ms));
+        row.add_medians("ms that the last round took", &costs, of(|work| work.last_ms));
+        row.add_medians("holds", &costs, of(|work| work.holds));
+        row.add_medians("holds of more than 1 ms", &costs, of(|work| work.long_holds));
+        row.add_medians("ms that a thread which only reads its clock was held", &costs, |cost| cost.jump_ms);
         keep(rows, settings, Row { goal: "at most 1 ms".into(), ours_at_most: Some(HOLD_MS), ..row });
     }
     Ok(())
@@ -228,9 +259,10 @@ mod tests {
 
     #[test]
     fn the_control_threads_figures_are_read_where_they_are() {
-        let sweep = json!({ "last_ns": 2_500_000, "longest_hold_ns": 400_000 });
+        let sweep = json!({ "last_ns": 2_500_000, "longest_hold_ns": 400_000, "holds": 7, "long_holds": 0 });
         let status = json!({ "udp": { "control": { "sweep": sweep } } });
-        assert_eq!(control_ms(&status), [Some(2.5), Some(0.4), None, None]);
-        assert_eq!(control_ms(&Value::Null), [None; 4]);
+        let wanted = Work { last_ms: 2.5, longest_ms: 0.4, holds: 7.0, long_holds: 0.0 };
+        assert_eq!(work(&status), [Some(wanted), None]);
+        assert_eq!(work(&Value::Null), [None; 2]);
     }
 }
