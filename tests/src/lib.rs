@@ -19,6 +19,7 @@ pub mod lab;
 pub mod neighbours;
 pub mod oracle;
 pub mod packet;
+pub mod pair;
 pub mod process;
 pub mod program_cost;
 pub mod raw;

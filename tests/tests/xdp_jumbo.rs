@@ -5,36 +5,16 @@ use std::{net::UdpSocket, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
-use relay_common::{
-    fastpath::reason::XdpReason,
-    forward::sample,
-    net::{IPV4_PAYLOAD_OFFSET, datagram::Datagram},
-};
+use relay_common::{fastpath::reason::XdpReason, forward::sample, net::IPV4_PAYLOAD_OFFSET};
 use relay_ebpf::lab::PASS;
 use relay_tests::{
     bpf::{Objects, Relayd, load_object, load_program, loaded_program, now_ns},
-    lab::{End, Netns, veth},
+    pair::{FAR_END, FAR_MAC, Pair, RELAY_END, frame},
     raw::RawSender,
     skip,
 };
 
 const MTU: u32 = 9_000;
-const FAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
-
-/// The frame that the far end sends for client `leg` with that UDP payload.
-fn frame(leg: usize, payload: &[u8]) -> Vec<u8> {
-    Datagram {
-        source_mac: FAR_MAC,
-        destination_mac: sample::RELAY_MAC,
-        source: sample::CLIENTS[leg],
-        destination: sample::RELAY,
-        tos: 0,
-        id: 7,
-        ttl: 64,
-        payload,
-    }
-    .to_frame()
-}
 
 #[test]
 fn a_datagram_of_8000_bytes_is_forwarded_natively_byte_for_byte() -> Result<()> {
@@ -46,37 +26,33 @@ fn a_datagram_of_8000_bytes_is_forwarded_natively_byte_for_byte() -> Result<()> 
             return Ok(());
         }
     };
-    let (relay_ns, far_ns) = (Netns::new("relay")?, Netns::new("far")?);
-    veth(
-        End { netns: &relay_ns, name: "r0", mac: sample::RELAY_MAC },
-        End { netns: &far_ns, name: "f0", mac: FAR_MAC },
-    )?;
-    for (netns, end) in [(&relay_ns, "r0"), (&far_ns, "f0")] {
+    let Pair { relay: relay_ns, far: far_ns } = Pair::new()?;
+    for (netns, end) in [(&relay_ns, RELAY_END), (&far_ns, FAR_END)] {
         netns.ip(&["link", "set", end, "mtu", &MTU.to_string()])?;
     }
     // The receiving client is the far end itself.
     let receiver = sample::CLIENTS[1];
-    far_ns.ip(&["address", "add", &format!("{}/32", receiver.ip()), "dev", "f0"])?;
-    far_ns.ip(&["route", "add", "default", "dev", "f0"])?;
+    far_ns.ip(&["address", "add", &format!("{}/32", receiver.ip()), "dev", FAR_END])?;
+    far_ns.ip(&["route", "add", "default", "dev", FAR_END])?;
 
     let mut relayd = Relayd::load(&objects.relayd)?;
     relayd.configure(&sample::config(now_ns()))?;
     relayd.install(sample::VNI, &sample::session())?;
-    let mut hop = sample::next_hop(FAR_MAC, relay_ns.index("r0")?);
+    let mut hop = sample::next_hop(FAR_MAC, relay_ns.index(RELAY_END)?);
     hop.mtu = MTU;
     relayd.set_sample_hops(&[hop; 2])?;
     relay_ns
-        .enter(|| -> Result<_> { Ok(relayd.program()?.attach("r0", XdpMode::Driver)?) })?
-        .context("attaching natively to r0")?;
+        .enter(|| -> Result<_> { Ok(relayd.program()?.attach(RELAY_END, XdpMode::Driver)?) })?
+        .context("attaching to the relay's end")?;
     let mut lab = load_object(&objects.lab)?;
     load_program(&mut lab, PASS)?;
     far_ns
-        .enter(|| -> Result<_> { Ok(loaded_program(&mut lab, PASS)?.attach("f0", XdpMode::Driver)?) })?
-        .context("attaching natively to f0")?;
+        .enter(|| -> Result<_> { Ok(loaded_program(&mut lab, PASS)?.attach(FAR_END, XdpMode::Driver)?) })?
+        .context("attaching to the far end")?;
 
     let socket = far_ns.enter(|| UdpSocket::bind(receiver))??;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let sender = RawSender::open(&far_ns, "f0")?;
+    let sender = RawSender::open(&far_ns, FAR_END)?;
     let body: Vec<u8> = (0..7_992).map(|at: usize| (at * 7 + at / 256) as u8).collect();
     let payload = sample::geneve(sample::VNI, &body);
     assert_eq!(payload.len(), 8_000);

@@ -11,12 +11,11 @@ use aya::programs::XdpMode;
 use relay_common::{
     fastpath::{NextHopEntry, ReasonCount, reason::XdpReason},
     forward::sample,
-    net::datagram::Datagram,
 };
 use relay_ebpf::lab::{Checked, LabConfig};
 use relay_tests::{
     bpf::{LabPrograms, Objects, Relayd, now_ns},
-    lab::{End, Netns, veth},
+    pair::{FAR_END, FAR_MAC, Pair, RELAY_END, frame},
     skip,
 };
 
@@ -26,7 +25,6 @@ const RUN: u64 = 50_000;
 /// Frames on their way at once: far fewer than the 256 that the ring of a veth holds. Each batch has crossed
 /// both rings before the next is made.
 const BATCH: u32 = 32;
-const FAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 const BODY: [u8; 92] = [0; 92];
 
 /// The sample's next hops with both clients behind the far end of the veth.
@@ -34,19 +32,9 @@ fn next_hops(interface: u32) -> [NextHopEntry; 2] {
     [sample::next_hop(FAR_MAC, interface); 2]
 }
 
-/// A client's frame as the far end sends it.
-fn frame(leg: usize) -> Vec<u8> {
-    Datagram {
-        source_mac: FAR_MAC,
-        destination_mac: sample::RELAY_MAC,
-        source: sample::CLIENTS[leg],
-        destination: sample::RELAY,
-        tos: 0,
-        id: 0,
-        ttl: 64,
-        payload: &sample::geneve(sample::VNI, &BODY),
-    }
-    .to_frame()
+/// A frame of client `leg`.
+fn client_frame(leg: usize) -> Vec<u8> {
+    frame(leg, &sample::geneve(sample::VNI, &BODY))
 }
 
 #[test]
@@ -59,28 +47,23 @@ fn a_million_packets_of_a_session_pass_a_native_veth_with_right_checksums() -> R
             return Ok(());
         }
     };
-    let relay_ns = Netns::new("relay")?;
-    let far_ns = Netns::new("far")?;
-    veth(
-        End { netns: &relay_ns, name: "r0", mac: sample::RELAY_MAC },
-        End { netns: &far_ns, name: "f0", mac: FAR_MAC },
-    )?;
+    let Pair { relay: relay_ns, far: far_ns } = Pair::new()?;
 
     let mut relayd = Relayd::load(&objects.relayd)?;
     relayd.install(sample::VNI, &sample::session())?;
-    relayd.set_sample_hops(&next_hops(relay_ns.index("r0")?))?;
+    relayd.set_sample_hops(&next_hops(relay_ns.index(RELAY_END)?))?;
     relay_ns
-        .enter(|| -> Result<_> { Ok(relayd.program()?.attach("r0", XdpMode::Driver)?) })?
-        .context("attaching natively to r0")?;
+        .enter(|| -> Result<_> { Ok(relayd.program()?.attach(RELAY_END, XdpMode::Driver)?) })?
+        .context("attaching to the relay's end")?;
 
     let mut far = LabPrograms::load(&objects.lab)?;
-    far.configure(&LabConfig { egress: far_ns.index("f0")?, template_mask: 1, drop: 1, reserved: 0 })?;
+    far.configure(&LabConfig { egress: far_ns.index(FAR_END)?, template_mask: 1, drop: 1, reserved: 0 })?;
     for (index, leg) in [(0, 0), (1, 1)] {
-        far.set_template(index, &frame(leg))?;
+        far.set_template(index, &client_frame(leg))?;
     }
     far_ns
-        .enter(|| -> Result<_> { Ok(far.checker()?.attach("f0", XdpMode::Driver)?) })?
-        .context("attaching natively to f0")?;
+        .enter(|| -> Result<_> { Ok(far.checker()?.attach(FAR_END, XdpMode::Driver)?) })?
+        .context("attaching to the far end")?;
 
     let before = now_ns();
     let started = Instant::now();
@@ -115,7 +98,7 @@ fn a_million_packets_of_a_session_pass_a_native_veth_with_right_checksums() -> R
 /// Sends [`PACKETS`] in runs, and waits after each run until the checker has seen all of its frames. It also
 /// writes the daemon's heartbeat.
 fn send_in_runs(relayd: &mut Relayd, far: &mut LabPrograms) -> Result<()> {
-    let data = frame(0);
+    let data = client_frame(0);
     let mut sent = 0;
     while sent < PACKETS {
         relayd.configure(&sample::config(now_ns()))?;
