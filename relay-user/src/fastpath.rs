@@ -52,7 +52,7 @@ use self::{
     next_hop_map::NextHopMap,
     pins::Pins,
     stall::Stall,
-    tx_drops::TxDrops,
+    tx_drops::{Counts, TxDrops},
 };
 pub use self::{
     attachment::{LinkState, LinkStatus},
@@ -196,20 +196,23 @@ impl FastPath {
     pub fn watch(&self, now_ns: u64, carried: u64, installed: impl FnOnce() -> usize) -> u64 {
         let mut attachment = self.attachment();
         let losses = attachment.watch(now_ns);
-        let dropped = attachment.tx_dropped();
+        let (dropped, ifindex) = (attachment.tx_dropped(), attachment.status().ifindex);
         drop(attachment);
-        if self.is_enabled()
-            && let Ok(reasons) = self.reasons()
+        let reasons = self.reasons().ok().filter(|_| self.is_enabled());
+        if let Some(reasons) = &reasons
+            && let Some(hint) = self.stall().look(now_ns, reasons, carried, installed)
         {
-            if let Some(hint) = self.stall().look(now_ns, &reasons, carried, installed) {
-                tracing::warn!("{}", hint.sentence(&self.iface));
-            }
-            let forwarded = reasons.iter().find(|(reason, _)| *reason == XdpReason::Forwarded);
-            if let (Some((_, forwarded)), Some(dropped)) = (forwarded, dropped)
-                && self.tx_drops().look(forwarded.packets, dropped)
-            {
-                tracing::warn!("{}", tx_drops::sentence(&self.iface));
-            }
+            tracing::warn!("{}", hint.sentence(&self.iface));
+        }
+        let forwarded = reasons.iter().flatten().find(|(reason, _)| *reason == XdpReason::Forwarded);
+        let counts = forwarded.zip(dropped).map(|((_, count), dropped)| Counts {
+            now_ns,
+            ifindex,
+            forwarded: count.packets,
+            dropped,
+        });
+        if self.tx_drops().look(counts) {
+            tracing::warn!("{}", tx_drops::sentence(&self.iface));
         }
         losses
     }

@@ -40,7 +40,7 @@ pub use self::mirror::KernelHealth;
 use self::next_hop::HopNumber;
 use self::peer::{Ending, Peer};
 use self::session::SessionRoute;
-use self::session_map::SessionMap;
+use self::session_map::{List, MapError, Part, SessionMap};
 use self::sessions::{Limits, Session};
 use self::table::Table;
 use self::vocabulary::{Change, ConnId, Event, LegIndex, LegPath, LinkId, Refusal};
@@ -85,6 +85,8 @@ pub struct Router {
     /// Connections that had packets from keys of other relays.
     heard: Map<NodePublic, Hearers>,
     sessions: Map<u32, Arc<SessionRoute>>,
+    /// Lists the BPF map, if there is one.
+    list: Option<List>,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,7 @@ struct Inner {
 impl Router {
     /// An empty router. `kernel`: the BPF map to keep equal to the table, if there is one.
     pub fn new(limits: Limits, kernel: Option<Box<dyn SessionMap>>) -> Self {
+        let list = kernel.as_ref().map(|map| map.list());
         let inner = Inner {
             table: Table::new(limits),
             kernel: Kernel::new(kernel),
@@ -118,6 +121,7 @@ impl Router {
             remotes: Map::default(),
             heard: Map::default(),
             sessions: Map::default(),
+            list,
         }
     }
 
@@ -303,12 +307,22 @@ impl Router {
         })
     }
 
-    /// Looks for entries of the BPF map that the table does not have, among about [`WALK`] of them, and
-    /// removes those. Returns where to go on; `None`: the whole map has been looked at.
-    pub fn audit_map_slice(&self, after: Option<u64>) -> Option<u64> {
+    /// Lists about [`WALK`] entries of the BPF map, for [`Self::audit_part`]; `None`: there is no map. Takes no
+    /// lock: what comes to be in the map meanwhile is in the table, and what the table does not have any more
+    /// is no longer in the map.
+    pub fn map_part(&self, after: Option<u64>) -> Option<Result<Part, MapError>> {
+        self.list.as_ref().map(|list| list.part(after, WALK))
+    }
+
+    /// Looks for listed entries that the table does not have, and removes those that are still in the map.
+    /// Returns where to go on; `None`: the whole map has been looked at.
+    pub fn audit_part(&self, part: Result<Part, MapError>) -> Option<u64> {
         let mut inner = self.lock();
         let Inner { table, kernel, .. } = &mut *inner;
-        let (vnis, next) = kernel.slice(after, WALK);
+        let (vnis, next) = part.unwrap_or_else(|error| {
+            kernel.unlisted(error);
+            (Vec::new(), None)
+        });
         let stale = vnis.into_iter().filter(|vni| table.kernel_entry(*vni).is_none());
         kernel.check(stale.map(|vni| (vni, None)));
         MutexGuard::unlock_fair(inner);

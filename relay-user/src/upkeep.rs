@@ -169,7 +169,7 @@ pub async fn audits(relay: Arc<Relay>) {
         let (held, router) = (&relay.control.audit, &relay.router);
         let mut at = None;
         walk(&relay, AUDIT / 2, |_| {
-            at = held.note(|| router.audit_map_slice(at));
+            at = router.map_part(at).and_then(|part| held.note(|| router.audit_part(part)));
             at.map(|_| 0)
         })
         .await;

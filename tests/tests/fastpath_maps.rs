@@ -48,7 +48,7 @@ fn the_session_map_holds_what_was_installed_and_no_more_than_its_limit() {
         assert_eq!(sessions.install(99, &entry(1, 0)), Err(MapError::Full));
         let rebound = entry(2, 0);
         sessions.install(1, &rebound).expect("a full map still takes a rebind");
-        let (held, next) = sessions.slice(None, 100).expect("a list");
+        let (held, next) = sessions.list().part(None, 100).expect("a list");
         assert_eq!((held.len(), next), (MAX_SESSIONS as usize, None));
         assert_eq!(sessions.get(1), Ok(Some(rebound)));
         assert_eq!(sessions.get(77), Ok(None));
@@ -76,7 +76,7 @@ fn a_walk_in_parts_finds_every_session_that_stays_while_others_come_and_go() {
         }
         let (mut found, mut after, mut parts) = (BTreeSet::new(), None, 0);
         loop {
-            let (vnis, next) = sessions.slice(after, 100).expect("a part");
+            let (vnis, next) = sessions.list().part(after, 100).expect("a part");
             assert!(vnis.len() <= 100, "{} at a time", vnis.len());
             // Those of even numbers stay; of the others, one that was found and some that were not leave.
             for vni in vnis.iter().filter(|vni| *vni % 2 == 1) {
@@ -96,7 +96,7 @@ fn a_walk_in_parts_finds_every_session_that_stays_while_others_come_and_go() {
         let missing: Vec<u32> =
             (1..=STAYING).map(|half| 2 * half).filter(|vni| !found.contains(vni)).collect();
         assert_eq!(missing, [0; 0], "of those that stayed");
-        assert!(sessions.slice(Some(u64::MAX), 100).is_err(), "no such place");
+        assert!(sessions.list().part(Some(u64::MAX), 100).is_err(), "no such place");
     });
 }
 
@@ -158,7 +158,7 @@ fn counters_that_a_program_writes_are_read_and_zeroed_without_a_system_call() {
 /// Audits the whole map, as the router does a few sessions at a time.
 fn audit(map: &mut BpfSessions, wanted: &BTreeMap<u32, SessionEntry>) -> Audit {
     let mut found = Audit::default();
-    let (held, _) = map.slice(None, 100).expect("a list");
+    let (held, _) = map.list().part(None, 100).expect("a list");
     let stale = held.into_iter().filter(|vni| !wanted.contains_key(vni));
     stale.for_each(|vni| found.check(map, vni, None));
     wanted.iter().for_each(|(vni, entry)| found.check(map, *vni, Some(*entry)));

@@ -24,6 +24,7 @@ use relay_user::{
         vocabulary::{BoundLeg, LegPath},
     },
 };
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
 
 /// Longer than the kernel takes for any report in these tests.
@@ -275,11 +276,33 @@ fn a_router_that_wants_smaller_packets_lowers_the_mtu() {
         assert_eq!(found, [far]);
         let wait = async {
             // The kernel may still be taking the message in.
-            while !host.hops.follow_too_big(&far).contains(&far) {
+            while !host.hops.follow_too_big(&far).is_ok_and(|dirty| dirty.contains(&far)) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         timeout(DEADLINE, wait).await.expect("the kernel has taken it in");
         assert_eq!(host.ask(RELAY_IP, "198.51.100.7").expect("a way").mtu, 1280);
+    });
+}
+
+#[test]
+fn of_all_icmp_only_what_may_be_about_too_big_packets_is_read_and_none_of_it_is_waited_out() {
+    /// An echo request, and "fragmentation needed" about nothing, with their checksums.
+    const ECHO: [u8; 8] = [8, 0, 0xf7, 0xff, 0, 0, 0, 0];
+    const TOO_BIG: [u8; 8] = [3, 4, 0xfc, 0xfb, 0, 0, 0, 0];
+    let name = "of_all_icmp_only_what_may_be_about_too_big_packets_is_read_and_none_of_it_is_waited_out";
+    lab(name, async |wire, _| {
+        let icmp = Icmp::open(7777).expect("root may read ICMP");
+        let sender = wire.on('c', || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)));
+        let sender = sender.expect("root may send ICMP");
+        let send = |message: &[u8]| {
+            let relay = SocketAddr::new(addr(RELAY_IP), 0);
+            sender.send_to(message, &relay.into()).expect("sent");
+        };
+        send(&ECHO);
+        assert!(timeout(Duration::from_millis(200), icmp.next()).await.is_err(), "nobody is woken by a ping");
+        send(&TOO_BIG);
+        let found = timeout(DEADLINE, icmp.next()).await.expect("others get a turn").expect("read");
+        assert_eq!(found, []);
     });
 }

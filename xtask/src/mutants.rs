@@ -13,16 +13,18 @@ use clap::Args;
 
 use crate::{host, process, tools};
 
-/// The critical files, used if no file is named: table, sessions, mailbox, records, deframer, forwarding, and
-/// the decisions of the UDP relay.
+/// The critical files, used if no file is named: table, sessions, mailbox, records, deframer, forwarding, next
+/// hops, and the decisions of the UDP relay.
 const GUARDED: &[&str] = &[
+    "relay-common/src/challenge.rs",
     "relay-common/src/derp/deframer.rs",
     "relay-common/src/derp/limits.rs",
     "relay-common/src/forward.rs",
-    "relay-common/src/forward/classify.rs",
-    "relay-common/src/forward/rewrite.rs",
+    "relay-common/src/forward/*.rs",
     "relay-user/src/conn/ledger.rs",
     "relay-user/src/conn/reader.rs",
+    "relay-user/src/fastpath/nexthop.rs",
+    "relay-user/src/fastpath/nexthop/*.rs",
     "relay-user/src/mailbox.rs",
     "relay-user/src/mailbox/*.rs",
     "relay-user/src/route.rs",
@@ -31,7 +33,13 @@ const GUARDED: &[&str] = &[
     "relay-user/src/transport/tls/cipher.rs",
     "relay-user/src/transport/tls/records.rs",
     "relay-user/src/transport/tls/records/*.rs",
+    "relay-user/src/udp/data.rs",
+    "relay-user/src/udp/deliver.rs",
+    "relay-user/src/udp/exchange.rs",
+    "relay-user/src/udp/gather.rs",
+    "relay-user/src/udp/no_trains.rs",
     "relay-user/src/udp/relay.rs",
+    "relay-user/src/udp/runs.rs",
 ];
 
 /// The packages with critical files, and which of their tests are run. The rules for forwarding are tested

@@ -5,7 +5,7 @@
 //! as soon as an interface of that name is; until then userspace carries all sessions, and the status says
 //! so.
 
-use std::{io, mem::Discriminant};
+use std::io;
 
 use aya::{Ebpf, programs::links::FdLink};
 use nix::errno::Errno;
@@ -104,8 +104,8 @@ pub(super) struct Attachment {
     mode: Mode,
     program_id: u32,
     status: LinkStatus,
-    /// The kind of reason for which the program is not attached.
-    lost_for: Option<Discriminant<StartError>>,
+    /// The program is not attached because there is no interface of that name.
+    is_missing: bool,
     tx_dropped: Option<u64>,
 }
 
@@ -122,7 +122,7 @@ impl Attachment {
         let (link, program_id) = load::attach(&mut ebpf, iface, ifindex, mode)?;
         let status = LinkStatus { state: LinkState::Up, since_ns: now_ns, ifindex, losses: 0 };
         let (link, iface) = (Some(link), iface.to_owned());
-        Ok(Self { link, ebpf, place, iface, mode, program_id, status, lost_for: None, tx_dropped: None })
+        Ok(Self { link, ebpf, place, iface, mode, program_id, status, is_missing: false, tx_dropped: None })
     }
 
     pub(super) fn program_id(&self) -> u32 {
@@ -165,14 +165,14 @@ impl Attachment {
                     ifindex,
                     "the XDP program was no longer attached; it is attached again"
                 );
-                (self.link, self.lost_for) = (Some(link), None);
+                (self.link, self.is_missing) = (Some(link), false);
                 self.status = LinkStatus { state: LinkState::Up, since_ns: now_ns, ifindex, ..self.status };
             }
             Err(reason) => {
-                let kind = std::mem::discriminant(&reason);
+                let is_missing = matches!(reason, StartError::NoInterface { .. });
                 let state = LinkState::Lost(reason.to_string());
-                if self.lost_for.replace(kind) == Some(kind) {
-                    // The words may change with other interfaces, which they list.
+                if std::mem::replace(&mut self.is_missing, is_missing) && is_missing {
+                    // The words change with other interfaces, which they list.
                     self.status.state = state;
                 } else {
                     self.now(state, now_ns);

@@ -6,14 +6,14 @@
 use std::{
     fmt, io,
     os::fd::{AsFd as _, OwnedFd},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
 };
 
 use aya::maps::{HashMap, Map, MapData};
 use relay_common::fastpath::{SessionEntry, SessionStats};
 
 use super::{abi::Abi, batch, mapped::MappedArray};
-use crate::route::session_map::{MapError, SessionMap};
+use crate::route::session_map::{List, MapError, SessionMap};
 
 /// E2BIG: the kernel's answer to an insert into a full HASH.
 const FULL: i32 = 7;
@@ -27,7 +27,7 @@ const STATS_WORDS: usize = size_of::<SessionStats>() / size_of::<u64>();
 pub struct BpfSessions {
     sessions: HashMap<MapData, u32, Abi<SessionEntry>>,
     /// The same map, for [`batch`].
-    sessions_fd: OwnedFd,
+    sessions_fd: Arc<OwnedFd>,
     stats: MappedArray<STATS_WORDS>,
 }
 
@@ -36,7 +36,7 @@ impl BpfSessions {
     /// mapped.
     pub(crate) fn new(sessions: Map, stats: &MapData) -> Result<Self, io::Error> {
         let Map::HashMap(data) = &sessions else { return Err(io::Error::other("the sessions are no HASH")) };
-        let sessions_fd = data.fd().as_fd().try_clone_to_owned()?;
+        let sessions_fd = Arc::new(data.fd().as_fd().try_clone_to_owned()?);
         let sessions = HashMap::try_from(sessions).map_err(io::Error::other)?;
         Ok(Self { sessions, sessions_fd, stats: MappedArray::new(stats)? })
     }
@@ -85,15 +85,18 @@ impl SessionMap for BpfSessions {
         }
     }
 
-    fn slice(&self, after: Option<u64>, most: usize) -> Result<(Vec<u32>, Option<u64>), MapError> {
-        const CALL: &str = "list the sessions";
-        let after = after.map(u32::try_from).transpose();
-        let after = after.map_err(|_| MapError::Syscall { call: CALL, errno: libc::EINVAL })?;
-        let failed =
-            |error: io::Error| MapError::Syscall { call: CALL, errno: error.raw_os_error().unwrap_or(0) };
-        let (sessions, next): batch::Part<u32, SessionEntry> =
-            batch::lookup(&self.sessions_fd, after, most).map_err(failed)?;
-        Ok((sessions.into_iter().map(|(vni, _)| vni).collect(), next.map(u64::from)))
+    fn list(&self) -> List {
+        let map = Arc::clone(&self.sessions_fd);
+        List::new(move |after, most| {
+            const CALL: &str = "list the sessions";
+            let after = after.map(u32::try_from).transpose();
+            let after = after.map_err(|_| MapError::Syscall { call: CALL, errno: libc::EINVAL })?;
+            let failed =
+                |error: io::Error| MapError::Syscall { call: CALL, errno: error.raw_os_error().unwrap_or(0) };
+            let (sessions, next): batch::Part<u32, SessionEntry> =
+                batch::lookup(&map, after, most).map_err(failed)?;
+            Ok((sessions.into_iter().map(|(vni, _)| vni).collect(), next.map(u64::from)))
+        })
     }
 }
 

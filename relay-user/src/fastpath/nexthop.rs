@@ -37,7 +37,7 @@ use crate::fastpath::next_hop_map::{NextHopMap, NextHopValue};
 use crate::route::next_hop::HopNumber;
 use crate::route::vocabulary::{BoundLeg, LegPath};
 
-/// Routes remembered. When there are more, all are forgotten: they are only there to ask less.
+/// Routes remembered. When there are more, all are forgotten, to ask less and to hold little.
 const ROUTES: usize = 65_536;
 
 /// Why XDP cannot send packets to an address. All variants but [`NoNextHop::NoNeighbour`] last until a route
@@ -96,7 +96,9 @@ pub struct NextHops<A = Kernel, W = NextHopMap> {
     ask: A,
     ways: Ways<W>,
     routes: HashMap<Question, Option<KernelRoute>>,
-    /// Links that are known to be up.
+    /// Routes in use may be missing from [`Self::routes`]: there were too many.
+    has_forgotten: bool,
+    /// Links that are up, of any kind: each may have the better way.
     up: HashSet<u32>,
     has_policy: bool,
 }
@@ -106,9 +108,9 @@ impl<W: WriteHops> NextHops<Kernel, W> {
     /// relay's sockets; 0: none.
     ///
     /// # Errors
-    /// The system cannot open such a socket, or the kernel does not tell its rules.
+    /// The system cannot open such a socket.
     pub fn open(map: W, mark: u32) -> io::Result<Self> {
-        Self::new(Kernel::open(mark)?, map)
+        Ok(Self::new(Kernel::open(mark)?, map))
     }
 }
 
@@ -121,9 +123,18 @@ impl WriteHops for NextHopMap {
 }
 
 impl<A: Ask, W: WriteHops> NextHops<A, W> {
-    fn new(mut ask: A, map: W) -> io::Result<Self> {
-        let has_policy = ask.has_policy()?;
-        Ok(Self { ask, ways: Ways::new(map), routes: HashMap::new(), up: HashSet::new(), has_policy })
+    fn new(ask: A, map: W) -> Self {
+        let mut hops = Self {
+            ask,
+            ways: Ways::new(map),
+            routes: HashMap::new(),
+            has_forgotten: false,
+            up: HashSet::new(),
+            has_policy: false,
+        };
+        hops.look_for_policy();
+        hops.look_for_links();
+        hops
     }
 
     /// The number of the way from `path.local`, an address of this host, to `path.remote`. An IPv4 address
@@ -181,6 +192,7 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
         if certain {
             if self.routes.len() >= ROUTES {
                 self.routes.clear();
+                self.has_forgotten = true;
             }
             self.routes.insert(question, found.as_ref().ok().copied());
         }
@@ -190,9 +202,6 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
     fn know_link(&mut self, ifindex: u32) -> Result<(), NoNextHop> {
         if !self.ways.links.contains_key(&ifindex) {
             let link = self.ask.link(ifindex)?;
-            if link.is_up {
-                self.up.insert(ifindex);
-            }
             self.ways.link(ifindex, Some(link));
         }
         Ok(())
@@ -221,7 +230,7 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
 
     /// Takes in what the kernel reported.
     pub fn follow(&mut self, changes: Vec<Change>) -> Followed {
-        let mut followed = Followed::default();
+        let (mut followed, mut rules) = (Followed::default(), false);
         for change in changes {
             match change {
                 Change::Neighbour { ifindex, ip, now } => {
@@ -235,8 +244,7 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
                         followed.dirty.add(Dirty::everything());
                     }
                 }
-                Change::Link { ifindex, now } => {
-                    let is_up = now.is_some_and(|link| link.is_up);
+                Change::Link { ifindex, is_up, now } => {
                     let was_up = if is_up { !self.up.insert(ifindex) } else { self.up.remove(&ifindex) };
                     if self.ways.links.get(&ifindex).is_some_and(|before| Some(*before) != now) {
                         self.ways.link(ifindex, now);
@@ -255,10 +263,14 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
                     followed.dirty.add(dirty);
                 }
                 Change::Rules => {
-                    self.look_for_policy();
+                    rules = true;
                     followed.dirty.add(Dirty::everything());
                 }
             }
+        }
+        // Once, however many rules have changed: all routes may have to be read.
+        if rules {
+            self.look_for_policy();
         }
         self.forget_routes(&followed.dirty);
         followed
@@ -266,6 +278,7 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
 
     /// Reports were lost: everything that is known is asked again.
     pub fn follow_nothing(&mut self) -> Followed {
+        self.look_for_links();
         let links: Vec<u32> = self.ways.links.keys().copied().collect();
         for ifindex in links {
             let link = self.ask.link(ifindex).ok();
@@ -286,20 +299,31 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
     /// A router said that packets of this size are too big for it: the kernel knows by now. Returns the legs
     /// whose route is another one since then. Anybody can send such messages, so each costs one question at
     /// most, and none about a destination that is not in use.
-    pub fn follow_too_big(&mut self, path: &LegPath) -> Dirty {
+    ///
+    /// # Errors
+    /// Legs to look at when there is time: the kernel did not answer, or too many routes are in use to know
+    /// whether this one is, and what it was.
+    pub fn follow_too_big(&mut self, path: &LegPath) -> Result<Dirty, Dirty> {
         let question = self.question(path);
-        let Some(before) = self.routes.get(&question).copied() else { return Dirty::default() };
-        let now = self.ask.route(&question).ok();
+        let dirty = Dirty::destination(question.remote);
+        let same = if self.has_forgotten { Err(dirty.clone()) } else { Ok(Dirty::default()) };
+        let Some(before) = self.routes.get(&question).copied() else { return same };
+        let now = match self.ask.route(&question) {
+            Err(NoNextHop::Netlink(_)) => {
+                self.routes.remove(&question);
+                return Err(dirty);
+            }
+            now => now.ok(),
+        };
         if now == before {
-            return Dirty::default();
+            return same;
         }
         self.routes.insert(question, now);
-        let dirty = Dirty::destination(question.remote);
         // Other questions about the same destination, where there are rules.
         if self.has_policy {
             self.forget_routes(&dirty);
         }
-        dirty
+        Ok(dirty)
     }
 
     fn question(&self, path: &LegPath) -> Question {
@@ -316,9 +340,18 @@ impl<A: Ask, W: WriteHops> NextHops<A, W> {
         });
     }
 
+    fn look_for_links(&mut self) {
+        match self.ask.up() {
+            Ok(up) => self.up = up,
+            Err(error) => tracing::debug!(%error, "cannot read the links"),
+        }
+    }
+
     fn forget_routes(&mut self, dirty: &Dirty) {
         if dirty.is_everything() {
             self.routes.clear();
+            // The legs are walked over now.
+            self.has_forgotten = false;
         } else if !dirty.is_empty() {
             self.routes.retain(|question, _| !dirty.concerns(question.local, question.remote));
         }

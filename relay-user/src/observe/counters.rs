@@ -176,7 +176,8 @@ counters! {
     UdpBadMessage = "udp_drop_bad_message";
     /// A control message for another VNI or about another client than its session's.
     UdpMismatch = "udp_drop_mismatch";
-    /// A generation that is zero or is not the one in progress.
+    /// A generation that is zero, or an answer to a challenge that is no longer good: it was used, or a later
+    /// one has bound the leg.
     UdpGeneration = "udp_drop_generation";
     /// An answer without the challenge that was given to its address.
     UdpBadChallenge = "udp_drop_bad_challenge";

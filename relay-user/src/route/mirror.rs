@@ -9,7 +9,7 @@ use super::link::Remote;
 use super::sessions::Session;
 use super::vocabulary::Change;
 use super::{Inner, Router};
-use crate::route::session_map::SessionMap;
+use crate::route::session_map::{MapError, SessionMap};
 
 /// How well the BPF map has followed the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,15 +58,11 @@ impl Kernel {
         self.note(&found);
     }
 
-    /// About `most` VNIs of the map, and where to go on; `None`: there are no more, or they cannot be read.
-    pub(super) fn slice(&mut self, after: Option<u64>, most: usize) -> (Vec<u32>, Option<u64>) {
-        let Some(map) = &self.map else { return (Vec::new(), None) };
-        map.slice(after, most).unwrap_or_else(|error| {
-            let mut found = Audit::default();
-            found.note(Err(error));
-            self.note(&found);
-            (Vec::new(), None)
-        })
+    /// Notes that the map could not be listed.
+    pub(super) fn unlisted(&mut self, error: MapError) {
+        let mut found = Audit::default();
+        found.note(Err(error));
+        self.note(&found);
     }
 
     /// Notes that an audit is complete.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytemuck::Zeroable;
 use relay_common::fastpath::{SessionEntry, SessionStats};
 
-use super::session_map::{MapError, SessionMap};
+use super::session_map::{List, MapError, Part, SessionMap};
 
 /// A session map that lives in memory only.
 #[derive(Clone, Debug)]
@@ -34,6 +34,17 @@ impl ModelSessions {
             unreadable: None,
             limit,
         }
+    }
+
+    /// As [`List::part`].
+    pub(super) fn slice(&self, after: Option<u64>, most: usize) -> Result<Part, MapError> {
+        if let Some(error) = &self.unreadable {
+            return Err(error.clone());
+        }
+        let first = after.map_or(0, |vni| vni as u32 + 1);
+        let vnis: Vec<u32> = self.sessions.range(first..).take(most).map(|(vni, _)| *vni).collect();
+        let next = vnis.last().filter(|_| vnis.len() == most).map(|vni| u64::from(*vni));
+        Ok((vnis, next))
     }
 
     fn check_slot(&self, slot: u32) -> Result<(), MapError> {
@@ -80,14 +91,9 @@ impl SessionMap for ModelSessions {
         }
     }
 
-    fn slice(&self, after: Option<u64>, most: usize) -> Result<(Vec<u32>, Option<u64>), MapError> {
-        if let Some(error) = &self.unreadable {
-            return Err(error.clone());
-        }
-        let first = after.map_or(0, |vni| vni as u32 + 1);
-        let vnis: Vec<u32> = self.sessions.range(first..).take(most).map(|(vni, _)| *vni).collect();
-        let next = vnis.last().filter(|_| vnis.len() == most).map(|vni| u64::from(*vni));
-        Ok((vnis, next))
+    fn list(&self) -> List {
+        let now = self.clone();
+        List::new(move |after, most| now.slice(after, most))
     }
 }
 

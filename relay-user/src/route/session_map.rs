@@ -4,7 +4,39 @@
 //! The trait names no BPF type, so that the table's mirror is tested against a model and runs on
 //! [`crate::fastpath::bpf_sessions::BpfSessions`].
 
+use std::sync::Arc;
+
 use relay_common::fastpath::{SessionEntry, SessionStats};
+
+/// Some sessions of a map, and the place where to go on; `None`: there are no more.
+pub type Part = (Vec<u32>, Option<u64>);
+
+/// Lists a session map without its writer: the kernel may walk through a million empty buckets before it finds
+/// a session.
+#[derive(Clone)]
+pub struct List(Arc<dyn Fn(Option<u64>, usize) -> Result<Part, MapError> + Send + Sync>);
+
+impl List {
+    /// `part` is [`Self::part`].
+    pub fn new(part: impl Fn(Option<u64>, usize) -> Result<Part, MapError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(part))
+    }
+
+    /// About `most` sessions behind the place `after`; `None`: from the start. A walk sees every session that
+    /// is in the map from its start to its end; another one, or one twice, it may see.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn part(&self, after: Option<u64>, most: usize) -> Result<Part, MapError> {
+        self.0(after, most)
+    }
+}
+
+impl std::fmt::Debug for List {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("List").finish_non_exhaustive()
+    }
+}
 
 /// Why a map operation failed; the caller handles each variant differently.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,10 +96,6 @@ pub trait SessionMap: Send {
     /// The kernel refuses.
     fn get(&self, vni: u32) -> Result<Option<SessionEntry>, MapError>;
 
-    /// About `most` of the sessions in the map, and where to go on; `None`: there are no more. A walk sees
-    /// every session that is in the map from its start to its end; another one, or one twice, it may see.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    fn slice(&self, after: Option<u64>, most: usize) -> Result<(Vec<u32>, Option<u64>), MapError>;
+    /// Lists the sessions in the map, whoever writes it meanwhile.
+    fn list(&self) -> List;
 }

@@ -18,7 +18,7 @@ use relay_common::key::DiscoPrivate;
 use self::model::{Model, ModelSession};
 use super::*;
 use crate::route::model_sessions::ModelSessions;
-use crate::route::session_map::MapError;
+use crate::route::session_map::{List, MapError};
 
 const SECOND: u64 = 1_000_000_000;
 const SLOTS: u32 = 3;
@@ -52,8 +52,9 @@ impl SessionMap for Shared {
     fn get(&self, vni: u32) -> Result<Option<SessionEntry>, MapError> {
         self.with(|map| map.get(vni))
     }
-    fn slice(&self, after: Option<u64>, most: usize) -> Result<(Vec<u32>, Option<u64>), MapError> {
-        self.with(|map| map.slice(after, most))
+    fn list(&self) -> List {
+        let map = self.clone();
+        List::new(move |after, most| map.with(|map| map.slice(after, most)))
     }
 }
 
@@ -325,9 +326,10 @@ fn sweep(router: &Router, now_ns: u64) -> usize {
 
 /// Audits the whole map.
 fn audit(router: &Router) -> KernelHealth {
-    let mut at = router.audit_map_slice(None);
+    let audit = |at| router.map_part(at).and_then(|part| router.audit_part(part));
+    let mut at = audit(None);
     while at.is_some() {
-        at = router.audit_map_slice(at);
+        at = audit(at);
     }
     let mut after = 0;
     while let Some(end) = router.audit_table_slice(after) {

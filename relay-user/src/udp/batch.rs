@@ -20,6 +20,16 @@ use super::name::{NAME_BYTES, Name};
 /// Messages per receive call at most.
 pub const MOST_SLOTS: usize = 64;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Bytes from one slot to the next, for slots of `slot_bytes`: an odd number of cache lines. With a power of
+/// two, all slots would begin in the same few sets of the processor's cache, which hold eight lines each, and
+/// short messages would push each other out of it.
+pub const fn stride(slot_bytes: usize) -> usize {
+    (slot_bytes.div_ceil(LINE) | 1) * LINE
+}
+
 /// Memory for the messages of one receive call.
 #[derive(Debug)]
 pub struct Slab {
@@ -51,10 +61,11 @@ pub struct Arrival {
 unsafe impl Send for Slab {}
 
 impl Slab {
-    /// Makes a slab of `bytes` bytes. The system gives memory to those that have been used.
-    pub fn new(bytes: usize) -> Self {
+    /// Makes a slab with room for `slots` slots of `slot_bytes`. The system gives memory to those that have
+    /// been used.
+    pub fn new(slots: usize, slot_bytes: usize) -> Self {
         Self {
-            bytes: vec![0; bytes].into(),
+            bytes: vec![0; slots * stride(slot_bytes)].into(),
             names: vec![Name::EMPTY; MOST_SLOTS].into(),
             controls: vec![ControlBuffer::default(); MOST_SLOTS].into(),
             vectors: vec![EMPTY_VECTOR; MOST_SLOTS].into(),
@@ -70,7 +81,8 @@ impl Slab {
     /// The system's error; `WouldBlock` if there is no message.
     pub fn recv(&mut self, socket: BorrowedFd<'_>, slot_bytes: usize, slots: usize) -> io::Result<usize> {
         self.arrivals.clear();
-        let places = self.bytes.chunks_exact_mut(slot_bytes).zip(&mut self.names).zip(&mut self.controls);
+        let stride = stride(slot_bytes);
+        let places = self.bytes.chunks_exact_mut(stride).zip(&mut self.names).zip(&mut self.controls);
         let mut offered = 0;
         for (((slot, name), control), (vector, header)) in
             places.zip(self.vectors.iter_mut().zip(&mut self.headers)).take(slots)
@@ -98,7 +110,7 @@ impl Slab {
             // A name that is not IP's cannot come from a UDP socket.
             let Some(from) = self.names[index].decode() else { continue };
             self.arrivals.push(Arrival {
-                at: index * slot_bytes,
+                at: index * stride,
                 len: (header.msg_len as usize).min(slot_bytes),
                 from,
                 notes: Notes::read(control),
@@ -257,7 +269,7 @@ mod tests {
         for messages in [vec![vec!["a", "bc", ""], vec![], vec!["def"]], vec![vec!["gh"]]] {
             let mut loaded = loaded(&mut headers, to, &messages);
             assert_eq!(loaded.send(a.as_fd(), 0..messages.len()).expect("sent"), messages.len());
-            let mut slab = Slab::new(1000);
+            let mut slab = Slab::new(MOST_SLOTS, 100);
             assert_eq!(slab.recv(b.as_fd(), 100, MOST_SLOTS).expect("there"), messages.len());
             let arrivals = slab.arrivals();
             assert!(arrivals.iter().all(|one| Some(one.from) == a.local_addr().ok() && !one.truncated));
@@ -290,7 +302,7 @@ mod tests {
         for _ in 0..4 {
             a.send_to(&[7; 101], to).expect("sent");
         }
-        let mut slab = Slab::new(399);
+        let mut slab = Slab::new(3, 100);
         assert_eq!(slab.recv(a.as_fd(), 100, 1).expect("there"), 1, "asked for");
         assert_eq!(slab.recv(a.as_fd(), 100, 9).expect("there"), 3, "in the slab");
         assert!(slab.arrivals().iter().all(|one| one.truncated && one.len == 100));

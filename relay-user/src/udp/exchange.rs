@@ -89,7 +89,7 @@ enum Source {
 impl Default for Exchange {
     fn default() -> Self {
         Self {
-            slab: Slab::new(MOST_SLOTS * TRAIN_SLOT_BYTES),
+            slab: Slab::new(MOST_SLOTS, TRAIN_SLOT_BYTES),
             sender: Sender::default(),
             outgoing: Vec::new(),
             recent: None,

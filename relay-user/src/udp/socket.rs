@@ -302,7 +302,7 @@ mod tests {
         for sender in &senders {
             sender.send_to(b"x", to).expect("sent");
         }
-        let mut slab = Slab::new(MOST_SLOTS * TRAIN_SLOT_BYTES);
+        let mut slab = Slab::new(MOST_SLOTS, TRAIN_SLOT_BYTES);
         for pair in &pairs {
             let got = pair.v4.recv(&mut slab, MOST_SLOTS).expect("loopback has delivered");
             assert!((1..64).contains(&got), "{got} of 64");
@@ -315,7 +315,7 @@ mod tests {
         let sender = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("sender");
         let asked = Ipv4Addr::new(127, 0, 0, 2);
         sender.send_to(b"x", (asked, socket.local().port())).expect("sent");
-        let mut slab = Slab::new(SLOT_BYTES);
+        let mut slab = Slab::new(1, SLOT_BYTES);
         let _ready = socket.readable().await.expect("a loop");
         socket.recv(&mut slab, 1).expect("received");
         let arrival = slab.arrivals()[0];

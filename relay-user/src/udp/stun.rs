@@ -23,7 +23,7 @@ struct Answer {
 
 /// Answers requests on one socket for ever. No error ends it.
 pub async fn serve(socket: UdpSocket, relay: Arc<Relay>) {
-    let mut slab = Slab::new(MOST_SLOTS * SLOT_BYTES);
+    let mut slab = Slab::new(MOST_SLOTS, SLOT_BYTES);
     let mut sender = Sender::default();
     let mut setbacks = Setbacks::default();
     loop {

@@ -27,6 +27,13 @@ use crate::threads::event_loop::EventLoop;
 /// Bound legs that may wait for the thread. If there are more, it walks over all sessions.
 const WAITING_LEGS: usize = 4096;
 
+/// Least time between two times that everything is asked again because reports were lost, while routes change
+/// faster than they are read.
+const ASK_ALL: Duration = Duration::from_secs(1);
+
+/// Messages of routers that cannot be judged, and are taken in, between two looks at what was left.
+const DOUBTS: usize = 64;
+
 /// Messages of routers that may wait.
 const SETTLING: usize = 256;
 
@@ -92,8 +99,13 @@ struct Worker {
     not_before: Instant,
     /// Messages of routers that the kernel is still taking in.
     settling: VecDeque<(Instant, LegPath)>,
-    /// Legs whose route the kernel could not tell for the moment.
+    /// Legs whose route could not be told for the moment.
     unanswered: Dirty,
+    /// Messages of routers in it.
+    doubts: usize,
+    /// Reports were lost.
+    lost: bool,
+    ask_all_at: Instant,
 }
 
 impl Worker {
@@ -115,6 +127,9 @@ impl Worker {
             not_before: Instant::now(),
             settling: VecDeque::new(),
             unanswered: Dirty::default(),
+            doubts: 0,
+            lost: false,
+            ask_all_at: Instant::now(),
         })
     }
 
@@ -133,31 +148,34 @@ impl Worker {
                         let followed = self.hops.follow(changes);
                         self.take(followed);
                     }
-                    Ok(Reported::Lost) => {
-                        tracing::debug!("the kernel has dropped reports of its routing; asking for everything");
-                        let followed = self.hops.follow_nothing();
-                        self.take(followed);
-                    }
+                    Ok(Reported::Lost) => self.lost = true,
                     Err(error) => return error,
                 },
+                () = sleep_until(self.ask_all_at), if self.lost => {
+                    tracing::debug!("the kernel has dropped reports of its routing; asking for everything");
+                    self.ask_all();
+                }
                 found = next_icmp(&mut self.icmp) => self.settle(found),
                 () = until(settled) => self.take_settled(),
                 _ = confirm.tick() => {
                     self.hops.look_for_neighbours(clock::monotonic_ns());
                     self.next.add(std::mem::take(&mut self.unanswered));
+                    self.doubts = 0;
                 }
-                _ = refresh.tick() => {
-                    let followed = self.hops.follow_nothing();
-                    self.take(followed);
-                }
-                () = std::future::ready(()), if self.walk.is_some() => {
-                    self.walk_on();
-                    // The event loop looks at its sockets only now and then otherwise.
-                    tokio::task::yield_now().await;
-                }
+                _ = refresh.tick() => self.ask_all(),
+                () = std::future::ready(()), if self.walk.is_some() => self.walk_on(),
                 () = sleep_until(self.not_before), if self.walk.is_none() && !self.next.is_empty() => {}
             }
+            // One of these may always have something to do. Without a pause the event loop would not look at
+            // its sockets, and nobody could end this.
+            tokio::task::yield_now().await;
         }
+    }
+
+    fn ask_all(&mut self) {
+        (self.lost, self.ask_all_at) = (false, Instant::now() + ASK_ALL);
+        let followed = self.hops.follow_nothing();
+        self.take(followed);
     }
 
     fn take(&mut self, followed: Followed) {
@@ -180,7 +198,15 @@ impl Worker {
     fn take_settled(&mut self) {
         let now = Instant::now();
         while let Some((_, path)) = self.settling.pop_front_if(|(at, _)| *at <= now) {
-            self.next.add(self.hops.follow_too_big(&path));
+            match self.hops.follow_too_big(&path) {
+                Ok(dirty) => self.next.add(dirty),
+                // Routers say it again; whoever sends more than this does not make the relay look more often.
+                Err(doubtful) if self.doubts < DOUBTS => {
+                    self.doubts += 1;
+                    self.unanswered.add(doubtful);
+                }
+                Err(_) => {}
+            }
         }
     }
 

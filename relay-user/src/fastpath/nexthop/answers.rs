@@ -102,6 +102,11 @@ pub fn route(route: &RouteMessage, remote: IpAddr) -> Result<KernelRoute, NoNext
     Ok(KernelRoute { ifindex: ifindex.ok_or(NoNextHop::NoRoute)?, neighbour, mtu })
 }
 
+/// Whether routes may use a link: it is switched on and has a carrier.
+pub fn is_up(link: &LinkMessage) -> bool {
+    link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp)
+}
+
 /// Reads a link.
 ///
 /// # Errors
@@ -113,7 +118,7 @@ pub fn link(link: &LinkMessage) -> Result<Link, NoNextHop> {
         return Err(not_ethernet());
     }
     let (mut mac, mut mtu) = (None, None);
-    let is_up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+    let is_up = is_up(link);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),

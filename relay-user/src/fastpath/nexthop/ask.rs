@@ -1,5 +1,6 @@
 //! The questions to the kernel. Each is answered within the call.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -8,6 +9,7 @@ use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
+        link::{LinkAttribute, LinkExtentMask, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         route::{RouteAttribute, RouteMessage},
         rule::RuleMessage,
@@ -44,6 +46,11 @@ pub trait Ask {
     /// # Errors
     /// It is not Ethernet, or the kernel did not answer.
     fn link(&mut self, ifindex: u32) -> Result<Link, NoNextHop>;
+    /// The links that are up, of any kind.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    fn up(&mut self) -> io::Result<HashSet<u32>>;
     /// A neighbour entry; `None`: there is none.
     ///
     /// # Errors
@@ -109,6 +116,17 @@ impl Ask for Kernel {
 
     fn link(&mut self, ifindex: u32) -> Result<Link, NoNextHop> {
         answers::link(&self.netlink.link(ifindex)?)
+    }
+
+    fn up(&mut self) -> io::Result<HashSet<u32>> {
+        let mut links = LinkMessage::default();
+        links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.netlink.dump(RouteNetlinkMessage::GetLink(links), HashSet::new, |up, answer| {
+            up.extend(match &answer {
+                RouteNetlinkMessage::NewLink(link) if answers::is_up(link) => Some(link.header.index),
+                _ => None,
+            });
+        })
     }
 
     fn neighbour(&mut self, ifindex: u32, ip: IpAddr) -> io::Result<Option<Neighbour>> {

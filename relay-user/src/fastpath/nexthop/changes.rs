@@ -8,7 +8,6 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
-        link::LinkMessage,
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage},
     },
@@ -23,8 +22,8 @@ use super::dirty::Dirty;
 pub enum Change {
     /// A neighbour entry is now like this; `None`: it is gone.
     Neighbour { ifindex: u32, ip: IpAddr, now: Option<Neighbour> },
-    /// A link is now like this; `None`: it is gone, or not Ethernet.
-    Link { ifindex: u32, now: Option<Link> },
+    /// A link is now like this; `None`: it is gone, or not Ethernet. `is_up`: routes may use it.
+    Link { ifindex: u32, is_up: bool, now: Option<Link> },
     /// These legs may have another route. `many`: packets to one client may now go several ways.
     Routes { dirty: Dirty, many: bool },
     /// The rules have changed: which tables are asked, and for what.
@@ -58,11 +57,19 @@ fn change(message: RouteNetlinkMessage) -> Option<Change> {
     match message {
         Message::NewNeighbour(entry) => neighbour(&entry, Some(answers::neighbour(&entry))),
         Message::DelNeighbour(entry) => neighbour(&entry, None),
-        Message::NewLink(message) => Some(link(&message, answers::link(&message).ok())),
-        Message::DelLink(message) => Some(link(&message, None)),
+        Message::NewLink(message) => Some(Change::Link {
+            ifindex: message.header.index,
+            is_up: answers::is_up(&message),
+            now: answers::link(&message).ok(),
+        }),
+        Message::DelLink(message) => {
+            Some(Change::Link { ifindex: message.header.index, is_up: false, now: None })
+        }
         Message::NewRoute(message) => Some(routes(&message, answers::is_multipath(&message))),
         Message::DelRoute(message) => Some(routes(&message, false)),
-        Message::NewAddress(message) | Message::DelAddress(message) => address(&message),
+        Message::NewAddress(message) => address(&message),
+        // The kernel takes along all routes that prefer this address as their source, and reports none of them.
+        Message::DelAddress(_) => Some(Change::Routes { dirty: Dirty::everything(), many: false }),
         Message::NewRule(_) | Message::DelRule(_) => Some(Change::Rules),
         _ => None,
     }
@@ -75,10 +82,6 @@ fn neighbour(entry: &NeighbourMessage, now: Option<Neighbour>) -> Option<Change>
         _ => None,
     })?;
     Some(Change::Neighbour { ifindex: entry.header.ifindex, ip, now })
-}
-
-fn link(message: &LinkMessage, now: Option<Link>) -> Change {
-    Change::Link { ifindex: message.header.index, now }
 }
 
 fn routes(message: &RouteMessage, many: bool) -> Change {
@@ -110,6 +113,7 @@ fn address(message: &AddressMessage) -> Option<Change> {
 #[cfg(test)]
 mod tests {
     use rtnetlink::packet_route::AddressFamily;
+    use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
     use rtnetlink::packet_route::neighbour::NeighbourState;
 
     use super::*;
@@ -177,6 +181,31 @@ mod tests {
             all(&bytes(RouteNetlinkMessage::DelRoute(default))),
             [Change::Routes { dirty, many: false }]
         );
+    }
+
+    #[test]
+    fn an_address_that_comes_concerns_its_legs_and_one_that_goes_may_take_routes_along() {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.attributes = vec![AddressAttribute::Local(ip("192.0.2.1"))];
+        let dirty = |message| match all(&bytes(message)).as_slice() {
+            [Change::Routes { dirty, many: false }] => dirty.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(dirty(RouteNetlinkMessage::NewAddress(message.clone())), Dirty::local(ip("192.0.2.1")));
+        assert_eq!(dirty(RouteNetlinkMessage::DelAddress(message)), Dirty::everything());
+    }
+
+    #[test]
+    fn a_link_that_is_not_ethernet_is_up_or_not() {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        let up = |is_up| [Change::Link { ifindex: 7, is_up, now: None }];
+        assert_eq!(all(&bytes(RouteNetlinkMessage::NewLink(message.clone()))), up(true));
+        assert_eq!(all(&bytes(RouteNetlinkMessage::DelLink(message.clone()))), up(false));
+        message.header.flags = LinkFlags::Up;
+        assert_eq!(all(&bytes(RouteNetlinkMessage::NewLink(message))), up(false), "no carrier");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use relay_common::net::checksum;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::route::vocabulary::LegPath;
@@ -23,6 +23,25 @@ const MOST: usize = 2048;
 /// Messages read before anything else gets a turn.
 const BATCH: usize = 64;
 
+/// A filter of the socket: `Destination unreachable` with the code for packets that are too big, and nothing
+/// else. Classic BPF (`linux/filter.h`); offsets count from the IPv4 header.
+const ONLY_TOO_BIG: [SockFilter; 7] = {
+    // x = length of the IPv4 header; load a byte behind x; if it is k, go on, else skip `or`; return k.
+    const fn header_length() -> SockFilter {
+        SockFilter::new(0xb1, 0, 0, 0)
+    }
+    const fn load(k: u32) -> SockFilter {
+        SockFilter::new(0x50, 0, 0, k)
+    }
+    const fn is(k: u8, or: u8) -> SockFilter {
+        SockFilter::new(0x15, 0, or, k as u32)
+    }
+    const fn done(bytes: u32) -> SockFilter {
+        SockFilter::new(0x06, 0, 0, bytes)
+    }
+    [header_length(), load(0), is(UNREACHABLE, 3), load(1), is(TOO_BIG, 1), done(u32::MAX), done(0)]
+};
+
 /// A raw socket, in an event loop.
 #[derive(Debug)]
 pub struct Icmp {
@@ -39,31 +58,32 @@ impl Icmp {
     /// The system's error: it takes CAP_NET_RAW.
     pub fn open(port: u16) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+        // A raw socket gets every ICMP packet of the host. Where the kernel cannot filter, they are read.
+        if let Err(error) = socket.attach_filter(&ONLY_TOO_BIG) {
+            tracing::debug!(%error, "the kernel does not filter ICMP");
+        }
         socket.set_nonblocking(true)?;
         Ok(Self { socket: UdpSocket::from_std(socket.into())?, port })
     }
 
-    /// Waits for messages about packets from the port; returns between which addresses they were too big.
+    /// Waits for messages; returns between which addresses packets from the port were too big. After a while
+    /// it returns even if nothing was: others want a turn.
     ///
     /// # Errors
     /// The system's error; the socket can no longer be used.
     pub async fn next(&self) -> io::Result<Vec<LegPath>> {
-        loop {
-            self.socket.readable().await?;
-            let mut found = Vec::new();
-            for _ in 0..BATCH {
-                let mut buffer = [0; MOST];
-                match self.socket.try_recv(&mut buffer) {
-                    Ok(length) => found.extend(read(&buffer[..length], self.port)),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            if !found.is_empty() {
-                return Ok(found);
+        self.socket.readable().await?;
+        let mut found = Vec::new();
+        for _ in 0..BATCH {
+            let mut buffer = [0; MOST];
+            match self.socket.try_recv(&mut buffer) {
+                Ok(length) => found.extend(read(&buffer[..length], self.port)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
+        Ok(found)
     }
 }
 

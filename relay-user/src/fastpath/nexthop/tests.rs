@@ -21,6 +21,11 @@ struct Host {
     link: Option<Link>,
     mtu: Option<u32>,
     has_policy: bool,
+    /// Routes cannot be asked for.
+    is_mute: bool,
+    up: HashSet<u32>,
+    /// Looks at rules and routes.
+    looks: usize,
     /// Questions by kind: route, link, neighbour.
     asked: [usize; 3],
     used: Vec<IpAddr>,
@@ -41,6 +46,9 @@ impl Ask for Asked {
         self.with(|host| {
             host.asked[0] += 1;
             host.last = Some(*question);
+            if host.is_mute {
+                return Err(NoNextHop::Netlink(io::ErrorKind::WouldBlock.into()));
+            }
             let neighbour = host.gateways.get(&question.remote).copied().ok_or(NoNextHop::NoRoute)?;
             Ok(KernelRoute { ifindex: 3, neighbour, mtu: host.mtu })
         })
@@ -50,6 +58,9 @@ impl Ask for Asked {
             host.asked[1] += 1;
             host.link.ok_or(NoNextHop::NotEthernet { ifindex })
         })
+    }
+    fn up(&mut self) -> io::Result<HashSet<u32>> {
+        Ok(self.with(|host| host.up.clone()))
     }
     fn neighbour(&mut self, _: u32, ip: IpAddr) -> io::Result<Option<Neighbour>> {
         self.with(|host| {
@@ -62,7 +73,10 @@ impl Ask for Asked {
         Ok(())
     }
     fn has_policy(&mut self) -> io::Result<bool> {
-        Ok(self.with(|host| host.has_policy))
+        Ok(self.with(|host| {
+            host.looks += 1;
+            host.has_policy
+        }))
     }
 }
 
@@ -95,6 +109,7 @@ fn host() -> (NextHops<Asked, Map>, Asked, Rc<RefCell<Written>>) {
     let asked = Asked::default();
     asked.with(|host| {
         host.link = Some(LINK);
+        host.up.insert(3);
         host.neighbours.insert(GATEWAY.into(), heard(1));
         for client in [1, 2] {
             host.gateways.insert([10, 0, 0, client].into(), GATEWAY.into());
@@ -102,7 +117,7 @@ fn host() -> (NextHops<Asked, Map>, Asked, Rc<RefCell<Written>>) {
     });
     let map = Map::default();
     let written = Rc::clone(&map.0);
-    (NextHops::new(asked.clone(), map).expect("the rules"), asked, written)
+    (NextHops::new(asked.clone(), map), asked, written)
 }
 
 fn neighbour_is(ip: [u8; 4], now: Option<Neighbour>) -> Vec<Change> {
@@ -217,14 +232,16 @@ fn where_packets_to_one_client_may_go_several_ways_each_leg_is_asked_for_as_its_
 fn a_link_that_goes_down_makes_all_routes_doubtful_since_the_kernel_does_not_report_them() {
     let (mut hops, _, written) = host();
     hops.resolve(leg(1, [10, 0, 0, 1]), 0).expect("a way");
-    let changed = |hops: &mut NextHops<Asked, Map>, now| hops.follow(vec![Change::Link { ifindex: 3, now }]);
+    let link = |ifindex, now: Option<Link>| {
+        vec![Change::Link { ifindex, is_up: now.is_some_and(|link| link.is_up), now }]
+    };
+    let changed = |hops: &mut NextHops<Asked, Map>, now| hops.follow(link(3, now));
     let larger = Link { mtu: 9000, ..LINK };
     assert!(changed(&mut hops, Some(larger)).dirty.is_empty());
     assert_eq!(hops.value(HopNumber(0)).map(|value| value.mtu), Some(9000));
     assert!(changed(&mut hops, Some(Link { is_up: false, ..larger })).dirty.is_everything());
     assert_eq!(written.borrow().1[&0], None);
-    let other =
-        |hops: &mut NextHops<Asked, Map>, now| hops.follow(vec![Change::Link { ifindex: 4, now }]).dirty;
+    let other = |hops: &mut NextHops<Asked, Map>, now| hops.follow(link(4, now)).dirty;
     assert!(other(&mut hops, None).is_empty(), "a link that no way uses");
     assert!(other(&mut hops, Some(LINK)).is_everything(), "it is up: it may be the better way");
     assert!(other(&mut hops, Some(larger)).is_empty());
@@ -232,17 +249,66 @@ fn a_link_that_goes_down_makes_all_routes_doubtful_since_the_kernel_does_not_rep
 }
 
 #[test]
+fn a_tunnel_that_comes_up_or_goes_down_makes_all_routes_doubtful_and_lost_reports_hide_neither() {
+    let (mut hops, asked, _) = host();
+    let tunnel = |is_up| vec![Change::Link { ifindex: 9, is_up, now: None }];
+    assert!(hops.follow(tunnel(true)).dirty.is_everything());
+    assert!(hops.follow(tunnel(true)).dirty.is_empty(), "it was up");
+    assert!(hops.follow(tunnel(false)).dirty.is_everything());
+    assert!(hops.follow(vec![Change::Link { ifindex: 3, is_up: true, now: Some(LINK) }]).dirty.is_empty());
+    // The report that the link went down is lost; the next one says that it is up again.
+    asked.with(|host| host.up.clear());
+    assert!(hops.follow_nothing().dirty.is_everything());
+    let again = hops.follow(vec![Change::Link { ifindex: 3, is_up: true, now: Some(LINK) }]);
+    assert!(again.dirty.is_everything());
+}
+
+#[test]
+fn however_many_rules_change_at_once_they_are_looked_at_once() {
+    let (mut hops, asked, _) = host();
+    let before = asked.with(|host| host.looks);
+    assert!(hops.follow(vec![Change::Rules; 10]).dirty.is_everything());
+    assert_eq!(asked.with(|host| host.looks), before + 1);
+}
+
+#[test]
 fn a_router_that_wants_smaller_packets_is_believed_about_destinations_in_use() {
     let (mut hops, asked, _) = host();
     hops.resolve(leg(1, [10, 0, 0, 1]), 0).expect("a way");
-    assert!(hops.follow_too_big(&leg(1, [10, 0, 0, 9]).path).is_empty());
+    let nothing = Ok(Dirty::default());
+    assert_eq!(hops.follow_too_big(&leg(1, [10, 0, 0, 9]).path), nothing);
     assert_eq!(asked.with(|host| host.asked[0]), 1, "nobody sends there");
-    assert!(hops.follow_too_big(&leg(1, [10, 0, 0, 1]).path).is_empty(), "the kernel does not believe it");
+    assert_eq!(hops.follow_too_big(&leg(1, [10, 0, 0, 1]).path), nothing, "the kernel does not believe it");
     asked.with(|host| host.mtu = Some(1280));
-    assert!(hops.follow_too_big(&leg(1, [10, 0, 0, 1]).path).contains(&leg(1, [10, 0, 0, 1]).path));
+    let client = Dirty::destination([10, 0, 0, 1].into());
+    assert_eq!(hops.follow_too_big(&leg(1, [10, 0, 0, 1]).path), Ok(client));
     let number = hops.resolve(leg(1, [10, 0, 0, 1]), 0).expect("a way");
     assert_eq!(hops.value(number).map(|value| value.mtu), Some(1280));
     assert_eq!(asked.with(|host| host.asked[0]), 3, "one question each");
+}
+
+#[test]
+fn where_it_cannot_be_told_whether_a_destination_is_in_use_its_legs_are_looked_at_later() {
+    let (mut hops, asked, _) = host();
+    let (one, client) = (leg(1, [10, 0, 0, 1]), Dirty::destination([10, 0, 0, 1].into()));
+    hops.resolve(one, 0).expect("a way");
+    // The kernel does not answer: neither "no route" nor the old one.
+    asked.with(|host| host.is_mute = true);
+    assert_eq!(hops.follow_too_big(&one.path), Err(client.clone()));
+    asked.with(|host| host.is_mute = false);
+    hops.resolve(one, 0).expect("it is asked again");
+
+    // One destination more than are remembered.
+    for n in 0..ROUTES as u32 {
+        let [_, b, c, d] = n.to_be_bytes();
+        assert!(hops.resolve(leg(1, [20 + b, c, d, 1]), 0).is_err(), "no route");
+    }
+    assert_eq!(hops.follow_too_big(&one.path), Err(client.clone()), "it was forgotten");
+    asked.with(|host| host.mtu = Some(1280));
+    hops.resolve(one, 0).expect("a new leg");
+    assert_eq!(hops.follow_too_big(&one.path), Err(client), "older legs may have the old MTU");
+    assert!(hops.follow(vec![Change::Rules]).dirty.is_everything());
+    assert_eq!(hops.follow_too_big(&one.path), Ok(Dirty::default()), "all legs are looked at now");
 }
 
 #[test]

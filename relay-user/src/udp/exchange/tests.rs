@@ -122,7 +122,7 @@ fn send(from: &Client, to: SocketAddr, bytes: &[u8], segment: usize) {
 
 /// All messages that wait for a client.
 fn received(client: &Client) -> Vec<Got> {
-    let mut slab = Slab::new(MOST_SLOTS * TRAIN_SLOT_BYTES);
+    let mut slab = Slab::new(MOST_SLOTS, TRAIN_SLOT_BYTES);
     let mut all = Vec::new();
     while slab.recv(client.as_fd(), TRAIN_SLOT_BYTES, MOST_SLOTS).is_ok() {
         all.extend(slab.arrivals().iter().map(|one| {

@@ -84,7 +84,7 @@ impl Bench {
             source,
             relay,
             sink,
-            slab: Slab::new(count * SLOT),
+            slab: Slab::new(count, SLOT),
             headers: Headers::default(),
             joined: Vec::with_capacity(count * size),
             inbox: Inbox::new(),
