@@ -307,9 +307,9 @@ impl Router {
         })
     }
 
-    /// Lists about [`WALK`] entries of the BPF map, for [`Self::audit_part`]; `None`: there is no map. Takes no
-    /// lock: what comes to be in the map meanwhile is in the table, and what the table does not have any more
-    /// is no longer in the map.
+    /// Lists about [`WALK`] entries of the BPF map, for [`Self::audit_part`]; `None`: there is no map. Takes
+    /// no lock: what comes to be in the map meanwhile is in the table, and what the table does not have any
+    /// more is no longer in the map.
     pub fn map_part(&self, after: Option<u64>) -> Option<Result<Part, MapError>> {
         self.list.as_ref().map(|list| list.part(after, WALK))
     }

@@ -13,8 +13,8 @@ use clap::Args;
 
 use crate::{host, process, tools};
 
-/// The critical files, used if no file is named: table, sessions, mailbox, records, deframer, forwarding, next
-/// hops, and the decisions of the UDP relay.
+/// The critical files, used if no file is named: table, sessions, mailbox, records, deframer, forwarding,
+/// next hops, and the decisions of the UDP relay.
 const GUARDED: &[&str] = &[
     "relay-common/src/challenge.rs",
     "relay-common/src/derp/deframer.rs",

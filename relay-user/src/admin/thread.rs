@@ -40,7 +40,8 @@ const LIFE: Duration = Duration::from_secs(30);
 /// Pause before the next try if no connection could be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `listener` on a new thread, which releases the daemon's parts when it ends. The future is done then.
+/// Serves `listener` on a new thread, which releases the daemon's parts when it ends. The future is done
+/// then.
 ///
 /// # Errors
 /// The thread could not be started.

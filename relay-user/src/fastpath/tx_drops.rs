@@ -30,8 +30,8 @@ pub(super) struct TxDrops {
 }
 
 impl TxDrops {
-    /// Looks at the counts; `None`: the program does not forward now, or the interface does not count. Returns
-    /// true when most frames are newly found to be dropped.
+    /// Looks at the counts; `None`: the program does not forward now, or the interface does not count.
+    /// Returns true when most frames are newly found to be dropped.
     pub(super) fn look(&mut self, counts: Option<Counts>) -> bool {
         let (Some(now), Some(base)) = (counts, self.base) else {
             *self = Self { base: counts, most_are_dropped: false };

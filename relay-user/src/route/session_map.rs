@@ -11,8 +11,8 @@ use relay_common::fastpath::{SessionEntry, SessionStats};
 /// Some sessions of a map, and the place where to go on; `None`: there are no more.
 pub type Part = (Vec<u32>, Option<u64>);
 
-/// Lists a session map without its writer: the kernel may walk through a million empty buckets before it finds
-/// a session.
+/// Lists a session map without its writer: the kernel may walk through a million empty buckets before it
+/// finds a session.
 #[derive(Clone)]
 pub struct List(Arc<dyn Fn(Option<u64>, usize) -> Result<Part, MapError> + Send + Sync>);
 

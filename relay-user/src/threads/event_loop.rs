@@ -17,8 +17,8 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Starts a thread, calls `open` there, in its event loop, and then runs `run` with the result until it is
-    /// done or this is dropped. The future is done when the thread has ended.
+    /// Starts a thread, calls `open` there, in its event loop, and then runs `run` with the result until it
+    /// is done or this is dropped. The future is done when the thread has ended.
     ///
     /// # Errors
     /// There is no thread or event loop to be had, or the error of `open`.

@@ -1,8 +1,8 @@
 //! The thread on which next hops are found: the kernel answers in about ten microseconds, and there may be a
 //! million destinations.
 //!
-//! Legs that were just bound, what the kernel reports and a walk over all sessions take turns; the walk goes on a few
-//! sessions at a time.
+//! Legs that were just bound, what the kernel reports and a walk over all sessions take turns; the walk goes
+//! on a few sessions at a time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -61,8 +61,8 @@ pub struct Setup {
     pub mark: u32,
 }
 
-/// Starts the thread in the calling thread's network namespace. Returns it, where bound legs are announced to it,
-/// and a future that is done when it has ended.
+/// Starts the thread in the calling thread's network namespace. Returns it, where bound legs are announced to
+/// it, and a future that is done when it has ended.
 ///
 /// # Errors
 /// There is no thread to be had, or the kernel's routing cannot be read.

@@ -68,7 +68,8 @@ fn change(message: RouteNetlinkMessage) -> Option<Change> {
         Message::NewRoute(message) => Some(routes(&message, answers::is_multipath(&message))),
         Message::DelRoute(message) => Some(routes(&message, false)),
         Message::NewAddress(message) => address(&message),
-        // The kernel takes along all routes that prefer this address as their source, and reports none of them.
+        // The kernel takes along all routes that prefer this address as their source, and reports none of
+        // them.
         Message::DelAddress(_) => Some(Change::Routes { dirty: Dirty::everything(), many: false }),
         Message::NewRule(_) | Message::DelRule(_) => Some(Change::Rules),
         _ => None,
