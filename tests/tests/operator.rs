@@ -159,7 +159,9 @@ fn of_daemons_that_start_together_one_gets_the_socket_and_keeps_it() -> Result<(
         let mut started = Group((0..TOGETHER).map(|_| start(&socket)).collect::<Result<_>>()?);
         let outcome = until("all but one to be refused", || Ok(started.running()? == 1));
         outcome.with_context(|| format!("round {round}"))?;
-        run_relayd(&["status", "--admin-socket", &socket]).with_context(|| format!("round {round}"))?;
+        // The others are refused as soon as it has the lock; it listens a moment later.
+        let serves = || Ok(run_relayd(&["status", "--admin-socket", &socket]).is_ok());
+        until("the winner to serve", serves).with_context(|| format!("round {round}"))?;
         ensure!(started.running()? == 1, "round {round}: the winner has ended");
         for said in started.refusals()? {
             ensure!(said.contains("--admin-socket") && said.contains("another relayd"), "{said}");
