@@ -111,7 +111,8 @@ async fn status(State(daemon): State<Arc<Parts>>) -> Json<Status> {
 }
 
 async fn unknown(method: Method, uri: Uri) -> Failure {
-    let known = "GET /v1/status, /v1/clients, /v1/sessions, /v1/mesh, /v1/why?key=; POST /v1/udp/endpoints; PUT /v1/xdp";
+    let known = "GET /v1/status, /v1/clients, /v1/sessions, /v1/mesh, /v1/why?key=; POST /v1/udp/endpoints; \
+                 PUT /v1/xdp";
     Failure::new(StatusCode::NOT_FOUND, format!("no {method} {}; there are {known}", uri.path()))
 }
 

@@ -9,9 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{
@@ -19,7 +17,7 @@ use rtnetlink::sys::{
 };
 
 use super::addresses::{Address, Host, Interface, Kind, State};
-use super::netlink::Netlink;
+use super::netlink::{self, Netlink};
 
 /// Addresses of the Internet (two root name servers). The kernel is asked how it would send there; nothing is
 /// sent.
@@ -37,10 +35,8 @@ const BATCH: usize = 256;
 /// The system's error.
 pub fn read() -> io::Result<Host> {
     let mut netlink = Netlink::open()?;
-    let mut links = LinkMessage::default();
-    links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let links = RouteNetlinkMessage::GetLink(links);
-    let interfaces = netlink.dump(links, Vec::new, |all, link| all.extend(interface(&link)))?;
+    let interfaces =
+        netlink.dump(netlink::all_links(), Vec::new, |all, link| all.extend(interface(&link)))?;
     let addresses = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let addresses = netlink.dump(addresses, Vec::new, |all, one| all.extend(address(&one)))?;
     // Without a route there is an error, and no way out.

@@ -7,7 +7,10 @@ use std::io;
 
 use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
-    packet_route::{RouteNetlinkMessage, link::LinkMessage},
+    packet_route::{
+        RouteNetlinkMessage,
+        link::{LinkAttribute, LinkExtentMask, LinkMessage},
+    },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
@@ -153,8 +156,16 @@ fn parse(bytes: &[u8]) -> io::Result<NetlinkMessage<RouteNetlinkMessage>> {
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }
 
-/// The messages that a datagram from the kernel consists of.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<&[u8]>> {
+/// The question for all links, without their counters.
+pub(crate) fn all_links() -> RouteNetlinkMessage {
+    let mut links = LinkMessage::default();
+    links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(links)
+}
+
+/// The messages that a datagram from the kernel consists of, each at least as long as a header. An error is
+/// the last one.
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<&[u8]>> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
         if length < HEADER_BYTES || length > bytes.len() {

@@ -60,9 +60,7 @@ impl Kernel {
 
     /// Notes that the map could not be listed.
     pub(super) fn unlisted(&mut self, error: MapError) {
-        let mut found = Audit::default();
-        found.note(Err(error));
-        self.note(&found);
+        self.note(&Audit { error: Some(error), ..Audit::default() });
     }
 
     /// Notes that an audit is complete.

@@ -20,16 +20,6 @@ use super::name::{NAME_BYTES, Name};
 /// Messages per receive call at most.
 pub const MOST_SLOTS: usize = 64;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
-/// Bytes from one slot to the next, for slots of `slot_bytes`: an odd number of cache lines. With a power of
-/// two, all slots would begin in the same few sets of the processor's cache, which hold eight lines each, and
-/// short messages would push each other out of it.
-pub const fn stride(slot_bytes: usize) -> usize {
-    (slot_bytes.div_ceil(LINE) | 1) * LINE
-}
-
 /// Memory for the messages of one receive call.
 #[derive(Debug)]
 pub struct Slab {
@@ -65,7 +55,7 @@ impl Slab {
     /// been used.
     pub fn new(slots: usize, slot_bytes: usize) -> Self {
         Self {
-            bytes: vec![0; slots * stride(slot_bytes)].into(),
+            bytes: vec![0; slots * slot_bytes].into(),
             names: vec![Name::EMPTY; MOST_SLOTS].into(),
             controls: vec![ControlBuffer::default(); MOST_SLOTS].into(),
             vectors: vec![EMPTY_VECTOR; MOST_SLOTS].into(),
@@ -81,8 +71,7 @@ impl Slab {
     /// The system's error; `WouldBlock` if there is no message.
     pub fn recv(&mut self, socket: BorrowedFd<'_>, slot_bytes: usize, slots: usize) -> io::Result<usize> {
         self.arrivals.clear();
-        let stride = stride(slot_bytes);
-        let places = self.bytes.chunks_exact_mut(stride).zip(&mut self.names).zip(&mut self.controls);
+        let places = self.bytes.chunks_exact_mut(slot_bytes).zip(&mut self.names).zip(&mut self.controls);
         let mut offered = 0;
         for (((slot, name), control), (vector, header)) in
             places.zip(self.vectors.iter_mut().zip(&mut self.headers)).take(slots)
@@ -110,7 +99,7 @@ impl Slab {
             // A name that is not IP's cannot come from a UDP socket.
             let Some(from) = self.names[index].decode() else { continue };
             self.arrivals.push(Arrival {
-                at: index * stride,
+                at: index * slot_bytes,
                 len: (header.msg_len as usize).min(slot_bytes),
                 from,
                 notes: Notes::read(control),

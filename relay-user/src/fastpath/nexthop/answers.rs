@@ -169,8 +169,7 @@ pub fn is_policy(rule: &RuleMessage) -> bool {
 }
 
 /// Whether packets of one pair of addresses may go by several ways. A next-hop object may be a group; a host
-/// with
-/// `nexthop_compat_mode=0` does not say more.
+/// with `nexthop_compat_mode=0` does not say more.
 pub fn is_multipath(route: &RouteMessage) -> bool {
     let several = |attribute: &RouteAttribute| {
         matches!(attribute, RouteAttribute::MultiPath(_) | RouteAttribute::NhId(_))

@@ -9,7 +9,6 @@ use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        link::{LinkAttribute, LinkExtentMask, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
         route::{RouteAttribute, RouteMessage},
         rule::RuleMessage,
@@ -18,7 +17,7 @@ use rtnetlink::{
 
 use super::NoNextHop;
 use super::answers::{self, KernelRoute, Link, Neighbour};
-use crate::host::netlink::Netlink;
+use crate::host::netlink::{self, Netlink};
 
 /// UDP, as a protocol of IP.
 const UDP: u8 = 17;
@@ -119,9 +118,7 @@ impl Ask for Kernel {
     }
 
     fn up(&mut self) -> io::Result<HashSet<u32>> {
-        let mut links = LinkMessage::default();
-        links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        self.netlink.dump(RouteNetlinkMessage::GetLink(links), HashSet::new, |up, answer| {
+        self.netlink.dump(netlink::all_links(), HashSet::new, |up, answer| {
             up.extend(match &answer {
                 RouteNetlinkMessage::NewLink(link) if answers::is_up(link) => Some(link.header.index),
                 _ => None,
@@ -146,29 +143,17 @@ impl Ask for Kernel {
     }
 
     fn has_policy(&mut self) -> io::Result<bool> {
+        use RouteNetlinkMessage as Message;
         let (mut rules, mut routes) = (RuleMessage::default(), RouteMessage::default());
         rules.header.family = AddressFamily::Inet;
         routes.header.address_family = AddressFamily::Inet;
-        let rules = RouteNetlinkMessage::GetRule(rules);
-        let found = self.netlink.dump(
-            rules,
-            || false,
-            |found, answer| {
-                *found |= matches!(&answer, RouteNetlinkMessage::NewRule(rule) if answers::is_policy(rule));
-            },
-        )?;
-        if found {
-            return Ok(true);
-        }
-        let routes = RouteNetlinkMessage::GetRoute(routes);
-        self.netlink.dump(
-            routes,
-            || false,
-            |found, answer| {
-                *found |=
-                    matches!(&answer, RouteNetlinkMessage::NewRoute(route) if answers::is_multipath(route));
-            },
-        )
+        let mut any = |question, is: fn(&Message) -> bool| {
+            self.netlink.dump(question, || false, |found, answer| *found |= is(&answer))
+        };
+        let is_policy = |answer: &_| matches!(answer, Message::NewRule(rule) if answers::is_policy(rule));
+        let is_multipath =
+            |answer: &_| matches!(answer, Message::NewRoute(route) if answers::is_multipath(route));
+        Ok(any(Message::GetRule(rules), is_policy)? || any(Message::GetRoute(routes), is_multipath)?)
     }
 }
 

@@ -15,6 +15,7 @@ use rtnetlink::{
 
 use super::answers::{self, Link, Neighbour};
 use super::dirty::Dirty;
+use crate::host::netlink;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,22 +34,18 @@ pub enum Change {
 /// The kernel's numbers of the messages that report a change of a next-hop object: rtnetlink(7) lacks them.
 const NEXT_HOP_MESSAGES: [u16; 2] = [104, 105];
 
-/// Bytes of a message's header: length, type, flags, sequence number, port.
-const HEADER: usize = 16;
-
 /// Reads one datagram of reports.
-pub fn read(mut bytes: &[u8], found: &mut Vec<Change>) {
-    while let Some(&[a, b, c, d, k, l, ..]) = bytes.first_chunk::<HEADER>() {
-        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-        let Some(message) = bytes.get(..length).filter(|message| message.len() >= HEADER) else { return };
-        if NEXT_HOP_MESSAGES.contains(&u16::from_ne_bytes([k, l])) {
+pub fn read(bytes: &[u8], found: &mut Vec<Change>) {
+    for message in netlink::messages(bytes).map_while(Result::ok) {
+        // The type is behind the length, of four bytes.
+        let kind = [message[4], message[5]];
+        if NEXT_HOP_MESSAGES.contains(&u16::from_ne_bytes(kind)) {
             found.push(Change::Routes { dirty: Dirty::everything(), many: false });
         } else if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)
             && let NetlinkPayload::InnerMessage(inner) = message.payload
         {
             found.extend(change(inner));
         }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
 }
 
